@@ -1,0 +1,470 @@
+"""The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
+
+This module never does anything: no I/O, no clock, no import of ours. The four *proof* types (`Permit`, `Lease`,
+`SafeOutput`, `Outcome`, and `Intent` between them) are constructed in exactly one stage each, so holding one proves
+that the stage ran; a house test keeps it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, NewType, Protocol
+
+Json = object  # a value as JSON has it: None, bool, int, float, str, list, dict
+Arguments = NewType("Arguments", Mapping[str, Json])  # validated by the tool's schema, defaults filled in
+Labels = frozenset[str]
+
+
+# ── what went wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """One thing to repair in the arguments: where (RFC 6901 JSON Pointer), what came, what is allowed, a near miss."""
+
+    pointer: str
+    received: str
+    allowed: str
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong, as a value. `code` is a row of `problems.TABLE`; `detail` may be shown to a model."""
+
+    code: str
+    detail: str
+    retry_after_ms: int | None = None
+    advice: str | None = None
+    fix: tuple[Fix, ...] = ()
+    rule: str | None = None
+
+
+class Refusal(Exception):
+    """We said no and nothing ran (or nothing was sent). Carries the `Problem`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+class Failure(Exception):
+    """The tool ran, or may have run, and did not succeed. Carries the `Problem`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+# ── who calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """W3C Trace Context of the caller, as hex: who asked us, for the record."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call as it came: nothing in it is trusted.
+
+    `arguments` is the strictly decoded value of the caller's arguments. `defect` is what the door already found wrong
+    with the message (size, content type, JSON), so that it is refused on record, after the caller is known.
+    """
+
+    call_id: str
+    tool: str
+    arguments: Json
+    credential: str | None
+    session: str | None = None
+    idempotency_key: str | None = None
+    trace: Trace | None = None
+    defect: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A known caller: the agent, the person on whose behalf it acts, the tenant, and what the credential allows."""
+
+    agent: str
+    tenant: str
+    user: str | None = None
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    authn: str = "api_key"
+    token_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """The identity that sessions and counters are bound to: tenant, agent and user, unambiguously joined."""
+        return f"{self.tenant}\x1f{self.agent}\x1f{self.user or ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What belongs together: calls of one principal that share labels and a content key. Times are unix seconds.
+
+    `id` is what the caller sees (`s_…`, or the name given in the header); `uid` is unique over all principals.
+    """
+
+    id: str
+    uid: str
+    owner: str
+    opened_at: float
+    expires_at: float
+    labels: Labels = frozenset()
+    state: Literal["open", "closed"] = "open"
+    calls: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Proof that a request was authenticated: who it is and in which session. Made in `stages/authenticate.py` only."""
+
+    principal: Principal
+    session: Session
+
+
+# ── what is called ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many calls in so many seconds."""
+
+    calls: int
+    per: float
+
+
+class SchemaCheck(Protocol):
+    """A JSON Schema compiled once (`specs/schema.py`)."""
+
+    def check(self, value: Json) -> Sequence[Fix]:
+        """What is wrong with `value`, at most five things; empty when it is valid."""
+        ...
+
+    def fill(self, arguments: dict[str, Json]) -> dict[str, Json]:
+        """The arguments with the schema's defaults filled in and every `number` a float."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A credential a tool's backend needs: where it comes from (`env:NAME`, `file:PATH`) and where it may go."""
+
+    name: str
+    source: str
+    hosts: tuple[str, ...]
+    header: str
+    template: str
+    weak: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBackend:
+    """A tool behind an HTTP endpoint. Either `url` (with `{argument}` placeholders) or `url_argument` plus `allow`.
+
+    `allow` entries read `METHOD scheme://host[:port]/path-glob`. `body` is the JSON template, `None` for no body.
+    """
+
+    method: str
+    url: str | None = None
+    url_argument: str | None = None
+    allow: tuple[str, ...] = ()
+    body: Json = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class McpBackend:
+    """A tool of an MCP server, by the names of the server file and of the tool there."""
+
+    server: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxBackend:
+    """A tool that is code: either the snippet comes from an argument, or it stands in the spec (`code`).
+
+    `limits` uses the names of `sandboxes.Limits`: wall in seconds, memory and output in bytes.
+    """
+
+    backend: str
+    code_argument: str | None
+    code: str | None
+    limits: Mapping[str, float | int] = field(default_factory=dict)
+    require: frozenset[str] = frozenset()
+
+
+Backend = HttpBackend | McpBackend | SandboxBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An upstream MCP server. `pins` maps its tools to the SHA-256 of their definition; unpinned: pin on first sight."""
+
+    name: str
+    url: str
+    secrets: tuple[SecretUse, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A loaded tool: its spec file, checked, with schemas compiled. Times in seconds, sizes in bytes."""
+
+    name: str
+    version: str
+    digest: str
+    description: str
+    input_schema: Mapping[str, Json]
+    backend: Backend
+    check: SchemaCheck
+    title: str | None = None
+    output_schema: Mapping[str, Json] | None = None
+    output_check: SchemaCheck | None = None
+    effects: frozenset[str] = frozenset()
+    sinks: tuple[str, ...] = ()
+    labels: Labels = frozenset({"untrusted"})
+    links: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    cost: float = 0.0
+    timeout: float = 30.0
+    output_limit: int = 256 * 1024
+    concurrency: int | None = None
+    rate: Rate | None = None
+    idempotent: bool = False
+    tenant: str | None = None
+    secrets: tuple[SecretUse, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A known caller, a tool it may see, arguments that are valid. `now` is the unix time the call was opened."""
+
+    id: str
+    caller: Caller
+    tool: Tool
+    arguments: Arguments
+    now: float
+
+
+# ── what was decided ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Effect(Enum):
+    """The two answers policy can give."""
+
+    PERMIT = "permit"
+    FORBID = "forbid"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rate obligation: its own bucket, keyed by the rule and by the session, agent, user or tenant."""
+
+    rule: str
+    key: Literal["session", "agent", "user", "tenant"]
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Obligations:
+    """What the permit requires of the later stages, merged strictest-wins. `None` or empty asks nothing.
+
+    `timeout` in seconds, `output` in bytes. `backends` is the set of sandboxes that may run the call.
+    `origin` names for each key the rules it came from.
+    """
+
+    timeout: float | None = None
+    output: int | None = None
+    labels: Labels = frozenset()
+    limits: tuple[Limit, ...] = ()
+    record: Literal["metadata", "request", "request_response"] = "request_response"
+    backends: frozenset[str] | None = None
+    require: frozenset[str] = frozenset()
+    origin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One condition of a rule as it was judged: its text, its result, and the values it read."""
+
+    text: str
+    result: Literal["true", "false", "error"]
+    values: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One rule that was looked at: where it stands (`file:line`), its effect, and how each clause came out."""
+
+    rule: str
+    source: str
+    effect: Effect
+    result: Literal["true", "false", "error"]
+    clauses: tuple[Clause, ...] = ()
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy says of one call. `problem` is set exactly when the effect is forbid."""
+
+    call: Call
+    effect: Effect
+    bundle: str
+    reasons: tuple[Reason, ...]
+    obligations: Obligations
+    problem: Problem | None = None
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that determined it: the true permits, or the forbids that were true or in error."""
+        return tuple(r.rule for r in self.reasons if r.effect is self.effect and r.result != "false")
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Proof that policy permits the call and nobody has to be asked. Made in `stages/approve.py` only."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Proof that rates and concurrency were taken for the call. Made in `stages/admit.py` only."""
+
+    permit: Permit
+    deadline: float  # monotonic seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Proof that what is about to run is durably on record. Made in `stages/record.py` only."""
+
+    lease: Lease
+    position: Position
+
+    @property
+    def call(self) -> Call:
+        return self.lease.permit.decision.call
+
+    @property
+    def obligations(self) -> Obligations:
+        return self.lease.permit.decision.obligations
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner gets: enough to do the work, nothing about who asks. `deadline` in monotonic seconds."""
+
+    call_id: str
+    tool: Tool
+    arguments: Arguments
+    tenant: str
+    deadline: float
+    now: float
+    seed: int
+
+
+# ── what came back ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call took. Milliseconds, bytes, and the tool's declared cost."""
+
+    wall_ms: float = 0.0
+    sandbox_ms: float | None = None
+    bytes_out: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What the tool gave, untrusted. `problem` is set when it failed; what it said before that is still in `text`.
+
+    `content_type` is the media type of `text` without parameters. `truncated` says the backend cut it.
+    """
+
+    text: str
+    structured: Json = None
+    content_type: str = "text/plain"
+    problem: Problem | None = None
+    truncated: bool = False
+    sandbox_ms: float | None = None
+    origin: str | None = None  # host or backend, for provenance and the record
+    guarantees: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something screening saw. `span` counts characters of the shown text."""
+
+    stage: str
+    rule: str
+    action: str
+    path: str = ""
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What screening did: the strongest action taken (allow < annotate < redact < cut < quarantine < block)."""
+
+    action: str
+    labels: Labels
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SafeOutput:
+    """Proof that a result was screened: all that may reach a model. Made in `stages/screen.py` only.
+
+    `raw` is kept for the record's digest only; no door reads it.
+    """
+
+    text: str
+    structured: Json
+    problem: Problem | None
+    verdict: Verdict
+    raw: RawOutput
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a record stands in the ledger."""
+
+    shard: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to a call, on record. Made in `stages/record.py` only; doors answer with nothing else.
+
+    `status`: `done`, `failed` (it ran or may have run), `refused` (nothing ran).
+    """
+
+    call_id: str
+    tool: str
+    status: Literal["done", "failed", "refused"]
+    text: str
+    structured: Json
+    problem: Problem | None
+    verdict: Verdict
+    usage: Usage
+    position: Position | None
+    truncated: bool = False

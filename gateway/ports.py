@@ -1,0 +1,180 @@
+"""The outside, as Protocols: what the stages need and never make themselves. Concrete things are made in `app.py`.
+
+Every method that may wait is `async`; the others are memory only and return at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gateway.model import (
+    Call,
+    Decision,
+    Json,
+    Labels,
+    Outcome,
+    Position,
+    Principal,
+    Rate,
+    RawOutput,
+    SecretUse,
+    Session,
+    Tool,
+    Work,
+)
+
+
+class Clock(Protocol):
+    """Time. `now` is unix seconds (may jump); `monotonic` is for deadlines and windows."""
+
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it is kept: the SHA-256 of the secret, never the secret. Times are unix seconds."""
+
+    id: str
+    digest: str
+    agent: str
+    tenant: str
+    user: str | None
+    scopes: frozenset[str]
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class Keys(Protocol):
+    """API keys by digest."""
+
+    def find(self, digest: str) -> Key | None: ...
+    async def add(self, key: Key) -> None: ...
+    async def revoke(self, key_id: str, at: float) -> bool: ...
+    def all(self) -> Sequence[Key]: ...
+
+
+class Sessions(Protocol):
+    """Sessions by owner and id. Every look-up names the owner: another principal's session does not exist."""
+
+    def find(self, owner: str, session_id: str) -> Session | None: ...
+    async def open(self, session: Session) -> Session:
+        """Keeps a new session; returns the one already open under that owner and id, if there is one."""
+        ...
+
+    async def close(self, owner: str, session_id: str) -> Session | None: ...
+    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
+        """Adds a finished call to the session: its labels (which only grow), its cost, one more call."""
+        ...
+
+    def of(self, owner: str) -> Sequence[Session]: ...
+
+
+class Counters(Protocol):
+    """Rates (GCRA) and concurrency, taken together or not at all."""
+
+    def take(self, buckets: Sequence[tuple[str, Rate]], slots: Sequence[tuple[str, int]], now: float) -> Taken: ...
+    def leave(self, slots: Sequence[tuple[str, int]]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The answer of `Counters.take`: `refused` names the key that had no room; `retry_after` is in seconds."""
+
+    refused: str | None = None
+    kind: Literal["rate", "concurrency"] | None = None
+    retry_after: float = 0.0
+    remaining: int | None = None  # calls left in the tightest bucket
+    reset: float | None = None  # seconds until that bucket is full again
+
+
+class Vault(Protocol):
+    """Secrets by reference. What it ever gave out is what screening looks for."""
+
+    def reveal(self, use: SecretUse) -> str:
+        """The secret's value. Raises `Refusal(upstream_unreachable)` when it cannot be read."""
+        ...
+
+    def issued(self) -> Mapping[str, str]:
+        """Every live secret by name, of all tools and tenants."""
+        ...
+
+
+class Catalogue(Protocol):
+    """The loaded tools."""
+
+    def find(self, name: str) -> Tool | None: ...
+    def all(self) -> Sequence[Tool]: ...
+
+
+class Bundle(Protocol):
+    """A compiled set of policies, immutable: `decide` is pure and gives the same answer for the same call."""
+
+    @property
+    def digest(self) -> str: ...
+    def decide(self, call: Call) -> Decision: ...
+    def visible(self, principal: Principal) -> frozenset[str]:
+        """Names of the tools whose listing this principal may see."""
+        ...
+
+
+class Bundles(Protocol):
+    """The bundle in force."""
+
+    def current(self) -> Bundle: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record to be written. `fields` stand in plain; `content` is encrypted under the session's key.
+
+    `session` is the session's `uid` and `tenant` the owner of its key; both `None` for lines without content.
+    """
+
+    type: str
+    fields: Mapping[str, Json]
+    content: Json = None
+    session: str | None = None
+    tenant: str | None = None
+
+
+class Ledger(Protocol):
+    """The append-only audit log."""
+
+    def check(self) -> None:
+        """Raises `Refusal(audit_unavailable | audit_saturated)` when nothing could be written now."""
+        ...
+
+    async def append(self, line: Line) -> Position:
+        """Writes one line; it is durable when this returns. Raises the refusals of `check`."""
+        ...
+
+    def digest(self, tenant: str, value: bytes) -> str:
+        """A keyed digest (HMAC-SHA-256 under a tenant key) of content, for comparing without revealing."""
+        ...
+
+
+class Runner(Protocol):
+    """Does the work of one kind of backend.
+
+    Raises `Refusal` when nothing ran or was sent, `Failure` when it may have run; is cancelled at the deadline.
+    """
+
+    async def run(self, work: Work) -> RawOutput: ...
+
+
+class Outcomes(Protocol):
+    """Recent outcomes by call id, for `GET /v1/calls/{id}`: the owner is checked by the store."""
+
+    def keep(self, owner: str, outcome: Outcome) -> None: ...
+    async def find(self, owner: str, call_id: str) -> Outcome | None: ...
+
+
+class Ids(Protocol):
+    """Fresh identifiers: `prefix` + at least 128 random bits."""
+
+    def new(self, prefix: str) -> str: ...
+    def seed(self) -> int: ...
