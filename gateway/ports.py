@@ -9,21 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.model import (
-    Call,
-    Decision,
-    Json,
-    Labels,
-    Outcome,
-    Position,
-    Principal,
-    Rate,
-    RawOutput,
-    SecretUse,
-    Session,
-    Tool,
-    Work,
-)
+from gateway.model import Call, Decision, Outcome, Position, Principal, RawOutput, Session, Work
+from gateway.tool import Json, Labels, Rate, SecretUse, Tool
 
 
 class Clock(Protocol):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.model import Fix, Problem, Refusal
+from gateway.model import Problem, Refusal
+from gateway.tool import Fix
 
 
 @dataclass(frozen=True, slots=True)

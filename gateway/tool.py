@@ -1,0 +1,137 @@
+"""What an operator declares: a `Tool`, its backend, the secrets it uses, the `Server` it may come from.
+
+It never does anything: values only, made by `specs/load.py`, read by every stage. It imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Json = object  # a value as JSON has it: None, bool, int, float, str, list, dict
+Labels = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """One thing to repair in the arguments: where (RFC 6901 JSON Pointer), what came, what is allowed, a near miss."""
+
+    pointer: str
+    received: str
+    allowed: str
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many calls in so many seconds."""
+
+    calls: int
+    per: float
+
+
+class SchemaCheck(Protocol):
+    """A JSON Schema compiled once (`specs/schema.py`)."""
+
+    def check(self, value: Json) -> Sequence[Fix]:
+        """What is wrong with `value`, at most five things; empty when it is valid."""
+        ...
+
+    def fill(self, arguments: dict[str, Json]) -> dict[str, Json]:
+        """The arguments with the schema's defaults filled in and every `number` a float."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A credential a tool's backend needs: where it comes from (`env:NAME`, `file:PATH`) and where it may go."""
+
+    name: str
+    source: str
+    hosts: tuple[str, ...]
+    header: str
+    template: str
+    weak: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBackend:
+    """A tool behind an HTTP endpoint. Either `url` (with `{argument}` placeholders) or `url_argument` plus `allow`.
+
+    `allow` entries read `METHOD scheme://host[:port]/path-glob`. `body` is the JSON template, `None` for no body.
+    """
+
+    method: str
+    url: str | None = None
+    url_argument: str | None = None
+    allow: tuple[str, ...] = ()
+    body: Json = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class McpBackend:
+    """A tool of an MCP server, by the names of the server file and of the tool there."""
+
+    server: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxBackend:
+    """A tool that is code: either the snippet comes from an argument, or it stands in the spec (`code`).
+
+    `limits` uses the names of `sandboxes.Limits`: wall in seconds, memory and output in bytes.
+    """
+
+    backend: str
+    code_argument: str | None
+    code: str | None
+    limits: Mapping[str, float | int] = field(default_factory=dict)
+    require: frozenset[str] = frozenset()
+
+
+Backend = HttpBackend | McpBackend | SandboxBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An upstream MCP server. `pins` maps its tools to the SHA-256 of their definition; else pin on first sight."""
+
+    name: str
+    url: str
+    secrets: tuple[SecretUse, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A loaded tool: its spec file, checked, with schemas compiled. Times in seconds, sizes in bytes."""
+
+    name: str
+    version: str
+    digest: str
+    description: str
+    input_schema: Mapping[str, Json]
+    backend: Backend
+    check: SchemaCheck
+    title: str | None = None
+    output_schema: Mapping[str, Json] | None = None
+    output_check: SchemaCheck | None = None
+    effects: frozenset[str] = frozenset()
+    sinks: tuple[str, ...] = ()
+    labels: Labels = frozenset({"untrusted"})
+    links: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    cost: float = 0.0
+    timeout: float = 30.0
+    output_limit: int = 256 * 1024
+    concurrency: int | None = None
+    rate: Rate | None = None
+    idempotent: bool = False
+    tenant: str | None = None
+    secrets: tuple[SecretUse, ...] = ()
+    source: str = ""
