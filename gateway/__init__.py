@@ -1,3 +1,3 @@
-"""Toolgate: every tool call of an agent is checked, sandboxed, screened and on record. Holds the version, runs nothing."""
+"""Toolgate: every tool call of an agent is checked, sandboxed, screened and recorded. Holds only the version."""
 
 __version__ = "0.1.0"
