@@ -1,7 +1,7 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
-This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`. The four *proof* types (`Permit`, `Lease`,
-`SafeOutput`, `Outcome`, and `Intent` between them) are constructed in exactly one stage each, so holding one proves
+This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`. The *proof* types
+(`Permit`, `Lease`, `Intent`, `SafeOutput`, `Outcome`) are constructed in exactly one stage each, so holding one proves
 that the stage ran; a house test keeps it so.
 """
 
@@ -126,13 +126,17 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A known caller, a tool it may see, arguments that are valid. `now` is the unix time the call was opened."""
+    """A known caller, a tool it may see, arguments that are valid.
+
+    `now` is the unix time the call was opened; with `seed` it makes a deterministic sandbox repeatable.
+    """
 
     id: str
     caller: Caller
     tool: Tool
     arguments: Arguments
     now: float
+    seed: int
 
 
 # ── what was decided ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,7 +247,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a runner gets: enough to do the work, nothing about who asks. `deadline` in monotonic seconds."""
+    """What a runner gets: enough to do the work, nothing about who asks but the tenant. `deadline` in monotonic seconds.
+
+    `require` names the guarantees a sandbox must give for this call, by spec and by policy together.
+    """
 
     call_id: str
     tool: Tool
@@ -252,6 +259,7 @@ class Work:
     deadline: float
     now: float
     seed: int
+    require: frozenset[str] = frozenset()
 
 
 # ── what came back ───────────────────────────────────────────────────────────────────────────────────────────────────

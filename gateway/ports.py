@@ -44,6 +44,14 @@ class Keys(Protocol):
     def all(self) -> Sequence[Key]: ...
 
 
+class Authority(Protocol):
+    """Who a credential belongs to."""
+
+    async def identify(self, credential: str | None) -> Principal:
+        """The principal. Raises `Refusal(unauthenticated)` for anything it does not know, for any reason."""
+        ...
+
+
 class Sessions(Protocol):
     """Sessions by owner and id. Every look-up names the owner: another principal's session does not exist."""
 
@@ -74,8 +82,6 @@ class Taken:
     refused: str | None = None
     kind: Literal["rate", "concurrency"] | None = None
     retry_after: float = 0.0
-    remaining: int | None = None  # calls left in the tightest bucket
-    reset: float | None = None  # seconds until that bucket is full again
 
 
 class Vault(Protocol):
@@ -165,3 +171,10 @@ class Ids(Protocol):
 
     def new(self, prefix: str) -> str: ...
     def seed(self) -> int: ...
+
+
+class Pins(Protocol):
+    """Digests of upstream tool definitions, kept from first sight."""
+
+    def find(self, server: str, tool: str) -> str | None: ...
+    async def pin(self, server: str, tool: str, digest: str) -> None: ...

@@ -1,0 +1,1 @@
+"""Who calls: keys and secrets. It never decides what a caller may do."""

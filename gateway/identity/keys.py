@@ -1,0 +1,67 @@
+"""API keys: made, hashed, recognised. The secret itself is shown once and never kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+
+from gateway.model import Principal
+from gateway.ports import Clock, Key, Keys
+from gateway.problems import refuse
+
+SCOPES = frozenset({"agent", "operator"})
+_PREFIX = "tg_"  # lets secret scanners recognise a leaked key
+_LONGEST = 8192
+
+
+def new_key(
+    agent: str, tenant: str, scope: str, now: float, *, user: str | None = None, expires_at: float | None = None
+) -> tuple[str, Key]:
+    """A fresh key: the secret to hand over (256 random bits) and the record to keep (its SHA-256)."""
+    secret = f"{_PREFIX}{scope}_{secrets.token_urlsafe(32)}"
+    kept = Key("k_" + secrets.token_hex(8), digest_of(secret), agent, tenant, user, frozenset({scope}), now, expires_at)
+    return secret, kept
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of the secret, hex. The secret has 256 random bits, so a slow hash would add nothing."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class KeyAuthority:
+    """Recognises API keys, and the anonymous caller where that was switched on explicitly.
+
+    Keys are looked up by their digest, so the time of the look-up says nothing about a secret. `missed` is called
+    when a key is unknown: the store may know more than its copy in memory.
+    """
+
+    def __init__(
+        self, keys: Keys, clock: Clock, *, anonymous: bool = False, missed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._keys, self._clock, self._missed = keys, clock, missed
+        self._nobody = _ANONYMOUS if anonymous else None
+
+    async def identify(self, credential: str | None) -> Principal:
+        """The principal of a bearer token. Raises `Refusal(unauthenticated)`."""
+        if credential is None:
+            if self._nobody is not None:
+                return self._nobody
+            raise refuse("unauthenticated", "There is no API key in this request.")
+        key = self._find(credential)
+        if key is None or key.revoked_at is not None or (key.expires_at or float("inf")) <= self._clock.now():
+            raise refuse("unauthenticated", "This API key is not valid.")
+        return Principal(key.agent, key.tenant, key.user, frozenset(), key.scopes, "api_key", key.id)
+
+    def _find(self, credential: str) -> Key | None:
+        if len(credential) > _LONGEST:
+            return None
+        digest = digest_of(credential)
+        found = self._keys.find(digest)
+        if found is None and credential.startswith(_PREFIX):
+            self._missed()
+            found = self._keys.find(digest)
+        return found
+
+
+_ANONYMOUS = Principal("anonymous", "default", scopes=frozenset({"agent"}), authn="anonymous")

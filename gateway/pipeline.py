@@ -1,0 +1,89 @@
+"""The ten stages of a call in their order: read this first. It never does a stage's work itself.
+
+Each stage returns the type the next one requires, so the type checker refuses a line with a stage skipped, swapped or
+not awaited. A call goes in, an `Outcome` comes out, and nothing happens that is not on record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway import ports
+from gateway.model import Call, Caller, Outcome, Principal, Problem, Refusal, Request, SafeOutput
+from gateway.problems import problem
+from gateway.screening import Screener
+from gateway.stages.admit import admit
+from gateway.stages.approve import approve
+from gateway.stages.authenticate import authenticate
+from gateway.stages.decide import decide
+from gateway.stages.execute import execute
+from gateway.stages.record import Opened, close_record, open_record, record_intent
+from gateway.stages.resolve import resolve
+from gateway.stages.screen import screen
+from gateway.stages.validate import validate
+from gateway.tool import Backend, Tool
+
+log = logging.getLogger("toolgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The pipeline with everything it needs from outside. Doors hold one of these and nothing else."""
+
+    authority: ports.Authority
+    sessions: ports.Sessions
+    catalogue: ports.Catalogue
+    bundles: ports.Bundles
+    counters: ports.Counters
+    runners: Mapping[type[Backend], ports.Runner]
+    screener: Screener
+    ledger: ports.Ledger
+    outcomes: ports.Outcomes
+    clock: ports.Clock
+    ids: ports.Ids
+
+    async def handle(self, request: Request) -> Outcome:
+        """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
+        opened = open_record(request, self.clock)
+        result: SafeOutput | Problem
+        try:
+            self.ledger.check()
+            result = await self._run(request, opened)
+        except Refusal as refusal:
+            result = refusal.problem
+        except asyncio.CancelledError:
+            result = problem("cancelled", "The caller went away before the call ended.")
+        except Exception:  # the pipeline's edge: whatever it was, it is an outcome on record and a line in the log
+            log.exception("call %s failed inside the gateway", request.call_id)
+            result = problem("internal", "Something failed inside the gateway; the operator's log has it.")
+        return await close_record(opened, result, self.ledger, self.sessions, self.outcomes)
+
+    async def _run(self, request: Request, opened: Opened) -> SafeOutput:
+        bundle = self.bundles.current()
+        caller = opened.saw(await self.authenticate(request.credential, request.session))
+        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))
+        arguments = validate(request, tool)
+        call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, self.ids.seed()))
+        decision = opened.saw(decide(call, bundle))
+        permit = opened.saw(await approve(decision))
+        async with admit(permit, self.counters, self.clock) as lease:
+            intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
+            raw = await execute(intent, self.runners, self.clock)
+            opened.mark("execute")
+            return opened.saw(screen(raw, intent, self.screener))
+
+    async def authenticate(self, credential: str | None, session: str | None) -> Caller:
+        """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""
+        return await authenticate(credential, session, self.authority, self.sessions, self.clock, self.ids)
+
+    def listing(self, principal: Principal) -> Sequence[Tool]:
+        """The tools this principal may see, by name."""
+        visible = self.bundles.current().visible(principal)
+        return [t for t in self.catalogue.all() if t.name in visible and t.tenant in (None, principal.tenant)]
+
+    def new_call_id(self) -> str:
+        """A fresh id for a call: `c_` and 128 random bits."""
+        return self.ids.new("c_")

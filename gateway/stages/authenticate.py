@@ -1,0 +1,46 @@
+"""Stage 1: from a credential and a session name to a `Caller`. It never decides what the caller may do."""
+
+from __future__ import annotations
+
+from gateway.model import Caller, Principal, Session
+from gateway.ports import Authority, Clock, Ids, Sessions
+from gateway.problems import refuse
+
+DEFAULT_SESSION = "default"
+DEFAULT_TTL = 24 * 3600.0  # seconds a session lives unless it was opened with another ttl
+_NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_OPENED_BY_US = "s_"
+
+
+async def authenticate(
+    credential: str | None, session_id: str | None, authority: Authority, sessions: Sessions, clock: Clock, ids: Ids
+) -> Caller:
+    """The caller behind `credential`, in the session it names, or in its own default session.
+
+    A session name of the caller's own is opened on first use. An id we gave out (`s_…`) that is unknown, closed,
+    expired or somebody else's is `session_closed`, with the same words for each, so that ids cannot be probed.
+
+    Raises:
+        Refusal: `unauthenticated`, `session_closed`, or `malformed` for a name outside `[A-Za-z0-9._-]{1,128}`.
+    """
+    principal = await authority.identify(credential)
+    name = session_id or DEFAULT_SESSION
+    found = sessions.find(principal.key, name)
+    if found is not None and found.state == "open" and clock.now() < found.expires_at:
+        return Caller(principal, found)
+    if session_id is not None:
+        _must_be_new(name, found)
+    return Caller(principal, await _open(principal, name, sessions, clock, ids))
+
+
+def _must_be_new(name: str, found: Session | None) -> None:
+    if len(name) > 128 or not _NAME.issuperset(name):
+        raise refuse("malformed", "Toolgate-Session must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+    if found is not None or name.startswith(_OPENED_BY_US):
+        raise refuse("session_closed", "This session is closed, has expired, or is not one of yours.")
+
+
+async def _open(principal: Principal, name: str, sessions: Sessions, clock: Clock, ids: Ids) -> Session:
+    now = clock.now()
+    fresh = Session(name, ids.new("u_"), principal.key, now, now + DEFAULT_TTL)
+    return await sessions.open(fresh)

@@ -1,0 +1,139 @@
+"""Stores that live in memory: for tests, for cases, and for what needs no durability (counters, recent outcomes)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.model import Outcome, Session
+from gateway.ports import Key, Taken
+from gateway.reliability.limits import earliest, spend
+from gateway.tool import Labels, Rate
+
+
+class MemoryKeys:
+    """API keys by digest."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[str, Key] = {}
+
+    def find(self, digest: str) -> Key | None:
+        return self._by_digest.get(digest)
+
+    async def add(self, key: Key) -> None:
+        self._by_digest[key.digest] = key
+
+    async def revoke(self, key_id: str, at: float) -> bool:
+        found = next((key for key in self._by_digest.values() if key.id == key_id), None)
+        if found is None:
+            return False
+        self._by_digest[found.digest] = replace(found, revoked_at=at)
+        return True
+
+    def all(self) -> Sequence[Key]:
+        return sorted(self._by_digest.values(), key=lambda key: key.created_at)
+
+
+class MemorySessions:
+    """Sessions by owner and id."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, str], Session] = {}
+
+    def find(self, owner: str, session_id: str) -> Session | None:
+        return self._sessions.get((owner, session_id))
+
+    async def open(self, session: Session) -> Session:
+        place = (session.owner, session.id)
+        there = self._sessions.get(place)
+        if there is not None and there.state == "open" and session.opened_at < there.expires_at:
+            return there
+        self._sessions[place] = session
+        return session
+
+    async def close(self, owner: str, session_id: str) -> Session | None:
+        there = self._sessions.get((owner, session_id))
+        if there is None:
+            return None
+        closed = replace(there, state="closed")
+        self._sessions[owner, session_id] = closed
+        return closed
+
+    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
+        place = (session.owner, session.id)
+        there = self._sessions.get(place)
+        if there is not None and there.uid == session.uid:
+            self._sessions[place] = replace(
+                there, labels=there.labels | labels, calls=there.calls + 1, cost=there.cost + cost
+            )
+
+    def of(self, owner: str) -> Sequence[Session]:
+        return [session for session in self._sessions.values() if session.owner == owner]
+
+
+class MemoryCounters:
+    """Rates and concurrency of one process. Idle buckets are forgotten, so the table does not grow without bound."""
+
+    _SWEEP_AT = 10_000  # entries; a bucket that is full again says nothing and is dropped
+
+    def __init__(self) -> None:
+        self._arrival: dict[str, float] = {}
+        self._running: dict[str, int] = {}
+
+    def take(self, buckets: Sequence[tuple[str, Rate]], slots: Sequence[tuple[str, int]], now: float) -> Taken:
+        for key, most in slots:
+            if self._running.get(key, 0) >= most:
+                return Taken(key, "concurrency", 1.0)
+        for key, rate in buckets:
+            wait = earliest(self._arrival.get(key, 0.0), rate) - now
+            if wait > 0:
+                return Taken(key, "rate", wait)
+        for key, rate in buckets:
+            self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, now)
+        for key, _ in slots:
+            self._running[key] = self._running.get(key, 0) + 1
+        if len(self._arrival) > self._SWEEP_AT:
+            self._arrival = {key: at for key, at in self._arrival.items() if at > now}
+        return Taken()
+
+    def leave(self, slots: Sequence[tuple[str, int]]) -> None:
+        for key, _ in slots:
+            left = self._running[key] - 1
+            if left:
+                self._running[key] = left
+            else:
+                del self._running[key]
+
+
+class MemoryOutcomes:
+    """The most recent outcomes, a bounded number of bytes of them, each seen by its owner only."""
+
+    def __init__(self, most: int = 2_000, most_bytes: int = 32 * 1024 * 1024) -> None:
+        self._kept: OrderedDict[str, tuple[str, Outcome, int]] = OrderedDict()
+        self._most, self._most_bytes, self._bytes = most, most_bytes, 0
+
+    def keep(self, owner: str, outcome: Outcome) -> None:
+        size = 512 + 2 * len(outcome.text)
+        self._kept[outcome.call_id] = (owner, outcome, size)
+        self._bytes += size
+        while self._kept and (len(self._kept) > self._most or self._bytes > self._most_bytes):
+            _, (_, _, freed) = self._kept.popitem(last=False)
+            self._bytes -= freed
+
+    async def find(self, owner: str, call_id: str) -> Outcome | None:
+        kept = self._kept.get(call_id)
+        return kept[1] if kept and kept[0] == owner else None
+
+
+class MemoryPins:
+    """Digests of upstream tool definitions, as first seen."""
+
+    def __init__(self) -> None:
+        self._pins: dict[tuple[str, str], str] = {}
+
+    def find(self, server: str, tool: str) -> str | None:
+        return self._pins.get((server, tool))
+
+    async def pin(self, server: str, tool: str, digest: str) -> None:
+        self._pins[server, tool] = digest

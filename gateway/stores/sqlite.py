@@ -1,0 +1,188 @@
+"""`state.db`: keys, sessions and pins that survive a restart, in SQLite, with a copy in memory for the call path.
+
+Reads never touch the disk. Another process (the CLI) may write the same file: `refresh` notices and reads again. It
+never holds a secret in plain: keys are kept as SHA-256 digests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.model import Session
+from gateway.ports import Key
+from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
+from gateway.tool import Labels
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (
+  id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, agent TEXT NOT NULL, tenant TEXT NOT NULL, user TEXT,
+  scopes TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL);
+CREATE TABLE IF NOT EXISTS sessions (
+  owner TEXT NOT NULL, id TEXT NOT NULL, uid TEXT NOT NULL, opened_at REAL NOT NULL, expires_at REAL NOT NULL,
+  labels TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS pins (
+  server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
+"""
+
+
+class State:
+    """The open database file. Writes are serialised and durable (`synchronous=FULL`) when they return."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        path.chmod(0o600)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._version = -1
+
+    def write(self, sql: str, values: Sequence[object]) -> int:
+        """Runs one statement; returns the number of rows it changed."""
+        with self._lock:
+            return self._db.execute(sql, values).rowcount
+
+    def read(self, sql: str) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(sql).fetchall()
+
+    def changed(self) -> bool:
+        """True when another connection committed since the last time this was asked (and the first time)."""
+        with self._lock:
+            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        was, self._version = self._version, version
+        return bool(was != version)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+class SqliteKeys(MemoryKeys):
+    """API keys, read from memory, written through."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the table again."""
+        rows = self._state.read(
+            "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
+        )
+        self._by_digest = {str(row[1]): _key(row) for row in rows}
+
+    async def add(self, key: Key) -> None:
+        values = (key.id, key.digest, key.agent, key.tenant, key.user, " ".join(sorted(key.scopes)))
+        times = (key.created_at, key.expires_at, key.revoked_at)
+        await asyncio.to_thread(
+            self._state.write, "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values + times
+        )
+        await super().add(key)
+
+    async def revoke(self, key_id: str, at: float) -> bool:
+        sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
+        changed = await asyncio.to_thread(self._state.write, sql, (at, key_id))
+        return bool(changed) and await super().revoke(key_id, at)
+
+
+class SqliteSessions(MemorySessions):
+    """Sessions, read from memory, written through when they open, close or gain a label.
+
+    The number of calls and their cost are written with the next such change; a crash may forget the last of them.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+        for row in state.read("SELECT owner, id, uid, opened_at, expires_at, labels, state, calls, cost FROM sessions"):
+            session = _session(row)
+            self._sessions[session.owner, session.id] = session
+
+    def refresh(self) -> None:
+        """Takes over what another process closed."""
+        for owner, session_id in self._state.read("SELECT owner, id FROM sessions WHERE state = 'closed'"):
+            place = (str(owner), str(session_id))
+            there = self._sessions.get(place)
+            if there is not None and there.state == "open":
+                self._sessions[place] = replace(there, state="closed")
+
+    async def open(self, session: Session) -> Session:
+        kept = await super().open(session)
+        if kept is session:
+            await self._save(session)
+        return kept
+
+    async def close(self, owner: str, session_id: str) -> Session | None:
+        closed = await super().close(owner, session_id)
+        if closed is not None:
+            await self._save(closed)
+        return closed
+
+    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
+        before = self.find(session.owner, session.id)
+        await super().spend(session, labels, cost)
+        after = self.find(session.owner, session.id)
+        if before is not None and after is not None and after.labels != before.labels:
+            await self._save(after)
+
+    async def _save(self, session: Session) -> None:
+        values = (session.owner, session.id, session.uid, session.opened_at, session.expires_at)
+        rest = (" ".join(sorted(session.labels)), session.state, session.calls, session.cost)
+        sql = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        await asyncio.to_thread(self._state.write, sql, values + rest)
+
+
+class SqlitePins(MemoryPins):
+    """Pinned digests of upstream tool definitions."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+        for server, tool, digest in state.read("SELECT server, tool, digest FROM pins"):
+            self._pins[str(server), str(tool)] = str(digest)
+
+    async def pin(self, server: str, tool: str, digest: str) -> None:
+        sql = "INSERT OR REPLACE INTO pins VALUES (?, ?, ?)"
+        await asyncio.to_thread(self._state.write, sql, (server, tool, digest))
+        await super().pin(server, tool, digest)
+
+
+def _key(row: tuple[object, ...]) -> Key:
+    key_id, digest, agent, tenant, user, scopes, created, expires, revoked = row
+    return Key(
+        id=str(key_id),
+        digest=str(digest),
+        agent=str(agent),
+        tenant=str(tenant),
+        user=None if user is None else str(user),
+        scopes=frozenset(str(scopes).split()),
+        created_at=_time(created) or 0.0,
+        expires_at=_time(expires),
+        revoked_at=_time(revoked),
+    )
+
+
+def _session(row: tuple[object, ...]) -> Session:
+    owner, session_id, uid, opened, expires, labels, state, calls, cost = row
+    return Session(
+        id=str(session_id),
+        uid=str(uid),
+        owner=str(owner),
+        opened_at=_time(opened) or 0.0,
+        expires_at=_time(expires) or 0.0,
+        labels=frozenset(str(labels).split()),
+        state="closed" if state == "closed" else "open",
+        calls=int(str(calls)),
+        cost=_time(cost) or 0.0,
+    )
+
+
+def _time(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
