@@ -1,0 +1,40 @@
+"""Times, sizes and rates: what is read and what is refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.tool import Rate
+from gateway.units import BadUnit, rate, seconds, size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("200ms", 0.2), ("10s", 10.0), ("5m", 300.0), ("24h", 86400.0), ("7d", 604800.0)]
+)
+def test_times_are_seconds(text: str, value: float) -> None:
+    """A time span is read in seconds."""
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("1B", 1), ("256KiB", 262144), ("4MiB", 4194304), ("1GiB", 1073741824)])
+def test_sizes_are_bytes(text: str, value: int) -> None:
+    """A size is read in bytes, by powers of 1024."""
+    assert size(text) == value
+
+
+def test_rates_are_calls_in_seconds() -> None:
+    """A rate is a number of calls and a time span."""
+    assert rate("30/1m") == Rate(30, 60.0)
+    assert rate("1/200ms") == Rate(1, 0.2)
+
+
+@pytest.mark.parametrize("read", [seconds, size, rate])
+@pytest.mark.parametrize(
+    "text",
+    ["", "10", "s", "0s", "0B", "-1s", "+1s", "1.5s", "1 s", " 1s", "1s ", "1S", "1kib", "1KB", "1min", "１s"]
+    + ["9" * 13 + "s", "30", "/1m", "30/", "0/1m", "30/0s", "30/m", "30s/1m", "30/1m/1m", "30 / 1m"],
+)
+def test_everything_else_is_refused(read: Callable[[str], object], text: str) -> None:
+    """No unit is guessed, and zero, signs, fractions and spaces are refused."""
+    with pytest.raises(BadUnit):
+        read(text)
