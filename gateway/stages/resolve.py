@@ -14,8 +14,10 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
     A message the door could not read names no tool, so its defect is refused here, before the look-up.
 
     Raises:
-        Refusal: the request's own defect, `malformed` for an idempotency key, or `unknown_tool`.
+        Refusal: `insufficient_scope`, the request's own defect, `malformed` for an idempotency key, `unknown_tool`.
     """
+    if "agent" not in caller.principal.scopes:
+        raise refuse("insufficient_scope", "Calling a tool needs a key with the scope agent.")
     if request.defect is not None:
         raise Refusal(request.defect)
     if request.idempotency_key is not None:

@@ -1,0 +1,180 @@
+"""The REST routes beside the call path: tools, sessions, call status, health and the OpenAPI page (FastAPI).
+
+It never calls a tool, and shows a caller nothing but its own things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from gateway.doors import render
+from gateway.doors.asgi import problem_headers, read_head
+from gateway.doors.openapi import document
+from gateway.model import Principal, Problem, Refusal, Session
+from gateway.pipeline import Gate
+from gateway.problems import TABLE, problem, refuse
+from gateway.stages.authenticate import DEFAULT_TTL
+from gateway.tool import Json, Tool
+
+_STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+_NO_SESSION = "There is no session of that id."
+
+
+class NewSession(BaseModel):
+    """The body of `POST /v1/sessions`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    labels: list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,64}$")]] = Field(default=[], max_length=32)
+    ttl: float = Field(default=DEFAULT_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
+
+
+def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
+    """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`."""
+    app = FastAPI(title="Toolgate", openapi_url=None, docs_url=None, redoc_url=None)
+    _errors(app)
+    _health(app, ready)
+    _tools(app, gate)
+    _sessions(app, gate)
+    return app
+
+
+def _caller(gate: Gate) -> Callable[[Request], Any]:
+    async def known(request: Request) -> Principal:
+        head = read_head(request.scope)
+        return await gate.authority.identify(head.credential)
+
+    return known
+
+
+def _health(app: FastAPI, ready: Callable[[], Mapping[str, Json]]) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Calls can be served: 200 when everything is ready, else 503, with each part by name."""
+        parts = ready()
+        return JSONResponse(dict(parts), 200 if all(part == "ok" for part in parts.values()) else 503)
+
+
+def _tools(app: FastAPI, gate: Gate) -> None:
+    known = _caller(gate)
+
+    @app.get("/v1/tools")
+    async def tools(
+        principal: Annotated[Principal, Depends(known)], request: Request, format: str = "plain"
+    ) -> Response:
+        """The tools this caller may see."""
+        if format != "plain":
+            raise refuse("malformed", "Only format=plain is supported yet.")
+        listing = gate.listing(principal)
+        etag = f'"{gate.bundles.current().digest[-16:]}-{len(listing)}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag})
+        body = {"tools": [_plain(tool) for tool in listing], "next_cursor": None}
+        return JSONResponse(body, headers={"etag": etag, "cache-control": "private, no-cache"})
+
+    @app.get("/v1/openapi.json")
+    async def openapi(principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+        """OpenAPI 3.1 with one typed path for each tool this caller may see."""
+        return JSONResponse(document(gate.listing(principal)))
+
+    @app.get("/v1/calls/{call_id}")
+    async def call(call_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+        """The outcome of a call of one's own."""
+        outcome = await gate.outcomes.find(principal.key, call_id)
+        if outcome is None:
+            raise refuse("not_found", "There is no such call, or it was not yours, or it is no longer kept.")
+        return JSONResponse(render.outcome_json(outcome))
+
+
+def _sessions(app: FastAPI, gate: Gate) -> None:
+    known = _caller(gate)
+
+    @app.post("/v1/sessions", status_code=201)
+    async def open_session(body: NewSession, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+        """Opens a session, bound to this caller."""
+        now = gate.clock.now()
+        fresh = Session(
+            id=gate.ids.new("s_"),
+            uid=gate.ids.new("u_"),
+            owner=principal.key,
+            opened_at=now,
+            expires_at=now + body.ttl,
+            labels=frozenset(body.labels),
+        )
+        return JSONResponse(_session(await gate.sessions.open(fresh)), 201)
+
+    @app.get("/v1/sessions/{session_id}")
+    async def show_session(session_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+        """A session of one's own."""
+        found = gate.sessions.find(principal.key, session_id)
+        if found is None:
+            raise refuse("not_found", _NO_SESSION)
+        return JSONResponse(_session(found))
+
+    @app.delete("/v1/sessions/{session_id}")
+    async def close_session(session_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+        """Closes a session of one's own: calls in it are refused from now on."""
+        closed = await gate.sessions.close(principal.key, session_id)
+        if closed is None:
+            raise refuse("not_found", _NO_SESSION)
+        return JSONResponse(_session(closed))
+
+
+def _plain(tool: Tool) -> dict[str, Json]:
+    return {
+        "name": tool.name,
+        "version": tool.version,
+        "digest": tool.digest,
+        "title": tool.title,
+        "description": tool.description,
+        "input_schema": tool.input_schema,
+        "output_schema": tool.output_schema,
+        "effects": sorted(tool.effects),
+    }
+
+
+def _session(session: Session) -> dict[str, Json]:
+    return {
+        "id": session.id,
+        "labels": sorted(session.labels),
+        "opened_at": session.opened_at,
+        "expires_at": session.expires_at,
+        "state": session.state,
+        "calls": session.calls,
+        "cost": session.cost,
+    }
+
+
+def _errors(app: FastAPI) -> None:
+    def answer(said: Problem) -> JSONResponse:
+        headers = {name.decode(): value.decode() for name, value in problem_headers(said, None)}
+        body = render.problem_json(said)
+        return JSONResponse(body, TABLE[said.code].status, headers, "application/problem+json")
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Exception) -> JSONResponse:
+        return answer(refusal.problem if isinstance(refusal, Refusal) else problem("internal", ""))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        code = _STATUS_CODES.get(status, "malformed")
+        return answer(problem(code, "There is nothing at this path by this method."))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        wrong = error.errors() if isinstance(error, RequestValidationError) else []
+        said = "; ".join(f"{'/'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in wrong[:5])
+        return answer(problem("malformed", f"The request does not fit this route: {said}."))

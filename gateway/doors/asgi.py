@@ -1,0 +1,199 @@
+"""What both doors share of HTTP: the head of a request, its body under a cap, an answer, a caller who goes away.
+
+Raw ASGI, because a framework's middleware costs more than a whole call. It knows no route and no tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from gateway.doors import render
+from gateway.model import Problem, Trace
+from gateway.problems import TABLE, refuse
+from gateway.tool import Json
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+MAX_BODY = 1024 * 1024  # bytes of one call
+BODY_DEADLINE = 15.0  # seconds
+_MAX_HEADERS, _MAX_HEADER_BYTES, _MAX_HEADER_LINE = 64, 16 * 1024, 8 * 1024
+_ONCE = frozenset({b"authorization", b"content-type", b"content-length", b"host", b"idempotency-key", b"origin"})
+_ONCE_PREFIXES = (b"mcp-", b"toolgate-")
+_FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_PATIENCE = 0.05  # seconds a call may take before anybody looks whether its caller is still there
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The headers of one request, checked: lower-case names, ASCII values, nothing twice that may stand once."""
+
+    values: dict[str, str]
+
+    def get(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    @property
+    def credential(self) -> str | None:
+        """The bearer token, or the whole Authorization value where it is something else (which nobody will know)."""
+        value = self.values.get("authorization")
+        if value is None:
+            return None
+        scheme, _, token = value.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else value
+
+    @property
+    def trace(self) -> Trace | None:
+        return parse_traceparent(self.values.get("traceparent"))
+
+
+def read_head(scope: Scope) -> Head:
+    """Raises `Refusal(headers_too_large | malformed)`."""
+    raw: list[tuple[bytes, bytes]] = scope["headers"]
+    if len(raw) > _MAX_HEADERS:
+        raise refuse("headers_too_large", f"More than {_MAX_HEADERS} headers.")
+    values: dict[str, str] = {}
+    total = 0
+    for name, value in raw:
+        size = len(name) + len(value)
+        total += size
+        if size > _MAX_HEADER_LINE or total > _MAX_HEADER_BYTES:
+            raise refuse("headers_too_large", f"Headers above {_MAX_HEADER_BYTES} bytes, or one above half of that.")
+        key = name.decode("latin-1")
+        if key in values and (name in _ONCE or name.startswith(_ONCE_PREFIXES)):
+            raise refuse("malformed", f"The header {key} stands more than once.")
+        values[key] = value.decode("latin-1")
+    return Head(values)
+
+
+def parse_traceparent(value: object) -> Trace | None:
+    """The trace of a W3C `traceparent`; None for anything malformed, which is ignored as the standard says."""
+    if not isinstance(value, str) or len(value) < 55:
+        return None
+    version, trace_id, span_id, *_ = (*value.split("-"), "", "")
+    hexadecimal = frozenset("0123456789abcdef")
+    fits = len(version) == 2 and len(trace_id) == 32 and len(span_id) == 16
+    if not fits or not hexadecimal.issuperset(version + trace_id + span_id) or version == "ff":
+        return None
+    return Trace(trace_id, span_id) if trace_id.strip("0") and span_id.strip("0") else None
+
+
+def require_json(head: Head) -> None:
+    """Raises `Refusal(unsupported_media_type)` unless the body is declared as uncompressed JSON in UTF-8."""
+    media, _, rest = (head.get("content-type") or "").partition(";")
+    charset = rest.strip().lower()
+    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", 'charset="utf-8"'):
+        raise refuse("unsupported_media_type", "The body must be JSON, declared as application/json.")
+    if (head.get("content-encoding") or "identity").lower() != "identity":
+        raise refuse("unsupported_media_type", "Compressed request bodies are not accepted.")
+
+
+async def read_body(head: Head, receive: Receive, limit: int = MAX_BODY) -> bytes:
+    """The whole body. Raises `Refusal(too_large | request_timeout | malformed)`; counts bytes, whatever was declared."""
+    declared = head.get("content-length")
+    if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
+        raise refuse("too_large", f"The body is larger than {limit} bytes.")
+    message = await _within(receive(), BODY_DEADLINE)
+    body: bytes = message.get("body", b"")
+    chunks = [body]
+    size = len(body)
+    while message.get("more_body"):
+        message = await _within(receive(), BODY_DEADLINE)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise refuse("too_large", f"The body is larger than {limit} bytes.")
+    if message["type"] == "http.disconnect":
+        raise refuse("malformed", "The request ended before its body did.")
+    if size > limit:
+        raise refuse("too_large", f"The body is larger than {limit} bytes.")
+    return body if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _within(waiting: Awaitable[T], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        raise refuse("request_timeout", f"The body did not arrive within {seconds:g} s.") from None
+
+
+async def send_json(
+    send: Send, status: int, body: Json, headers: Headers | None = None, media: bytes = b"application/json"
+) -> None:
+    """Sends one JSON answer."""
+    await send_bytes(send, status, orjson.dumps(body, default=str), headers, media)
+
+
+async def send_bytes(
+    send: Send, status: int, body: bytes, headers: Headers | None = None, media: bytes = b"application/json"
+) -> None:
+    """Sends one whole answer."""
+    head = [(b"content-type", media), (b"content-length", str(len(body)).encode()), *_FIXED, *(headers or ())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(send: Send, problem: Problem, call_id: str | None = None, trace_id: str | None = None) -> None:
+    """Sends a problem as RFC 9457 problem+json."""
+    body = render.problem_json(problem, call_id, trace_id)
+    media = b"application/problem+json"
+    await send_json(send, TABLE[problem.code].status, body, problem_headers(problem, call_id), media)
+
+
+def problem_headers(problem: Problem, call_id: str | None) -> Headers:
+    """The headers that go with a problem: how to authenticate, when to come again, which call it was."""
+    headers: Headers = []
+    if problem.code == "unauthenticated":
+        headers.append((b"www-authenticate", b'Bearer realm="toolgate"'))
+        headers.append((b"connection", b"close"))  # the body was not read
+    if problem.code == "too_large":
+        headers.append((b"connection", b"close"))
+    if problem.retry_after_ms is not None:
+        headers.append((b"retry-after", str(-(-problem.retry_after_ms // 1000)).encode()))
+    if call_id:
+        headers.append((b"toolgate-call-id", call_id.encode()))
+    return headers
+
+
+async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """Awaits `work`, and cancels it when the client goes away. None when nobody is there to hear the answer.
+
+    The body must have been read. Most calls end before it pays to watch the connection, so watching starts late.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=_PATIENCE)
+        if task.done():
+            return task.result()
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if task.done():
+            return task.result()
+    except asyncio.CancelledError:  # the server stops: end the work, then go
+        await _end(task)
+        raise
+    await _end(task)
+    return None
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: asyncio.Future[T]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

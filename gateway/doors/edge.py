@@ -1,0 +1,55 @@
+"""The outermost ASGI application: Host and Origin first, then the route. No middleware, no route of its own."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import unquote
+
+from gateway.doors.asgi import App, Receive, Scope, Send, read_head, send_problem
+from gateway.doors.rest import CallRoute
+from gateway.model import Refusal
+from gateway.problems import problem, refuse
+
+log = logging.getLogger("toolgate")
+_CALL_PREFIX, _CALL_SUFFIX = "/v1/tools/", "/call"
+
+
+class Edge:
+    """Sends each request to its door: tool calls and MCP straight, the rest to the admin application.
+
+    `hosts` are the names this server answers to (`host:port` or `host`); a request for another name, or from a page of
+    another origin, is refused on every route, so that a web page cannot reach a gateway on loopback (DNS rebinding).
+    """
+
+    def __init__(self, call: CallRoute, mcp: App, admin: App, hosts: frozenset[str]) -> None:
+        self._call, self._mcp, self._admin, self._hosts = call, mcp, admin, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            self._check_names(scope)
+            await self._route(scope, receive, send)
+        except Refusal as refusal:
+            await send_problem(send, refusal.problem)
+        except Exception:  # the door's edge: a fault of ours becomes a typed answer and a line in the log
+            log.exception("a request failed inside the gateway")
+            await send_problem(send, problem("internal", "Something failed inside the gateway."))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith(_CALL_PREFIX) and path.endswith(_CALL_SUFFIX):
+            await self._call(scope, receive, send, unquote(path[len(_CALL_PREFIX) : -len(_CALL_SUFFIX)]))
+        elif path == "/mcp" or path.startswith("/mcp/"):
+            await self._mcp(scope, receive, send)
+        else:
+            await self._admin(scope, receive, send)
+
+    def _check_names(self, scope: Scope) -> None:
+        head = read_head(scope)
+        host = (head.get("host") or "").lower()
+        if host not in self._hosts:
+            raise refuse("bad_origin", "This server does not answer to that Host.")
+        origin = head.get("origin")
+        if origin is not None and origin.lower().partition("://")[2] not in self._hosts:
+            raise refuse("bad_origin", "Pages of that Origin may not call this server.")

@@ -1,0 +1,154 @@
+"""The header rules of MCP 2026-07-28: what a request says in its headers must be what its body says (SEP-2243).
+
+Pure. It never trusts a header for anything: headers are there for those in between, the body is what is executed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.doors.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, UNSUPPORTED_VERSION, Message, RpcError
+from gateway.tool import Json
+
+MODERN: Final = ("2026-07-28",)
+LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
+VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+
+_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_BARE: Final = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
+_PARAM: Final = b"mcp-param-"
+_TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_OPEN, _CLOSE = "=?base64?", "?="
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """One argument that a client repeats in a header: where it is in the arguments, the header, its JSON type."""
+
+    path: tuple[str, ...]
+    header: str
+    type: str
+
+
+def mcp_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str | None]:
+    """The MCP headers by lower-case name, white space around the value off; `None` for one that is there twice."""
+    found: dict[str, str | None] = {}
+    for name, value in raw:
+        if name in _BARE or name.startswith(_PARAM):
+            key = name.decode("latin-1")
+            found[key] = None if key in found else value.decode("latin-1").strip(" \t")
+    return found
+
+
+def is_modern(message: Message, headers: Mapping[str, str | None]) -> bool:
+    """Whether the message is meant for 2026-07-28 or newer: it says so in `_meta`, or in the header, or discovers."""
+    meta = message.params.get("_meta")
+    if isinstance(meta, dict) and VERSION_KEY in meta:
+        return True
+    return message.method == "server/discover" or headers.get("mcp-protocol-version", LEGACY[0]) not in LEGACY
+
+
+def check_envelope(message: Message, headers: Mapping[str, str | None]) -> None:
+    """The duties of every modern request, in order: fields, headers as the body, a version we speak. Or `RpcError`."""
+    meta = message.params.get("_meta")
+    for key, kind in ((VERSION_KEY, str), (CAPABILITIES_KEY, dict)):
+        if not isinstance(meta, dict) or not isinstance(meta.get(key), kind):
+            raise RpcError(400, INVALID_PARAMS, f'params._meta must have "{key}".', request=message.id)
+    assert isinstance(meta, dict)
+    version = meta[VERSION_KEY]
+    _same(message, headers, "MCP-Protocol-Version", version)
+    _same(message, headers, "Mcp-Method", message.method)
+    if named := _NAMED.get(message.method):
+        _same(message, headers, "Mcp-Name", message.params.get(named))
+    if version not in MODERN:
+        more: Json = {"supported": list(MODERN), "requested": version}
+        raise RpcError(400, UNSUPPORTED_VERSION, "Protocol version not supported.", request=message.id, more=more)
+
+
+def _same(message: Message, headers: Mapping[str, str | None], name: str, said: Json) -> None:
+    value = headers.get(name.lower())
+    if value is None or decoded(value) != said:
+        raise RpcError(400, HEADER_MISMATCH, f"The {name} header must match the body.", request=message.id)
+
+
+def mirrors(schema: Mapping[str, Json]) -> tuple[Mirror, ...]:
+    """The arguments of a tool marked `x-mcp-header`, reached through `properties` alone.
+
+    Empty when one mark is not usable (a name that is no RFC 9110 token, one given twice, a type other than string,
+    integer or boolean): the specification has clients drop the marks of such a tool.
+    """
+    found = tuple(_marks(schema, ()))
+    names = [m.header.lower() for m in found]
+    usable = all(m.header and _TOKEN.issuperset(m.header) and m.type in ("string", "integer", "boolean") for m in found)
+    return found if usable and len(set(names)) == len(names) else ()
+
+
+def _marks(schema: Json, path: tuple[str, ...]) -> Iterator[Mirror]:
+    if not isinstance(schema, Mapping):
+        return
+    if path and "x-mcp-header" in schema:
+        yield Mirror(path, _text(schema["x-mcp-header"]), _text(schema.get("type")))
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping):
+        for name, inner in properties.items():
+            yield from _marks(inner, (*path, name))
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def check_mirrors(message: Message, headers: Mapping[str, str | None], wanted: Iterable[Mirror]) -> None:
+    """Each marked argument and its `Mcp-Param-…` header: both there and equal, or neither. Or `RpcError`."""
+    for mirror in wanted:
+        key = f"mcp-param-{mirror.header}".lower()
+        argument = _shown(_at(message.params.get("arguments"), mirror.path))
+        if key not in headers and argument is None:
+            continue
+        value = headers.get(key)
+        if value is None or argument is None or not _equal(mirror, decoded(value), argument):
+            where = "/".join(("", *mirror.path))
+            text = f"The Mcp-Param-{mirror.header} header must match the argument {where}."
+            raise RpcError(400, HEADER_MISMATCH, text, request=message.id)
+
+
+def _equal(mirror: Mirror, said: str | None, argument: str) -> bool:
+    if said == argument:
+        return True
+    if said is None or mirror.type != "integer":
+        return False
+    whole, _, part = said.partition(".")
+    return whole == argument.partition(".")[0] and not part.strip("0")  # 42.0 is 42, and no float is made of it
+
+
+def _at(value: Json, path: tuple[str, ...]) -> Json:
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _shown(value: Json) -> str | None:
+    """An argument as its header has it; `None` for what cannot be mirrored."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def decoded(value: str) -> str | None:
+    """A header value with the `=?base64?…?=` wrapper taken off; `None` when what is wrapped is not canonical base64."""
+    if not (value.startswith(_OPEN) and value.endswith(_CLOSE) and len(value) >= len(_OPEN) + len(_CLOSE)):
+        return value
+    inner = value[len(_OPEN) : -len(_CLOSE)]
+    try:
+        raw = base64.b64decode(inner, validate=True)
+        text = raw.decode()
+    except (binascii.Error, ValueError):
+        return None
+    return text if base64.b64encode(raw).decode() == inner else None

@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 page of a caller's tools: one typed path per tool. Pure: tools in, document out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway import __version__
+from gateway.tool import Json, Tool
+
+_OUTCOME: dict[str, Json] = {
+    "type": "object",
+    "required": ["call_id", "tool", "status", "result", "problem", "verdict", "usage", "record"],
+    "properties": {
+        "call_id": {"type": "string"},
+        "tool": {"type": "string"},
+        "status": {"enum": ["done", "failed"]},
+        "result": {"type": "object"},
+        "problem": {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Problem"}]},
+        "verdict": {"type": "object"},
+        "artifacts": {"type": "array"},
+        "usage": {"type": "object"},
+        "record": {"type": ["object", "null"]},
+    },
+}
+_PROBLEM: dict[str, Json] = {
+    "type": "object",
+    "required": ["code", "class", "title", "detail", "retryable"],
+    "properties": {
+        "code": {"type": "string"},
+        "class": {"type": "string"},
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+        "status": {"type": "integer"},
+        "retryable": {"type": "boolean"},
+        "retry_after_ms": {"type": ["integer", "null"]},
+        "advice": {"type": ["string", "null"]},
+        "fix": {"type": "array"},
+        "call_id": {"type": ["string", "null"]},
+        "trace_id": {"type": ["string", "null"]},
+        "rule": {"type": "string"},
+    },
+}
+
+
+def document(tools: Sequence[Tool]) -> dict[str, Json]:
+    """An OpenAPI 3.1 document with the call path of each tool."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Toolgate", "version": __version__, "description": "Tool calls, checked and on record."},
+        "security": [{"bearer": []}],
+        "paths": {f"/v1/tools/{tool.name}/call": {"post": _operation(tool)} for tool in tools},
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Outcome": _OUTCOME, "Problem": _PROBLEM},
+        },
+    }
+
+
+def _operation(tool: Tool) -> dict[str, Json]:
+    outcome: Json = {"$ref": "#/components/schemas/Outcome"}
+    if tool.output_schema is not None:
+        result = {
+            "type": "object",
+            "properties": {"structured_content": {"anyOf": [tool.output_schema, {"type": "null"}]}},
+        }
+        outcome = {"allOf": [outcome, {"type": "object", "properties": {"result": result}}]}
+    refusal = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "operationId": tool.name,
+        "summary": tool.title or tool.name,
+        "description": tool.description,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["arguments"],
+                        "additionalProperties": False,
+                        "properties": {"arguments": tool.input_schema},
+                    }
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "It ran", "content": {"application/json": {"schema": outcome}}},
+            "default": {"description": "Refused: nothing ran", "content": refusal},
+        },
+    }

@@ -1,0 +1,102 @@
+"""How a `Problem` looks from outside: problem+json for REST (RFC 9457), plain text and members for MCP.
+
+Nothing else renders errors. Texts hold what the problem says and what to do, never secrets or payloads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gateway.model import Outcome, Problem
+from gateway.problems import TABLE
+from gateway.tool import Json
+
+
+def members(problem: Problem, call_id: str | None = None, trace_id: str | None = None) -> dict[str, Json]:
+    """The problem for machines, the same in every protocol."""
+    row = TABLE[problem.code]
+    said: dict[str, Json] = {
+        "code": problem.code,
+        "class": row.cls,
+        "title": row.title,
+        "detail": problem.detail,
+        "retryable": row.retryable,
+        "retry_after_ms": problem.retry_after_ms,
+        "advice": problem.advice,
+        "fix": [
+            {"pointer": f.pointer, "received": f.received, "allowed": f.allowed, "nearest": f.nearest}
+            for f in problem.fix
+        ],
+        "call_id": call_id,
+        "trace_id": trace_id,
+    }
+    if problem.rule is not None:
+        said["rule"] = problem.rule
+    return said
+
+
+def problem_json(problem: Problem, call_id: str | None = None, trace_id: str | None = None) -> dict[str, Json]:
+    """The body of an `application/problem+json` answer."""
+    row = TABLE[problem.code]
+    head: dict[str, Json] = {"type": f"urn:toolgate:problem:{problem.code}", "status": row.status}
+    return head | members(problem, call_id, trace_id)
+
+
+def text(problem: Problem) -> str:
+    """One short paragraph for a model: what happened, why, and what to do now."""
+    row = TABLE[problem.code]
+    said = [f"{row.title} ({problem.code}).", problem.detail]
+    if problem.retry_after_ms:
+        said.append(f"Wait {math.ceil(problem.retry_after_ms / 100) / 10:g} s before calling again.")
+    if problem.advice and problem.advice not in problem.detail:
+        said.append(problem.advice)
+    return " ".join(part for part in said if part)
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What a model reads of an outcome: the tool's own text, and the problem if there is one."""
+    if outcome.problem is None:
+        return outcome.text
+    if outcome.text and outcome.problem.code == "tool_error":
+        return outcome.text
+    return "\n".join(part for part in (outcome.text.rstrip("\n"), text(outcome.problem)) if part)
+
+
+def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Json]:
+    """An outcome as REST gives it."""
+    usage, verdict = outcome.usage, outcome.verdict
+    return {
+        "call_id": outcome.call_id,
+        "tool": outcome.tool,
+        "status": outcome.status,
+        "result": {
+            "content": [{"type": "text", "text": outcome_text(outcome)}],
+            "structured_content": outcome.structured,
+            "is_error": outcome.problem is not None,
+            "truncated": outcome.truncated,
+        },
+        "problem": members(outcome.problem, outcome.call_id, trace_id) if outcome.problem else None,
+        "verdict": {
+            "action": verdict.action,
+            "labels": sorted(verdict.labels),
+            "findings": [
+                {"stage": f.stage, "rule": f.rule, "action": f.action, "path": f.path} for f in verdict.findings
+            ],
+        },
+        "artifacts": [],
+        "usage": {
+            "wall_ms": usage.wall_ms,
+            "sandbox_ms": usage.sandbox_ms,
+            "bytes_out": usage.bytes_out,
+            "cost": usage.cost,
+        },
+        "record": {"shard": outcome.position.shard, "seq": outcome.position.seq} if outcome.position else None,
+    }
+
+
+def status_of(outcome: Outcome) -> int:
+    """The HTTP status of an outcome: a failed tool is an answer, so only a refusal is an HTTP error."""
+    if outcome.status == "refused" and outcome.problem is not None:
+        status = TABLE[outcome.problem.code].status
+        return status if status != 200 else 409
+    return 200

@@ -1,0 +1,89 @@
+"""The REST door's hot route: `POST /v1/tools/{name}/call`. Raw ASGI; it turns bytes into a `Request` and back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway import strictjson
+from gateway.doors import render
+from gateway.doors.asgi import (
+    MAX_BODY,
+    Head,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    read_head,
+    require_json,
+    send_json,
+    send_problem,
+    while_connected,
+)
+from gateway.model import Caller, Outcome, Problem, Refusal, Request
+from gateway.problems import problem, refuse
+from gateway.tool import Json
+
+
+class Calls(Protocol):
+    """What this door needs of the pipeline."""
+
+    async def authenticate(self, credential: str | None, session: str | None) -> Caller: ...
+    async def handle(self, request: Request) -> Outcome: ...
+    def new_call_id(self) -> str: ...
+
+
+class CallRoute:
+    """One tool call. The caller is known before a byte of the body is read."""
+
+    def __init__(self, gate: Calls) -> None:
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, tool: str) -> None:
+        call_id = self._gate.new_call_id()
+        try:
+            if scope["method"] != "POST":
+                raise refuse("method_not_allowed", "A tool is called with POST.")
+            head = read_head(scope)
+            await self._gate.authenticate(head.credential, head.get("toolgate-session"))
+        except Refusal as refusal:
+            await send_problem(send, refusal.problem, call_id)
+            return
+        arguments, defect = await _arguments(head, receive)
+        trace = head.trace
+        request = Request(
+            call_id=call_id,
+            tool=tool,
+            arguments=arguments,
+            credential=head.credential,
+            session=head.get("toolgate-session"),
+            idempotency_key=head.get("idempotency-key"),
+            trace=trace,
+            defect=defect,
+        )
+        outcome = await while_connected(self._gate.handle(request), receive)
+        if outcome is not None:
+            await send_outcome(send, outcome, trace.trace_id if trace else None)
+
+
+async def _arguments(head: Head, receive: Receive) -> tuple[Json, Problem | None]:
+    """The arguments of the body, or what is wrong with it: the refusal belongs on record, so the pipeline makes it."""
+    try:
+        require_json(head)
+        body = await read_body(head, receive)
+        said = strictjson.loads(body, max_bytes=MAX_BODY)
+    except Refusal as refusal:
+        return None, refusal.problem
+    except strictjson.MalformedJson as error:
+        return None, problem("malformed", f"The body is not strict JSON: {error}.")
+    if not isinstance(said, dict) or set(said) != {"arguments"}:
+        return None, problem("malformed", 'The body must be {"arguments": {…}} and nothing else.')
+    return said["arguments"], None
+
+
+async def send_outcome(send: Send, outcome: Outcome, trace_id: str | None) -> None:
+    """Answers with an outcome: problem+json for a refusal, the outcome itself for everything that ran."""
+    if outcome.status == "refused" and outcome.problem is not None:
+        await send_problem(send, outcome.problem, outcome.call_id, trace_id)
+        return
+    headers = [(b"toolgate-call-id", outcome.call_id.encode())]
+    await send_json(send, render.status_of(outcome), render.outcome_json(outcome, trace_id), headers)
