@@ -95,6 +95,9 @@ class Principal:
         return f"{self.tenant}\x1f{self.agent}\x1f{self.user or ''}"
 
 
+SESSION_TTL = 24 * 3600.0  # seconds a session lives unless it was opened with another ttl
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """What belongs together: calls of one principal that share labels and a content key. Times are unix seconds.

@@ -17,10 +17,9 @@ from starlette.exceptions import HTTPException
 from gateway.doors import render
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.openapi import document
-from gateway.model import Principal, Problem, Refusal, Session
+from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
 from gateway.problems import TABLE, problem, refuse
-from gateway.stages.authenticate import DEFAULT_TTL
 from gateway.tool import Json, Tool
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -33,7 +32,7 @@ class NewSession(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     labels: list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,64}$")]] = Field(default=[], max_length=32)
-    ttl: float = Field(default=DEFAULT_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
+    ttl: float = Field(default=SESSION_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
 
 
 def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:

@@ -30,6 +30,7 @@ _MAX_HEADERS, _MAX_HEADER_BYTES, _MAX_HEADER_LINE = 64, 16 * 1024, 8 * 1024
 _ONCE = frozenset({b"authorization", b"content-type", b"content-length", b"host", b"idempotency-key", b"origin"})
 _ONCE_PREFIXES = (b"mcp-", b"toolgate-")
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_READ = "toolgate.head"
 _PATIENCE = 0.05  # seconds a call may take before anybody looks whether its caller is still there
 
 
@@ -57,7 +58,10 @@ class Head:
 
 
 def read_head(scope: Scope) -> Head:
-    """Raises `Refusal(headers_too_large | malformed)`."""
+    """The head of the request, read once. Raises `Refusal(headers_too_large | malformed)`."""
+    known = scope.get(_READ)
+    if isinstance(known, Head):
+        return known
     raw: list[tuple[bytes, bytes]] = scope["headers"]
     if len(raw) > _MAX_HEADERS:
         raise refuse("headers_too_large", f"More than {_MAX_HEADERS} headers.")
@@ -72,7 +76,9 @@ def read_head(scope: Scope) -> Head:
         if key in values and (name in _ONCE or name.startswith(_ONCE_PREFIXES)):
             raise refuse("malformed", f"The header {key} stands more than once.")
         values[key] = value.decode("latin-1")
-    return Head(values)
+    head = Head(values)
+    scope[_READ] = head
+    return head
 
 
 def parse_traceparent(value: object) -> Trace | None:
@@ -98,7 +104,7 @@ def require_json(head: Head) -> None:
 
 
 async def read_body(head: Head, receive: Receive, limit: int = MAX_BODY) -> bytes:
-    """The whole body. Raises `Refusal(too_large | request_timeout | malformed)`; counts bytes, whatever was declared."""
+    """The whole body, counted as it comes. Raises `Refusal(too_large | request_timeout | malformed)`."""
     declared = head.get("content-length")
     if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
         raise refuse("too_large", f"The body is larger than {limit} bytes.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import unquote
 
 from gateway.doors.asgi import App, Receive, Scope, Send, read_head, send_problem
 from gateway.doors.rest import CallRoute
@@ -39,7 +38,7 @@ class Edge:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if path.startswith(_CALL_PREFIX) and path.endswith(_CALL_SUFFIX):
-            await self._call(scope, receive, send, unquote(path[len(_CALL_PREFIX) : -len(_CALL_SUFFIX)]))
+            await self._call(scope, receive, send, path[len(_CALL_PREFIX) : -len(_CALL_SUFFIX)])
         elif path == "/mcp" or path.startswith("/mcp/"):
             await self._mcp(scope, receive, send)
         else:

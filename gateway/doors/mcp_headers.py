@@ -20,8 +20,6 @@ VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_BARE: Final = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
-_PARAM: Final = b"mcp-param-"
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _OPEN, _CLOSE = "=?base64?", "?="
 
@@ -35,32 +33,22 @@ class Mirror:
     type: str
 
 
-def mcp_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str | None]:
-    """The MCP headers by lower-case name, white space around the value off; `None` for one that is there twice."""
-    found: dict[str, str | None] = {}
-    for name, value in raw:
-        if name in _BARE or name.startswith(_PARAM):
-            key = name.decode("latin-1")
-            found[key] = None if key in found else value.decode("latin-1").strip(" \t")
-    return found
-
-
-def is_modern(message: Message, headers: Mapping[str, str | None]) -> bool:
+def is_modern(message: Message, headers: Mapping[str, str]) -> bool:
     """Whether the message is meant for 2026-07-28 or newer: it says so in `_meta`, or in the header, or discovers."""
     meta = message.params.get("_meta")
     if isinstance(meta, dict) and VERSION_KEY in meta:
         return True
-    return message.method == "server/discover" or headers.get("mcp-protocol-version", LEGACY[0]) not in LEGACY
+    return message.method == "server/discover" or _said(headers, "mcp-protocol-version") not in (None, *LEGACY)
 
 
-def check_envelope(message: Message, headers: Mapping[str, str | None]) -> None:
+def check_envelope(message: Message, headers: Mapping[str, str]) -> None:
     """The duties of every modern request, in order: fields, headers as the body, a version we speak. Or `RpcError`."""
     meta = message.params.get("_meta")
+    said = meta if isinstance(meta, dict) else {}
     for key, kind in ((VERSION_KEY, str), (CAPABILITIES_KEY, dict)):
-        if not isinstance(meta, dict) or not isinstance(meta.get(key), kind):
+        if not isinstance(said.get(key), kind):
             raise RpcError(400, INVALID_PARAMS, f'params._meta must have "{key}".', request=message.id)
-    assert isinstance(meta, dict)
-    version = meta[VERSION_KEY]
+    version = said[VERSION_KEY]
     _same(message, headers, "MCP-Protocol-Version", version)
     _same(message, headers, "Mcp-Method", message.method)
     if named := _NAMED.get(message.method):
@@ -70,10 +58,15 @@ def check_envelope(message: Message, headers: Mapping[str, str | None]) -> None:
         raise RpcError(400, UNSUPPORTED_VERSION, "Protocol version not supported.", request=message.id, more=more)
 
 
-def _same(message: Message, headers: Mapping[str, str | None], name: str, said: Json) -> None:
-    value = headers.get(name.lower())
+def _same(message: Message, headers: Mapping[str, str], name: str, said: Json) -> None:
+    value = _said(headers, name.lower())
     if value is None or decoded(value) != said:
         raise RpcError(400, HEADER_MISMATCH, f"The {name} header must match the body.", request=message.id)
+
+
+def _said(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.strip(" \t")
 
 
 def mirrors(schema: Mapping[str, Json]) -> tuple[Mirror, ...]:
@@ -103,14 +96,13 @@ def _text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def check_mirrors(message: Message, headers: Mapping[str, str | None], wanted: Iterable[Mirror]) -> None:
+def check_mirrors(message: Message, headers: Mapping[str, str], wanted: Iterable[Mirror]) -> None:
     """Each marked argument and its `Mcp-Param-…` header: both there and equal, or neither. Or `RpcError`."""
     for mirror in wanted:
-        key = f"mcp-param-{mirror.header}".lower()
+        value = _said(headers, f"mcp-param-{mirror.header}".lower())
         argument = _shown(_at(message.params.get("arguments"), mirror.path))
-        if key not in headers and argument is None:
+        if value is None and argument is None:
             continue
-        value = headers.get(key)
         if value is None or argument is None or not _equal(mirror, decoded(value), argument):
             where = "/".join(("", *mirror.path))
             text = f"The Mcp-Param-{mirror.header} header must match the argument {where}."
@@ -123,7 +115,8 @@ def _equal(mirror: Mirror, said: str | None, argument: str) -> bool:
     if said is None or mirror.type != "integer":
         return False
     whole, _, part = said.partition(".")
-    return whole == argument.partition(".")[0] and not part.strip("0")  # 42.0 is 42, and no float is made of it
+    mine, _, rest = argument.partition(".")
+    return whole == mine and not part.strip("0") and not rest.strip("0")  # 42.0 is 42, and no float is made of it
 
 
 def _at(value: Json, path: tuple[str, ...]) -> Json:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.model import Caller, Principal, Session
+from gateway.model import SESSION_TTL, Caller, Principal, Session
 from gateway.ports import Authority, Clock, Ids, Sessions
 from gateway.problems import refuse
 
 DEFAULT_SESSION = "default"
-DEFAULT_TTL = 24 * 3600.0  # seconds a session lives unless it was opened with another ttl
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _OPENED_BY_US = "s_"
 
@@ -42,5 +41,5 @@ def _must_be_new(name: str, found: Session | None) -> None:
 
 async def _open(principal: Principal, name: str, sessions: Sessions, clock: Clock, ids: Ids) -> Session:
     now = clock.now()
-    fresh = Session(name, ids.new("u_"), principal.key, now, now + DEFAULT_TTL)
+    fresh = Session(name, ids.new("u_"), principal.key, now, now + SESSION_TTL)
     return await sessions.open(fresh)

@@ -123,7 +123,7 @@ def _outcome(opened: Opened, result: SafeOutput | Problem, position: Position | 
         status=_status(opened, result),
         text=safe.text if safe else "",
         structured=safe.structured if safe else None,
-        problem=safe.problem if isinstance(result, SafeOutput) else result,
+        problem=result.problem if isinstance(result, SafeOutput) else result,
         verdict=safe.verdict if safe else _NO_VERDICT,
         usage=_usage(opened, safe),
         position=position,

@@ -1,0 +1,174 @@
+"""Every setting of the service: default, unit, bounds and one sentence each. The service runs with none of them given.
+
+Precedence: flags over environment over file. `TOOLGATE_A__B` holds a YAML value for `a.b`. Unknown names are refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gateway.specs.yaml import SpecError, load
+
+_PREFIX = "TOOLGATE_"
+STARTER = Path(__file__).parent / "starter"
+_CHECKOUT = Path(__file__).parent.parent
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Audit(_Part):
+    """The ledger."""
+
+    segment: Annotated[int, Field(ge=4096, le=1 << 30, description="Bytes of one log segment.")] = 64 << 20
+    checkpoint_interval: Annotated[
+        float, Field(ge=0.1, le=60, description="Seconds of activity between two signed checkpoints.")
+    ] = 1.0
+
+
+class Egress(_Part):
+    """Where the gateway itself may connect to."""
+
+    networks: Annotated[
+        list[str], Field(description="Networks (CIDR) that are not public and may be connected to all the same.")
+    ] = []
+    resolver: Annotated[
+        str | None, Field(description="DNS server to ask, as address:port; the system's resolver when absent.")
+    ] = None
+    ca: Annotated[Path | None, Field(description="File of CA certificates to trust besides the system's.")] = None
+
+    @field_validator("networks")
+    @classmethod
+    def _cidr(cls, networks: list[str]) -> list[str]:
+        return [str(ipaddress.ip_network(network)) for network in networks]
+
+
+class Sandboxes(_Part):
+    """The sandbox workers."""
+
+    workers: Annotated[int, Field(ge=1, le=64, description="WASM worker processes.")] = min(2, os.cpu_count() or 1)
+    guests: Annotated[Path, Field(description="Folder of built guests, shared by all homes.")] = Path(
+        "~/.cache/toolgate/guests"
+    )
+
+
+class Settings(_Part):
+    """All settings."""
+
+    home: Annotated[Path, Field(description="Folder of keys, state and audit log; made with mode 0700.")] = Path(
+        ".toolgate"
+    )
+    listen: Annotated[str, Field(description="Address and port to serve on; port 0 takes a free one.")] = (
+        "127.0.0.1:8080"
+    )
+    hosts: Annotated[
+        list[str], Field(description="Host names clients use to reach this server, besides the listening address.")
+    ] = []
+    workers: Annotated[int, Field(ge=1, le=1, description="Serving processes; more than one is not supported yet.")] = 1
+    anonymous: Annotated[
+        bool, Field(description="Serve callers without a key as agent `anonymous`; on a loopback address only.")
+    ] = False
+    specs: Annotated[Path | None, Field(description="Folder of tool specs; ./tool_specs or the starters.")] = None
+    policies: Annotated[Path | None, Field(description="Folder of policies; ./policies or the starters.")] = None
+    audit: Audit = Audit()
+    egress: Egress = Egress()
+    sandboxes: Sandboxes = Sandboxes()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def on_loopback(self) -> bool:
+        """True when only this machine can connect."""
+        host = self.address[0]
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080")
+        return listen
+
+    def folder(self, kind: str) -> Path:
+        """The folder of `tool_specs` or `policies`: the one set, the one here, or the starters that ship with us."""
+        chosen = self.specs if kind == "tool_specs" else self.policies
+        candidates = [Path(kind), STARTER / kind, _CHECKOUT / kind]
+        return chosen or next((folder for folder in candidates if folder.is_dir()), candidates[0])
+
+
+class BadSettings(Exception):
+    """A setting that cannot be used; each finding is a sentence."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("\n".join(findings))
+        self.findings = findings
+
+
+def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Settings from flags over environment over file. Raises `BadSettings` with every finding."""
+    tree: dict[str, Any] = {}
+    try:
+        if file is not None:
+            _merge(tree, _mapping(load(file.read_bytes(), str(file)).value))
+        for name, text in sorted(environ.items()):
+            if name.startswith(_PREFIX) and name != _PREFIX:
+                _put(tree, _path(name), load(text.encode(), name).value)
+    except SpecError as error:
+        raise BadSettings([str(error)]) from error
+    except OSError as error:
+        raise BadSettings([f"{file}: cannot be read: {error.strerror}"]) from error
+    for dotted, value in flags.items():
+        if value is not None:
+            _put(tree, dotted.split("."), value)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        raise BadSettings([_finding(dict(item)) for item in error.errors()]) from error
+    if settings.anonymous and not settings.on_loopback:
+        sentence = "anonymous: only on a loopback address; listen on 127.0.0.1 or make keys and leave anonymous off"
+        raise BadSettings([sentence])
+    return settings
+
+
+def _path(name: str) -> list[str]:
+    short = {"TOOLGATE_GUESTS": "sandboxes.guests"}.get(name)
+    return short.split(".") if short else name[len(_PREFIX) :].lower().split("__")
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {"settings file": value}
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _finding(item: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    said = "there is no such setting" if item["type"] == "extra_forbidden" else str(item["msg"])
+    return f"{where}: {said}"
