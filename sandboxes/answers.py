@@ -1,0 +1,109 @@
+"""Reading what a guest says about its own run: hostile text in, checked values out.
+
+A guest may forge its answer; a forged answer is its own result and nothing more, so here only size and shape count.
+Pure: never reads a clock, a file or a socket.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from sandboxes.frames import FrameError, unpack_object
+from sandboxes.model import Limits, Status
+
+# Beside the output limit: the traceback (8 KiB of characters, at most 12 bytes each as JSON) and the frame around it.
+ALLOWANCE: Final = 128 * 1024
+# One byte of text becomes at most this many in ASCII-only JSON (a control character: \u0000).
+ESCAPED: Final = 6
+MAX_DEPTH: Final = 64
+# Limits a guest may say it reached.
+GUEST_LIMITS: Final = frozenset({"memory", "output"})
+UNREADABLE: Final = "the sandbox returned something unreadable\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the guest reported. bytes_out: stdout, stderr and the result."""
+
+    status: Status
+    limit: str | None = None
+    stdout: str = ""
+    stderr: str = ""
+    value: object = None
+    truncated: bool = False
+    bytes_out: int = 0
+
+
+def cap(limits: Limits) -> int:
+    """The longest answer, in bytes, that a guest within its output limit can need."""
+    return limits.output * ESCAPED + ALLOWANCE
+
+
+def read(raw: bytes, limits: Limits) -> Answer:
+    """The guest's JSON answer as values. Never raises: what cannot be read is the status "error" and says so."""
+    try:
+        return _read(unpack_object(raw), raw, limits)
+    except (FrameError, RecursionError):
+        return Answer("error", stderr=UNREADABLE)
+
+
+def _read(found: dict[str, object], raw: bytes, limits: Limits) -> Answer:
+    ok, limit, truncated, value = (found.get(name) for name in ("ok", "limit", "truncated", "result"))
+    stdout, stderr = found.get("stdout"), found.get("stderr")
+    if (
+        type(ok) is not bool
+        or type(truncated) is not bool
+        or not isinstance(stdout, str)
+        or not isinstance(stderr, str)
+    ):
+        raise FrameError("an answer of another shape")
+    if _may_be_deep(raw) and _deeper(value, MAX_DEPTH):
+        return Answer("error", stdout=_text(stdout), stderr=f"result is nested deeper than {MAX_DEPTH}\n")
+    if b"\\ud" in raw or b"\\uD" in raw:
+        stdout, stderr = _text(stdout), _text(stderr)
+        value = json.loads(_text(json.dumps(value, ensure_ascii=False)))
+    status: Status = "ok" if ok else "error"
+    named: str | None = None
+    if isinstance(limit, str) and limit in GUEST_LIMITS:
+        status, named = "limit", limit
+    return _cut(Answer(status, named, stdout, stderr, value if status == "ok" else None, truncated), limits)
+
+
+def _cut(answer: Answer, limits: Limits) -> Answer:
+    """The answer with its texts held to the limit, whatever the guest's own count said."""
+    result = 0 if answer.value is None else len(json.dumps(answer.value))
+    stdout, stderr = answer.stdout.encode(), answer.stderr.encode()
+    size = len(stdout) + len(stderr) + result
+    # An error's traceback and our own sentences are not the snippet's output.
+    allowed = limits.output + (0 if answer.status == "ok" else ALLOWANCE)
+    if len(stdout) <= limits.output and size <= allowed:
+        return Answer(
+            answer.status, answer.limit, answer.stdout, answer.stderr, answer.value, answer.truncated, bytes_out=size
+        )
+    stdout = stdout[: limits.output]
+    stderr = stderr[: limits.output - len(stdout)]
+    return Answer(
+        "limit",
+        "output",
+        stdout.decode(errors="ignore"),
+        stderr.decode(errors="ignore"),
+        truncated=True,
+        bytes_out=len(stdout) + len(stderr),
+    )
+
+
+def _text(text: str) -> str:
+    """`text` with lone surrogates, which no UTF-8 can carry, replaced by "?"."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _may_be_deep(raw: bytes) -> bool:
+    return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+
+
+def _deeper(value: object, left: int) -> bool:
+    if isinstance(value, dict):
+        return left == 0 or any(_deeper(inner, left - 1) for inner in value.values())
+    if isinstance(value, list):
+        return left == 0 or any(_deeper(inner, left - 1) for inner in value)
+    return False

@@ -1,0 +1,27 @@
+"""`python -m sandboxes.guests [FOLDER]`: builds the guests ahead of time and says what it does. Never runs one."""
+
+import os
+import sys
+from pathlib import Path
+
+from sandboxes.guests.build import DEFAULT_FOLDER, ensure
+from sandboxes.model import SandboxUnavailable
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def main(arguments: list[str]) -> int:
+    folder = arguments[0] if arguments else os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER)
+    try:
+        guest = ensure(Path(folder), _show)
+    except SandboxUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{guest.cwasm}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""Builds the Python guest once and keeps it: source → component (`.wasm`) → native code (`.cwasm`).
+
+The folder must belong to us alone, since native code from it is run. Every file appears whole under its final name or
+not at all, and is checked against the digest written beside it. Never runs a guest, and never loads wasmtime here.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sandboxes.model import SandboxUnavailable
+from sandboxes.spawn import command
+
+Progress = Callable[[str], None]
+
+SOURCE: Final = Path(__file__).parent / "python"
+FILES: Final = ("prelude.py", "world.py", "runner.wit")
+ENGINE_SOURCE: Final = Path(__file__).parent.parent / "wasm_engine.py"
+DEFAULT_FOLDER: Final = "~/.cache/toolgate/guests"
+BUILD_SECONDS: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGuest:
+    """A guest ready to load. wasm_sha256 names it in records; cwasm is a file of native code for this machine."""
+
+    wasm: Path
+    cwasm: Path
+    wasm_sha256: str
+
+
+def ensure(folder: Path, progress: Progress = lambda _line: None) -> BuiltGuest:
+    """The Python guest in `folder`, built if it is missing, altered, or made for other versions or another CPU.
+
+    Takes well under a second when nothing is to do, else 15 to 60 s; two of them at once wait for each other. Blocks:
+    an event loop calls it in a thread. Raises `SandboxUnavailable` with the reason.
+    """
+    try:
+        return _ensure(folder.expanduser(), progress)
+    except (OSError, subprocess.SubprocessError, importlib.metadata.PackageNotFoundError) as error:
+        raise SandboxUnavailable(f"the Python guest cannot be built in {folder}: {error}") from error
+
+
+def _ensure(folder: Path, progress: Progress) -> BuiltGuest:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(folder)
+    wasm = folder / f"python-{_source_key()}.wasm"
+    built = _valid_pair(wasm)
+    if built is not None:
+        return built
+    with _locked(folder, progress):
+        if not _valid(wasm):
+            _publish(wasm, lambda target: _componentize(target, progress))
+        cwasm = _cwasm_path(wasm)
+        if not _valid(cwasm):
+            _publish(cwasm, lambda target: _compile(wasm, target, progress))
+    built = _valid_pair(wasm)
+    if built is None:
+        raise SandboxUnavailable(f"the guest built in {folder} does not match its own digest")
+    return built
+
+
+def _check_private(folder: Path) -> None:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise SandboxUnavailable(f"{folder} must be a folder that only this user can open (owner us, mode 0700)")
+
+
+def _source_key() -> str:
+    digest = hashlib.sha256(importlib.metadata.version("componentize-py").encode())
+    for name in FILES:
+        digest.update(b"\0" + (SOURCE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cwasm_path(wasm: Path) -> Path:
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))]
+    parts = (
+        _digest_file(wasm).read_text(),
+        importlib.metadata.version("wasmtime"),
+        ENGINE_SOURCE.read_text(),
+        platform.machine(),
+        cpu[0] if cpu else "",
+    )
+    return wasm.with_name(f"{wasm.stem}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.cwasm")
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _valid(path: Path) -> bool:
+    try:
+        return _digest_file(path).read_text() == _sha256(path)
+    except FileNotFoundError:
+        return False
+
+
+def _valid_pair(wasm: Path) -> BuiltGuest | None:
+    if not _valid(wasm):
+        return None
+    cwasm = _cwasm_path(wasm)
+    return BuiltGuest(wasm, cwasm, _digest_file(wasm).read_text()) if _valid(cwasm) else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another build of the Python guest")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _publish(path: Path, make: Callable[[Path], None]) -> None:
+    """Lets `make` write a file elsewhere in the folder, then moves it and its digest into place."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as scratch:
+        made = Path(scratch) / path.name
+        make(made)
+        note = _digest_file(made)
+        note.write_text(_sha256(made))
+        for file in (made, note):
+            file.chmod(0o600)
+        # The digest goes first: without its file it vouches for nothing, and a file never stands beside an old digest.
+        note.rename(_digest_file(path))
+        made.rename(path)
+
+
+def _componentize(target: Path, progress: Progress) -> None:
+    progress("building the Python guest (once, about 10 to 30 s)")
+    start = time.monotonic()
+    work = target.parent / "source"
+    work.mkdir()
+    for name in FILES:
+        shutil.copyfile(SOURCE / name, work / name)
+    program = Path(sys.executable).parent / "componentize-py"
+    world = ["-d", "runner.wit", "-w", "runner"]
+    _run([str(program), *world, "componentize", "--stub-wasi", "-p", ".", "prelude", "-o", str(target)], work)
+    progress(f"built the Python guest in {time.monotonic() - start:.0f} s")
+
+
+def _compile(wasm: Path, target: Path, progress: Progress) -> None:
+    progress("compiling the Python guest to native code (once, about 5 to 30 s)")
+    start = time.monotonic()
+    _run(command("sandboxes.wasm_engine", str(wasm), str(target)), target.parent)
+    progress(f"compiled the Python guest in {time.monotonic() - start:.0f} s")
+
+
+def _run(argv: list[str], where: Path) -> None:
+    done = subprocess.run(
+        argv, cwd=where, env={}, capture_output=True, text=True, timeout=BUILD_SECONDS, errors="replace", check=False
+    )
+    if done.returncode != 0:
+        raise SandboxUnavailable(f"{Path(argv[0]).name} failed: {(done.stderr or done.stdout).strip()[-1000:]}")

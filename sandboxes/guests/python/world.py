@@ -1,0 +1,165 @@
+"""What a snippet meets in place of the outside world: a given clock, a seeded random stream, and no files.
+
+Runs inside the guest only. Every system call of the guest is a stub that aborts the VM without a word, so each
+Python function that would make one is replaced here, by one that answers from the job or raises `OSError`.
+This is comfort, not security: the wall is that the component imports nothing. Never used by the host side.
+"""
+
+import builtins
+import codecs
+import hashlib
+import io
+import linecache
+import os
+import posix
+import random
+import sys
+import time
+import types
+import uuid
+
+TOOL = "<tool>"
+NANO = 1_000_000_000
+# Functions of `posix` that compute and ask nobody.
+PURE = {
+    "fspath",
+    "strerror",
+    "_path_normpath",
+    "_path_splitroot",
+    "_path_splitroot_ex",
+    "_inputhook",
+    "putenv",
+    "unsetenv",
+}
+CODECS = """ascii latin_1 utf_8 utf_8_sig utf_7 utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be cp1252 cp437
+iso8859_15 idna punycode unicode_escape raw_unicode_escape hex_codec base64_codec rot_13 zlib_codec quopri_codec""".split()
+
+
+class Terms:
+    """The clock and the random stream of this run. The clock moves a microsecond each time it is read."""
+
+    now_ns = 0
+    reads = 0
+    seed = b""
+    draws = 0
+
+    def set(self, seed: int, now: float) -> None:
+        self.now_ns = int(now * NANO)
+        self.seed = seed.to_bytes(8, "little")
+        random.seed(seed)
+
+    def elapsed_ns(self) -> int:
+        self.reads += 1
+        return (self.reads - 1) * 1000
+
+    def time_ns(self) -> int:
+        return self.now_ns + self.elapsed_ns()
+
+    def urandom(self, size: int, /) -> bytes:
+        self.draws += 1
+        return hashlib.shake_256(self.seed + self.draws.to_bytes(8, "little")).digest(size)
+
+
+TERMS = Terms()
+
+
+def blocked(what: str) -> types.FunctionType:
+    """A function that refuses: `what` is the name the snippet used."""
+
+    def refuse(*_args: object, **_named: object) -> object:
+        raise PermissionError(f"{what} is not available in this sandbox")
+
+    return refuse  # type: ignore[return-value]  # a plain function, whatever mypy calls it
+
+
+class NoFile(io.RawIOBase):
+    """Stands where `FileIO` stood."""
+
+    def __init__(self, *_args: object, **_named: object) -> None:
+        raise PermissionError("files are not available in this sandbox")
+
+
+def _no_files() -> None:
+    for name, thing in list(vars(posix).items()):
+        if isinstance(thing, types.BuiltinFunctionType) and name not in PURE:
+            refuse = blocked(f"os.{name}")
+            setattr(posix, name, refuse)
+            if getattr(os, name, None) is thing:
+                setattr(os, name, refuse)
+    for module in (io, sys.modules["_io"]):
+        module.open = module.open_code = blocked("open")  # type: ignore[attr-defined]
+        module.FileIO = NoFile  # type: ignore[attr-defined]
+    builtins.open = blocked("open")
+    builtins.input = blocked("input")
+    sys.stdin = io.StringIO()
+    os.getcwd = lambda: "/"
+    os.getpid = lambda: 1
+    os.cpu_count = os.process_cpu_count = lambda: 1  # type: ignore[attr-defined]
+    os.isatty = lambda _fd: False
+    os._exit = sys.exit
+    os.environ.clear()
+    os.urandom = random._urandom = TERMS.urandom  # type: ignore[attr-defined]
+    uuid.getnode = lambda: 0x02_00_00_00_00_01
+    uuid._generate_time_safe = uuid._UuidCreate = None  # type: ignore[attr-defined]
+
+
+def _seconds(at: float | None) -> float:
+    return TERMS.time_ns() / NANO if at is None else at
+
+
+def _given_clock() -> None:
+    gmtime, localtime, strftime, asctime = time.gmtime, time.localtime, time.strftime, time.asctime
+    for name, thing in list(vars(time).items()):
+        if isinstance(thing, types.BuiltinFunctionType) and name not in {"mktime", "strptime"}:
+            setattr(time, name, blocked(f"time.{name}"))
+    time.time_ns = TERMS.time_ns
+    time.time = lambda: TERMS.time_ns() / NANO
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        setattr(time, f"{name}_ns", TERMS.elapsed_ns)
+        setattr(time, name, lambda: TERMS.elapsed_ns() / NANO)
+    time.gmtime = lambda at=None, /: gmtime(_seconds(at))
+    time.localtime = lambda at=None, /: localtime(_seconds(at))
+    time.strftime = lambda form, at=None, /: strftime(form, time.gmtime() if at is None else at)
+    time.asctime = lambda at=None, /: asctime(time.gmtime() if at is None else at)
+    time.ctime = lambda at=None, /: asctime(time.gmtime(at))
+
+
+def _seeded_random() -> None:
+    seed = random.Random.seed
+
+    def seeded(self: random.Random, a: object = None, version: int = 2) -> None:
+        seed(self, TERMS.urandom(32) if a is None else a, version)  # type: ignore[arg-type]
+
+    random.Random.seed = seeded  # type: ignore[method-assign, assignment]
+    random.seed = random._inst.seed  # type: ignore[attr-defined]
+
+
+def _no_open(event: str, _args: object) -> None:
+    # The compiler opens the file a SyntaxError names, by C; this hook is asked first.
+    if event == "open":
+        raise PermissionError("open is not available in this sandbox")
+
+
+def show_source(code: str) -> None:
+    """Lets tracebacks quote the snippet's lines."""
+    linecache.cache[TOOL] = (len(code), None, code.splitlines(keepends=True), TOOL)
+
+
+def close() -> None:
+    """Shuts the ways out that Python still believes in. Called once, after all imports, before the snapshot."""
+    for name in CODECS:
+        codecs.lookup(name)
+    sys.path[:] = []
+    sys.path_hooks[:] = []
+    sys.path_importer_cache.clear()
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "Path" not in repr(finder)]
+    linecache.updatecache = lambda *_args, **_named: []
+    linecache.checkcache = lambda *_args, **_named: None
+    linecache.lazycache = lambda *_args, **_named: False
+    _no_files()
+    _seeded_random()
+    sys.addaudithook(_no_open)
+
+
+# At import, so that modules imported later that say `from time import monotonic` get ours.
+_given_clock()

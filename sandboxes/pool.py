@@ -1,0 +1,242 @@
+"""The way in: a long-lived `WasmPython` for a gateway, or `open_sandbox` for one-off use.
+
+Hands each job to a worker that has served no other tenant, waits in line while all are busy, and replaces workers that
+died, were killed, or have run often enough. A demand this backend does not meet is refused, never dropped.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure
+from sandboxes.model import GUARANTEES, CallRefused, Exit, Job, Limits, SandboxUnavailable
+from sandboxes.wasm import OnCall, Worker, python_worker
+
+BACKENDS: Final = frozenset({"wasm-python"})
+RUNS_PER_WORKER: Final = 1000
+SPARES: Final = 1
+RETRY_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
+
+
+def check_demands(backend: str, require: Iterable[str]) -> None:
+    """Raises `SandboxUnavailable`, naming what is missing, unless `backend` exists and gives all of `require`."""
+    if backend not in BACKENDS:
+        raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there is wasm-python")
+    missing = sorted(set(require) - GUARANTEES)
+    if missing:
+        raise SandboxUnavailable(f"{backend} does not guarantee {', '.join(missing)}")
+
+
+def default_workers() -> int:
+    return min(2, os.cpu_count() or 1)
+
+
+async def no_calls(_name: str, _args: bytes) -> bytes:
+    """The `on_call` of a sandbox that offers no tools."""
+    raise CallRefused("no tools can be called from here")
+
+
+class WasmPython:
+    """A pool of worker processes for the `wasm-python` backend.
+
+    guests: the folder the guest is built in. workers: jobs that may run at once; `spares` more processes stand by.
+    worker_argv: the worker's program, for those who bring their own.
+    """
+
+    guarantees: Final = GUARANTEES
+
+    def __init__(
+        self,
+        guests: Path | None = None,
+        *,
+        workers: int | None = None,
+        spares: int = SPARES,
+        runs_per_worker: int = RUNS_PER_WORKER,
+        progress: Progress = lambda _line: None,
+        worker_argv: list[str] | None = None,
+    ) -> None:
+        self._guests = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+        self._workers = workers or default_workers()
+        self._size = self._workers + spares
+        self._runs_per_worker = runs_per_worker
+        self._progress = progress
+        self._argv = worker_argv or []
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._starters: set[asyncio.Task[None]] = set()
+        self._killers: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    async def start(self) -> None:
+        """Builds the guest if need be and starts the workers. Raises `SandboxUnavailable` if none can be had."""
+        if not self._argv:
+            guest = await asyncio.to_thread(ensure, self._guests, self._progress)
+            self._argv = python_worker(str(guest.cwasm))
+        self._idle.append(await Worker.start(self._argv))
+        self._open = True
+        self._refill()
+
+    async def close(self) -> None:
+        """Ends every worker and waits until no process is left. Jobs still running end as crashed."""
+        self._open = False
+        for starter in self._starters:
+            starter.cancel()
+        await asyncio.gather(*self._starters, return_exceptions=True)
+        workers = [*self._idle, *self._busy]
+        self._idle.clear()
+        self._wake()
+        await asyncio.gather(*(worker.kill() for worker in workers), *self._killers)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The process ids of the workers that are ready or busy."""
+        return frozenset(worker.pid for worker in (*self._idle, *self._busy) if worker.pid is not None)
+
+    async def run(self, job: Job, on_call: OnCall = no_calls) -> Exit:
+        """Runs a job in a VM of its own. `on_call(name, args)` is awaited for each call of one of `job.tools`.
+
+        Never raises for what the job does; what `on_call` raises, other than `CallRefused`, comes through. Cancelling
+        the awaiting task kills the sandbox.
+        """
+        due = time.monotonic() + job.limits.wall if job.deadline is None else job.deadline
+        worker = self._claim(job.tenant)
+        warm = worker is not None
+        if worker is None:
+            worker = await self._wait(job.tenant, due)
+            if worker is None:
+                return Exit("unavailable", stderr="no sandbox became free in time\n")
+        try:
+            wall = job.limits.wall if job.deadline is None else min(job.limits.wall, due - time.monotonic())
+            if wall <= 0:
+                return Exit("unavailable", stderr="no time was left to run\n")
+            return await worker.run(job, on_call, wall, warm)
+        finally:
+            self._release(worker)
+
+    def _claim(self, tenant: str) -> Worker | None:
+        """An idle worker of this tenant, else one of nobody's yet; None if there is none or enough are busy."""
+        if not self._open or len(self._busy) >= self._workers:
+            return None
+        for owner in (tenant, None):
+            for worker in reversed(self._idle):
+                if worker.tenant == owner and worker.alive:
+                    self._idle.remove(worker)
+                    self._busy.add(worker)
+                    return worker
+        return None
+
+    async def _wait(self, tenant: str, due: float) -> Worker | None:
+        """As `_claim`, waiting until `due` (monotonic seconds)."""
+        worker = None
+        try:
+            async with asyncio.timeout(due - time.monotonic()):
+                while self._open and worker is None:
+                    self._make_room()
+                    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(turn)
+                    await turn
+                    worker = self._claim(tenant)
+        except TimeoutError:
+            pass
+        finally:
+            if worker is None:
+                self._wake()  # the turn may have been ours; pass it on
+        return worker
+
+    def _make_room(self) -> None:
+        """Sees to it that a fresh worker comes when all idle ones are of other tenants: the longest idle one goes."""
+        self._refill()
+        if len(self._busy) < self._workers and not self._starters and self._idle:
+            self._send_away(self._idle.pop(0))
+
+    def _release(self, worker: Worker) -> None:
+        self._busy.discard(worker)
+        if self._open and worker.alive and worker.runs < self._runs_per_worker:
+            self._idle.append(worker)
+            self._wake()
+        else:
+            self._send_away(worker)
+
+    def _send_away(self, worker: Worker) -> None:
+        killer = asyncio.create_task(worker.kill())
+        self._killers.add(killer)
+        killer.add_done_callback(self._killers.discard)
+        self._refill()
+
+    def _refill(self) -> None:
+        if not self._open:
+            return
+        for worker in [worker for worker in self._idle if not worker.alive]:
+            self._idle.remove(worker)
+            self._send_away(worker)
+        for _ in range(self._size - len(self._idle) - len(self._busy) - len(self._starters)):
+            starter = asyncio.create_task(self._start_one())
+            self._starters.add(starter)
+            starter.add_done_callback(self._started)
+
+    async def _start_one(self) -> None:
+        for pause in RETRY_SECONDS:
+            with contextlib.suppress(SandboxUnavailable):
+                self._idle.append(await Worker.start(self._argv))
+                return
+            await asyncio.sleep(pause)
+
+    def _started(self, starter: asyncio.Task[None]) -> None:
+        self._starters.discard(starter)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Gives the next in line a turn; everybody, once closed."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                if self._open:
+                    return
+
+
+class Box:
+    """A sandbox that is open: jobs run here one by one, each in a VM of its own, none over `limits`."""
+
+    def __init__(self, pool: WasmPython, limits: Limits) -> None:
+        self._pool = pool
+        self._limits = limits
+        self.guarantees = pool.guarantees
+
+    async def run(self, job: Job, on_call: OnCall = no_calls) -> Exit:
+        """As `WasmPython.run`; the lower of the job's and the sandbox's limits holds."""
+        ours, theirs = self._limits, job.limits
+        limits = Limits(
+            min(ours.wall, theirs.wall),
+            min(ours.memory, theirs.memory),
+            min(ours.output, theirs.output),
+            min(ours.host_calls, theirs.host_calls),
+        )
+        return await self._pool.run(replace(job, limits=limits), on_call)
+
+
+@contextlib.asynccontextmanager
+async def open_sandbox(
+    backend: str, limits: Limits, require: frozenset[str] = frozenset(), pool: WasmPython | None = None
+) -> AsyncIterator[Box]:
+    """A sandbox of the named backend that guarantees all of `require`; without a `pool`, one of its own for the while.
+
+    Raises `SandboxUnavailable` if the backend does not exist here or does not give a guarantee.
+    """
+    check_demands(backend, require)
+    if pool is not None:
+        yield Box(pool, limits)
+        return
+    own = WasmPython(workers=1, spares=0)
+    try:
+        await own.start()
+        yield Box(own, limits)
+    finally:
+        await own.close()
