@@ -55,10 +55,10 @@ class RpcError(Exception):
         return encode({"jsonrpc": "2.0", "id": self.id, "error": error})
 
 
-def read(raw: bytes, max_bytes: int) -> Message:
-    """The one message in a body. Raises `RpcError`, or `strictjson.TooLarge`."""
+def read(raw: bytes) -> Message:
+    """The one message in a body, whose size was checked when it was read. Raises `RpcError`."""
     try:
-        value = loads(raw, max_bytes=max_bytes)
+        value = loads(raw, max_bytes=len(raw))
     except MalformedJson as error:
         raise RpcError(400, PARSE_ERROR, f"The body is not strict JSON: {error}.") from None
     if isinstance(value, list):

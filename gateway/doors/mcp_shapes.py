@@ -26,12 +26,12 @@ def definition(tool: Tool) -> Shape:
     shown["inputSchema"] = tool.input_schema
     if tool.output_schema is not None:
         shown["outputSchema"] = tool.output_schema
-    shown["annotations"] = annotations(tool)
+    shown["annotations"] = hints(tool)
     shown["_meta"] = {"dev.toolgate/digest": tool.digest}
     return shown
 
 
-def annotations(tool: Tool) -> Shape:
+def hints(tool: Tool) -> Shape:
     """The four hints. Code that runs in a sandbox (`exec`) changes nothing outside it; `egress` is the open world."""
     return {
         "readOnlyHint": not tool.effects & {"write", "destructive"},
@@ -68,8 +68,15 @@ def _text(outcome: Outcome) -> str:
 
 
 def _verdict(outcome: Outcome) -> Shape:
-    findings = [{"stage": f.stage, "rule": f.rule, "action": f.action, "path": f.path} for f in outcome.verdict.findings]
+    findings = [
+        {"stage": f.stage, "rule": f.rule, "action": f.action, "path": f.path} for f in outcome.verdict.findings
+    ]
     return {"action": outcome.verdict.action, "labels": sorted(outcome.verdict.labels), "findings": findings}
+
+
+def as_object(value: Json) -> Shape:
+    """The value when it is an object; else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def page(tools: Sequence[Tool], after: str, size: int) -> tuple[Sequence[Tool], str | None]:
