@@ -1,0 +1,290 @@
+"""The one outbound HTTP client, and the only file of the gateway that opens a socket to the outside.
+
+A request is one parsed `Url`. It leaves only when an allow-list entry permits it and *every* address its name resolves
+to may be dialled; the connection goes to a checked address, so a name that resolves differently a moment later changes
+nothing. One request is sent at most once. Proxies, cookies, netrc and other hints of the environment are not looked at.
+
+It never says which address a name resolved to, never sends a secret to a host the secret is not meant for, and never
+follows a redirect unless asked. `Refusal` (`egress_denied`, `upstream_unreachable`): nothing was sent. `Failure`
+(`timeout`, `upstream_error`, `output_invalid`, `output_too_large`): it may have been.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from gateway.model import Failure, Refusal
+from gateway.ports import Vault
+from gateway.problems import problem, refuse
+from gateway.runners.addresses import Address, Networks, parse_address, plain
+from gateway.runners.allow import Allow, find, host_fits
+from gateway.runners.http1 import Connection, Exchange, Reached
+from gateway.runners.message import (
+    MAX_REDIRECTS,
+    Answer,
+    Ask,
+    Headers,
+    check_type,
+    media_type,
+    redirected,
+    request_bytes,
+)
+from gateway.runners.names import Datagrams, endpoint
+from gateway.urls import Url
+
+CONNECT_SECONDS = 2.0
+RESOLVE_SECONDS = 2.0
+MAX_ADDRESSES = 16
+MAX_TRIED = 3
+MAX_IDLE = 256
+MAX_ROUTES = 4096
+_DENIED = "The host's address is not one that may be dialled."
+
+_Origin = tuple[str, str, int, Headers]
+_Key = tuple[_Origin, Address]
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """Where the gateway may dial. `networks`: CIDRs that may be private. `resolver`: `address:port` of a DNS server.
+
+    `ca` is a file of certificates to trust besides the system's. `own_addresses` are (address, port) pairs on which the
+    gateway listens; they are refused always. `keep` is how many seconds a checked resolution may be used again.
+    """
+
+    networks: Collection[str] = ()
+    resolver: str | None = None
+    ca: str | None = None
+    own_addresses: Collection[tuple[str, int]] = ()
+    keep: float = 10.0
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A request on its way: who carries it, what comes back, when it is over."""
+
+    key: _Key
+    connection: Connection
+    exchange: Exchange
+    timer: asyncio.TimerHandle
+
+
+class Streamed:
+    """An answer whose head is here and whose body is read piece by piece."""
+
+    def __init__(self, sent: _Sent) -> None:
+        self.status = sent.exchange.status
+        self.headers = sent.exchange.headers
+        self.content_type = media_type(self.headers)[0]
+        self._sent = sent
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises Failure at the deadline, over the cap, or when the connection breaks."""
+        exchange = self._sent.exchange
+        while True:
+            await exchange.wait(Reached.PIECE)
+            chunk = exchange.take()
+            if not chunk:
+                return
+            self._sent.connection.resume()
+            yield chunk
+
+
+class Net:
+    """The client. One per gateway: it holds the warm connections and the one TLS configuration."""
+
+    def __init__(self, egress: Egress, vault: Vault, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Raises ValueError for a network, resolver or address that is none, OSError for an unreadable `ca`."""
+        self._networks = Networks.of(egress.networks, egress.own_addresses)
+        self._resolver = None if egress.resolver is None else endpoint(egress.resolver)
+        self._keep = egress.keep
+        self._vault = vault
+        self._monotonic = monotonic
+        self._tls = ssl.create_default_context()
+        if egress.ca is not None:
+            self._tls.load_verify_locations(egress.ca)
+        self._routes: dict[tuple[str, int, Address | None], tuple[float, tuple[Address, ...]]] = {}
+        self._idle: dict[_Key, list[Connection]] = {}
+        self._idle_count = 0
+
+    async def request(self, ask: Ask, follow: int = 0) -> Answer:
+        """One request, one whole answer; at most `follow` (0 to 3) redirects, each of them checked like the first."""
+        answer = await self._once(ask)
+        for _ in range(min(follow, MAX_REDIRECTS)):
+            following = redirected(ask, answer)
+            if following is None:
+                break
+            ask = following
+            try:
+                answer = await self._once(ask)
+            except Refusal as refusal:  # the first request was sent
+                raise Failure(refusal.problem) from None
+        return answer
+
+    @asynccontextmanager
+    async def stream(self, ask: Ask) -> AsyncIterator[Streamed]:
+        """One request, its answer read piece by piece. Leaving early cuts the connection."""
+        sent = await self._send(ask)
+        try:
+            await sent.exchange.wait(Reached.HEAD)
+            check_type(ask, sent.exchange.status, sent.exchange.headers, empty=sent.exchange.status in (202, 204))
+            yield Streamed(sent)
+        finally:
+            self._done(sent)
+
+    async def close(self) -> None:
+        """Cut the idle connections."""
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+        self._idle_count = 0
+
+    # ── one request ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _once(self, ask: Ask) -> Answer:
+        sent = await self._send(ask)
+        exchange = sent.exchange
+        try:
+            await exchange.wait(Reached.END)
+        finally:
+            self._done(sent)
+        body = exchange.take()
+        check_type(ask, exchange.status, exchange.headers, empty=not body)
+        return Answer(exchange.status, exchange.headers, body, media_type(exchange.headers)[0])
+
+    async def _send(self, ask: Ask) -> _Sent:
+        url = ask.url
+        entry = find(ask.allow, ask.method, url)
+        if entry is None:
+            raise refuse("egress_denied", "The method, host, port and path are not on this tool's allow list.")
+        credentials = self._credentials(ask)
+        request = request_bytes(ask, credentials)
+        addresses = await self._route(url, entry)
+        key, connection = await self._connection((url.scheme, url.host, url.port, credentials), addresses, ask)
+        remaining = ask.deadline - self._monotonic()
+        if remaining <= 0:
+            connection.close()
+            raise refuse("upstream_unreachable", "There was no time left to send the request.")
+        exchange = Exchange(ask.max_bytes, ask.method == "HEAD")
+        connection.start(exchange, request)
+        timer = asyncio.get_running_loop().call_later(remaining, _expire, connection, exchange)
+        return _Sent(key, connection, exchange, timer)
+
+    def _credentials(self, ask: Ask) -> Headers:
+        for use in ask.secrets:
+            if not any(host_fits(pattern, ask.url.host) for pattern in use.hosts):
+                raise refuse("egress_denied", f"The credential {use.name} is not meant for this host.")
+        return tuple((use.header, use.template.replace("{}", self._vault.reveal(use))) for use in ask.secrets)
+
+    def _done(self, sent: _Sent) -> None:
+        sent.timer.cancel()
+        if not sent.connection.usable or self._idle_count >= MAX_IDLE:
+            sent.connection.close()
+            return
+        self._idle.setdefault(sent.key, []).append(sent.connection)
+        self._idle_count += 1
+
+    # ── where to ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _route(self, url: Url, entry: Allow) -> tuple[Address, ...]:
+        """The addresses of the host, every one of them checked."""
+        key = (url.host, url.port, entry.address)
+        known = self._routes.get(key)
+        if known is not None and known[0] > self._monotonic():
+            return known[1]
+        found = (plain(url.address),) if url.address is not None else await self._resolve(url.host)
+        literal = None if entry.address is None else plain(entry.address)
+        allowed = all(self._networks.allows(address, url.port, literal=literal) for address in found)
+        if len(found) > MAX_ADDRESSES or not allowed:
+            raise refuse("egress_denied", _DENIED)
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[key] = (self._monotonic() + self._keep, found)
+        return found
+
+    async def _resolve(self, host: str) -> tuple[Address, ...]:
+        try:
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                found = await (self._system(host) if self._resolver is None else self._ask_resolver(host))
+        except OSError:  # TimeoutError and gaierror too
+            found = []
+        if not found:
+            raise refuse("upstream_unreachable", "The host's name could not be resolved.")
+        return tuple(dict.fromkeys(map(plain, found)))
+
+    async def _system(self, host: str) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = [parse_address(str(sockaddr[0])) for *_, sockaddr in found]
+        if None in addresses:
+            raise refuse("egress_denied", _DENIED)
+        return [address for address in addresses if address is not None]
+
+    async def _ask_resolver(self, host: str) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        transport, datagrams = await loop.create_datagram_endpoint(lambda: Datagrams(host), remote_addr=self._resolver)
+        try:
+            return await datagrams.addresses()
+        finally:
+            transport.close()
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _connection(self, origin: _Origin, addresses: tuple[Address, ...], ask: Ask) -> tuple[_Key, Connection]:
+        """A warm connection to one of the addresses, or a new one."""
+        now = asyncio.get_running_loop().time()
+        for address in addresses:
+            idle = self._idle.get((origin, address))
+            while idle:
+                connection = idle.pop()
+                self._idle_count -= 1
+                if connection.usable and connection.idle_until > now:
+                    return (origin, address), connection
+                connection.close()
+            self._idle.pop((origin, address), None)
+        seconds = min(CONNECT_SECONDS, ask.deadline - self._monotonic())
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._dial_one(origin, addresses[:MAX_TRIED], ask.url)
+        except TimeoutError:
+            raise refuse("upstream_unreachable", "The upstream could not be connected to in time.") from None
+
+    async def _dial_one(self, origin: _Origin, addresses: tuple[Address, ...], url: Url) -> tuple[_Key, Connection]:
+        for address in addresses:
+            try:
+                return (origin, address), await self._dial(address, url)
+            except TimeoutError:
+                raise
+            except OSError:  # SSLError too; nothing was sent, so the next address may be tried
+                continue
+        raise refuse("upstream_unreachable", "The upstream could not be connected to.")
+
+    async def _dial(self, address: Address, url: Url) -> Connection:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+        with ExitStack() as undo:
+            opened = socket.socket(family, socket.SOCK_STREAM)
+            undo.callback(opened.close)
+            opened.setblocking(False)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(opened, (str(address), url.port))
+            peer = parse_address(opened.getpeername()[0])
+            ours = opened.getsockname()[0] == opened.getpeername()[0]
+            if peer != address or self._networks.is_own(address, url.port, this_machine=ours):
+                raise refuse("egress_denied", _DENIED)
+            tls = self._tls if url.scheme == "https" else None
+            name = url.host if tls is not None else None
+            _, connection = await loop.create_connection(Connection, sock=opened, ssl=tls, server_hostname=name)
+            undo.pop_all()
+            return connection
+
+
+def _expire(connection: Connection, exchange: Exchange) -> None:
+    exchange.fail(problem("timeout", "The upstream did not answer in time."))
+    connection.close()
