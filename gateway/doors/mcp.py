@@ -30,7 +30,8 @@ from gateway.doors.asgi import (
     while_connected,
 )
 from gateway.doors.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError, answer, encode, read
-from gateway.doors.mcp_headers import LEGACY, MODERN, Mirror, check_envelope, check_mirrors, is_modern, mirrors
+from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirrors, is_modern
+from gateway.mirrors import Mirror, mirrors
 from gateway.model import Caller, Outcome, Principal, Problem, Refusal, Request
 from gateway.ports import Catalogue
 from gateway.problems import TABLE, problem, refuse

@@ -5,13 +5,11 @@ Pure. It never trusts a header for anything: headers are there for those in betw
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.doors.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, UNSUPPORTED_VERSION, Message, RpcError
+from gateway.mirrors import Mirror, unwrapped
 from gateway.tool import Json
 
 MODERN: Final = ("2026-07-28",)
@@ -20,17 +18,6 @@ VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_OPEN, _CLOSE = "=?base64?", "?="
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """One argument that a client repeats in a header: where it is in the arguments, the header, its JSON type."""
-
-    path: tuple[str, ...]
-    header: str
-    type: str
 
 
 def is_modern(message: Message, headers: Mapping[str, str]) -> bool:
@@ -60,7 +47,7 @@ def check_envelope(message: Message, headers: Mapping[str, str]) -> None:
 
 def _same(message: Message, headers: Mapping[str, str], name: str, said: Json) -> None:
     value = _said(headers, name.lower())
-    if value is None or decoded(value) != said:
+    if value is None or unwrapped(value) != said:
         raise RpcError(400, HEADER_MISMATCH, f"The {name} header must match the body.", request=message.id)
 
 
@@ -69,43 +56,16 @@ def _said(headers: Mapping[str, str], name: str) -> str | None:
     return None if value is None else value.strip(" \t")
 
 
-def mirrors(schema: Mapping[str, Json]) -> tuple[Mirror, ...]:
-    """The arguments of a tool marked `x-mcp-header`, reached through `properties` alone.
-
-    Empty when one mark is not usable (a name that is no RFC 9110 token, one given twice, a type other than string,
-    integer or boolean): the specification has clients drop the marks of such a tool.
-    """
-    found = tuple(_marks(schema, ()))
-    names = [m.header.lower() for m in found]
-    usable = all(m.header and _TOKEN.issuperset(m.header) and m.type in ("string", "integer", "boolean") for m in found)
-    return found if usable and len(set(names)) == len(names) else ()
-
-
-def _marks(schema: Json, path: tuple[str, ...]) -> Iterator[Mirror]:
-    if not isinstance(schema, Mapping):
-        return
-    if path and "x-mcp-header" in schema:
-        yield Mirror(path, _text(schema["x-mcp-header"]), _text(schema.get("type")))
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        for name, inner in properties.items():
-            yield from _marks(inner, (*path, name))
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def check_mirrors(message: Message, headers: Mapping[str, str], wanted: Iterable[Mirror]) -> None:
     """Each marked argument and its `Mcp-Param-…` header: both there and equal, or neither. Or `RpcError`."""
     for mirror in wanted:
-        value = _said(headers, f"mcp-param-{mirror.header}".lower())
-        argument = _shown(_at(message.params.get("arguments"), mirror.path))
+        value = _said(headers, mirror.header)
+        argument = mirror.value(message.params.get("arguments"))
         if value is None and argument is None:
             continue
-        if value is None or argument is None or not _equal(mirror, decoded(value), argument):
+        if value is None or argument is None or not _equal(mirror, unwrapped(value), argument):
             where = "/".join(("", *mirror.path))
-            text = f"The Mcp-Param-{mirror.header} header must match the argument {where}."
+            text = f"The {mirror.header} header must match the argument {where}."
             raise RpcError(400, HEADER_MISMATCH, text, request=message.id)
 
 
@@ -117,31 +77,3 @@ def _equal(mirror: Mirror, said: str | None, argument: str) -> bool:
     whole, _, part = said.partition(".")
     mine, _, rest = argument.partition(".")
     return whole == mine and not part.strip("0") and not rest.strip("0")  # 42.0 is 42, and no float is made of it
-
-
-def _at(value: Json, path: tuple[str, ...]) -> Json:
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
-
-
-def _shown(value: Json) -> str | None:
-    """An argument as its header has it; `None` for what cannot be mirrored."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, str | int | float) else None
-
-
-def decoded(value: str) -> str | None:
-    """A header value with the `=?base64?…?=` wrapper taken off; `None` when what is wrapped is not canonical base64."""
-    if not (value.startswith(_OPEN) and value.endswith(_CLOSE) and len(value) >= len(_OPEN) + len(_CLOSE)):
-        return value
-    inner = value[len(_OPEN) : -len(_CLOSE)]
-    try:
-        raw = base64.b64decode(inner, validate=True)
-        text = raw.decode()
-    except (binascii.Error, ValueError):
-        return None
-    return text if base64.b64encode(raw).decode() == inner else None
