@@ -15,9 +15,9 @@ from sandboxes.model import MIB
 
 HOST: Final = "local:runner/host"
 MAX_MEMORY: Final = 512 * MIB
-PARKED: Final = 4
-# Room for the parked VMs and as many spent ones that wait to be dropped.
-SLOTS: Final = 2 * PARKED + 2
+PARKED: Final = 2
+# Room for the parked VMs, the one that runs, and a spent one that waits to be dropped.
+SLOTS: Final = 2 * PARKED
 # A VM of this guest is 12 core instances that share one memory and two tables.
 CORE_INSTANCES: Final = 40
 # Deep enough that Python's own recursion checks come first; wasmtime allows at most its 2 MiB async stack.
@@ -36,7 +36,7 @@ POOL: Final[dict[str, int]] = {
     "max_memories_per_component": 1,
     "max_tables_per_component": 4,
     # A slot is reset by copying the image back over this much, which is cheaper than faulting its pages in again.
-    "linear_memory_keep_resident": 20 * MIB,
+    "linear_memory_keep_resident": 17 * MIB,
     "table_keep_resident": MIB,
     "max_unused_warm_slots": SLOTS,
 }

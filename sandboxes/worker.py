@@ -16,11 +16,12 @@ import threading
 import time
 from typing import Final
 
-from wasmtime import WasmtimeError
+from wasmtime import Store, WasmtimeError
+from wasmtime.component import Func
 
 from sandboxes.frames import FrameError, pack, pack_json, receive, unpack_object
 from sandboxes.model import MIB
-from sandboxes.wasm_engine import PARKED, Guest, Store, component
+from sandboxes.wasm_engine import PARKED, Guest
 
 EXIT: Final = ".exit"
 JOB_CAP: Final = 64 * MIB
@@ -79,7 +80,7 @@ class Worker:
         self._channel = channel
         self._guest = Guest(cwasm, self._on_call)
         self.alarm = Alarm(self._guest)
-        self._parked: list[tuple[Store, component.Func]] = []
+        self._parked: list[tuple[Store, Func]] = []
         self._spent: list[Store] = []
         self._calls_left = 0
         self._args_cap = 0
@@ -135,6 +136,8 @@ class Worker:
             how, raw = "oversize", b""
         exit_frame = pack_json({"kind": "exit", "how": how, "ms": round(ms, 3)})
         self._channel.sendall(exit_frame + pack(raw) if raw else exit_frame)
+        # The parent was just woken, perhaps on this very CPU: it answers its caller before we clean up.
+        os.sched_yield()
         self._spent.append(store)
 
     def _on_call(self, _store: object, name: str, args: str) -> str:

@@ -7,17 +7,18 @@ what it reports is the guest's own claim, and the host checks sizes and shape ag
 import sys
 
 # Python's own datetime: the C one asks the system clock, and its types cannot be changed.
-sys.modules["_datetime"] = None  # type: ignore[assignment]
+sys.modules["_datetime"] = None  # type: ignore[assignment]  # None means: refuse to import
 
 import world  # type: ignore[import-not-found]  # noqa: E402, I001  # lies beside this file when the component is built
 
-import abc, argparse, array, ast, base64, binascii, bisect, calendar, cmath, collections, collections.abc  # noqa: E401, E402, F401, I001
+import abc, argparse, array, ast, base64, binascii, bisect, calendar, cmath, collections, collections.abc  # noqa: E401, E402, F401
 import colorsys, configparser, contextlib, contextvars, copy, csv, dataclasses, datetime, decimal, difflib  # noqa: E401, E402, F401
 import enum, fnmatch, fractions, functools, gc, graphlib, gzip, hashlib, heapq, hmac, html, html.parser  # noqa: E401, E402, F401
 import inspect, io, ipaddress, itertools, json, keyword, locale, logging, math, numbers, operator, pathlib  # noqa: E401, E402, F401
 import pickle, pprint, queue, random, re, reprlib, secrets, shlex, statistics, string, struct, textwrap  # noqa: E401, E402, F401
 import threading, time, timeit, tomllib, traceback, types, typing, unicodedata, urllib.parse, uuid, warnings  # noqa: E401, E402, F401
-import weakref, xml.etree.ElementTree, zlib, _strptime  # noqa: E401, E402, F401
+import weakref, xml.etree.ElementTree, zlib  # noqa: E401, E402, F401
+import _strptime  # type: ignore[import-not-found]  # noqa: E402, F401  # has no stub
 
 from wit_world.imports import host  # type: ignore[import-not-found]  # noqa: E402  # written by componentize-py
 
@@ -101,7 +102,7 @@ class Bytes(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, content: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]
+    def write(self, content: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # narrower on purpose
         self.stream.write(bytes(content).decode("utf-8", "replace"))
         return len(content)
 
@@ -178,8 +179,8 @@ class WitWorld:
         world.TERMS.set(given["seed"], given["now"])
         world.show_source(code)
         output = Output(given["output"])
-        sys.stdout = sys.__stdout__ = output.stdout  # type: ignore[misc, assignment]
-        sys.stderr = sys.__stderr__ = output.stderr  # type: ignore[misc, assignment]
+        sys.stdout = sys.__stdout__ = output.stdout  # type: ignore[misc, assignment]  # not a TextIOWrapper
+        sys.stderr = sys.__stderr__ = output.stderr  # type: ignore[misc, assignment]  # not a TextIOWrapper
         main = types.ModuleType("__main__")
         sys.modules["__main__"] = main
         names = vars(main)

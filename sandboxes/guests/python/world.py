@@ -17,6 +17,7 @@ import sys
 import time
 import types
 import uuid
+from typing import SupportsIndex
 
 TOOL = "<tool>"
 NANO = 1_000_000_000
@@ -31,8 +32,11 @@ PURE = {
     "putenv",
     "unsetenv",
 }
-CODECS = """ascii latin_1 utf_8 utf_8_sig utf_7 utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be cp1252 cp437
-iso8859_15 idna punycode unicode_escape raw_unicode_escape hex_codec base64_codec rot_13 zlib_codec quopri_codec""".split()
+CODECS = (
+    *("ascii", "latin_1", "iso8859_15", "cp1252", "cp437", "utf_7", "utf_8", "utf_8_sig"),
+    *("utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be", "idna", "punycode"),
+    *("unicode_escape", "raw_unicode_escape", "hex_codec", "base64_codec", "quopri_codec", "rot_13", "zlib_codec"),
+)
 
 
 class Terms:
@@ -87,23 +91,23 @@ def _no_files() -> None:
             if getattr(os, name, None) is thing:
                 setattr(os, name, refuse)
     for module in (io, sys.modules["_io"]):
-        module.open = module.open_code = blocked("open")  # type: ignore[attr-defined]
-        module.FileIO = NoFile  # type: ignore[attr-defined]
+        module.open = module.open_code = blocked("open")  # type: ignore[attr-defined]  # stdlib parts no stub lists
+        module.FileIO = NoFile  # type: ignore[attr-defined]  # stdlib parts no stub lists
     builtins.open = blocked("open")
     builtins.input = blocked("input")
     sys.stdin = io.StringIO()
     os.getcwd = lambda: "/"
     os.getpid = lambda: 1
-    os.cpu_count = os.process_cpu_count = lambda: 1  # type: ignore[attr-defined]
+    os.cpu_count = os.process_cpu_count = lambda: 1  # type: ignore[attr-defined]  # stdlib parts no stub lists
     os.isatty = lambda _fd: False
-    os._exit = sys.exit
+    os._exit = sys.exit  # type: ignore[assignment]  # a stub says it takes a status
     os.environ.clear()
-    os.urandom = random._urandom = TERMS.urandom  # type: ignore[attr-defined]
+    os.urandom = random._urandom = TERMS.urandom  # type: ignore[attr-defined]  # stdlib parts no stub lists
     uuid.getnode = lambda: 0x02_00_00_00_00_01
-    uuid._generate_time_safe = uuid._UuidCreate = None  # type: ignore[attr-defined]
+    uuid._generate_time_safe = uuid._UuidCreate = None  # type: ignore[attr-defined]  # stdlib parts no stub lists
 
 
-def _seconds(at: float | None) -> float:
+def _seconds(at: "float | SupportsIndex | None") -> "float | SupportsIndex":
     return TERMS.time_ns() / NANO if at is None else at
 
 
@@ -128,10 +132,10 @@ def _seeded_random() -> None:
     seed = random.Random.seed
 
     def seeded(self: random.Random, a: object = None, version: int = 2) -> None:
-        seed(self, TERMS.urandom(32) if a is None else a, version)  # type: ignore[arg-type]
+        seed(self, TERMS.urandom(32) if a is None else a, version)  # type: ignore[arg-type]  # any seed goes
 
-    random.Random.seed = seeded  # type: ignore[method-assign, assignment]
-    random.seed = random._inst.seed  # type: ignore[attr-defined]
+    random.Random.seed = seeded  # type: ignore[method-assign]  # the point
+    random.seed = random._inst.seed
 
 
 def _no_open(event: str, _args: object) -> None:
