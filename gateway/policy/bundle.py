@@ -1,0 +1,143 @@
+"""A bundle: all policy parts compiled together, ready to decide. Made by `load_bundle`, immutable afterwards.
+
+It never reads a file: bytes are handed in. What it remembers between calls (which rules a tool and a principal meet)
+changes how fast it answers, never what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from gateway.model import Call, Decision, Effect, Principal
+from gateway.policy import evaluate, language
+from gateway.policy.compile import Placed, compile_part
+from gateway.policy.lint import lint
+from gateway.policy.rules import Part, Rule, candidates
+from gateway.specs.yaml import SpecError, SpecErrors
+from gateway.tool import Tool
+
+_MAX_PLANS = 4096
+K = TypeVar("K")
+V = TypeVar("V")
+Shape = tuple[str, str, str | None, frozenset[str]]
+
+
+class PolicyBundle:
+    """The policy decision point (PDP): `ports.Bundle` over compiled rules.
+
+    `digest` is the SHA-256 over the sorted parts, as `sha256:` and hex. `findings` are what lint says of the files.
+    """
+
+    def __init__(
+        self, parts: Sequence[language.Part], placed: Sequence[Placed], tools: Sequence[Tool], findings: list[SpecError]
+    ) -> None:
+        self.parts = tuple(parts)
+        self.findings = tuple(findings)
+        self.tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
+        self.rules: Mapping[str, Rule] = {each.rule.id: each.rule for each in placed}
+        self._owners: tuple[Part, ...] = tuple({id(each.rule.part): each.rule.part for each in placed}.values())
+        self._digest = _digest(parts)
+        self._index = {tool.digest: self._taking(tool) for tool in tools}
+        self._plans: dict[tuple[str, Shape], evaluate.Plan] = {}
+        self._visible: dict[Shape, frozenset[str]] = {}
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def decide(self, call: Call) -> Decision:
+        """The decision on a call. Pure: the same call gives the same decision."""
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest)
+
+    def visible(self, principal: Principal) -> frozenset[str]:
+        """The tools of the catalogue that the principal may see listed: clauses are not run, arguments not known."""
+        shape = _shape(principal)
+        found = self._visible.get(shape)
+        if found is None:
+            found = frozenset(name for name, tool in self.tools.items() if _listed(self._plan(tool, principal)))
+            _keep(self._visible, shape, found)
+        return found
+
+    def _plan(self, tool: Tool, principal: Principal) -> evaluate.Plan:
+        key = (tool.digest, _shape(principal))
+        found = self._plans.get(key)
+        if found is None:
+            met = candidates(self._index.get(tool.digest) or self._taking(tool), principal)
+            found = evaluate.plan(met, self._owners, tool, principal)
+            _keep(self._plans, key, found)
+        return found
+
+    def _taking(self, tool: Tool) -> tuple[Rule, ...]:
+        """The rules about a tool; also for one that the catalogue got only after this bundle was loaded."""
+        return tuple(rule for rule in self.rules.values() if rule.match.takes_tool(tool))
+
+
+def load_bundle(files: Mapping[str, bytes], tools: Sequence[Tool]) -> PolicyBundle:
+    """Compile policy files (name → bytes) against the loaded tools. Raises SpecErrors with everything that is wrong."""
+    parts: list[language.Part] = []
+    errors: list[SpecError] = []
+    for file in sorted(files):
+        try:
+            parts.append(language.read_part(files[file], file))
+        except SpecErrors as refused:
+            errors += refused.findings
+    if not files:
+        errors.append(SpecError("policies", 1, 1, "there is no policy file: without one nothing is permitted"))
+    errors += _twice(parts)
+    parts.sort(key=lambda part: part.shape.id)
+    placed: list[Placed] = []
+    for number, part in enumerate(parts):
+        compiled, found = compile_part(part, number, tools)
+        placed += compiled
+        errors += found
+    if errors:
+        raise SpecErrors(errors)
+    return PolicyBundle(parts, placed, tools, lint(parts, placed, tools))
+
+
+def _twice(parts: Sequence[language.Part]) -> list[SpecError]:
+    """Part ids and rule ids are unique over the whole bundle."""
+    found: list[SpecError] = []
+    ids: dict[str, str] = {}
+    rules: dict[str, str] = {}
+    for part in parts:
+        if part.shape.id in ids:
+            sentence = f"the part id {part.shape.id!r} is taken by {ids[part.shape.id]}: give this part another one"
+            found.append(part.error(sentence, "id"))
+        ids.setdefault(part.shape.id, part.source("id"))
+        for index, rule in enumerate(part.shape.rules):
+            if rule.id in rules:
+                sentence = f"the rule id {rule.id!r} is taken at {rules[rule.id]}: give this rule another one"
+                found.append(part.error(sentence, "rules", index, "id"))
+            rules.setdefault(rule.id, part.source("rules", index))
+    return found
+
+
+def _listed(plan: evaluate.Plan) -> bool:
+    permitting = [rule.part for rule in plan.candidates if rule.effect is Effect.PERMIT]
+    return (
+        bool(permitting)
+        and all(any(part is each for each in permitting) for part in plan.boundaries)
+        and not any(rule.effect is Effect.FORBID and not rule.conditions for rule in plan.candidates)
+    )
+
+
+def _digest(parts: Sequence[language.Part]) -> str:
+    whole = hashlib.sha256()
+    for part in sorted(parts, key=lambda part: part.shape.id):
+        whole.update(f"{part.shape.id} {part.digest}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _shape(principal: Principal) -> Shape:
+    """All of a principal that rules can ask for."""
+    return principal.tenant, principal.agent, principal.user, principal.groups
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    """Bounded: callers are many. Emptied when full, which costs a moment and changes no answer."""
+    if len(kept) >= _MAX_PLANS:
+        kept.clear()
+    kept[key] = value

@@ -1,0 +1,126 @@
+"""The CEL engine behind three verbs: compile, bind, eval. The only importer of cel-expr-python.
+
+It never lets an expression's outcome be anything but TRUE, FALSE or ERROR, and never defines a CEL function in Python.
+The binding returns errors as *values* whose Python form is a non-empty, hence truthy, string: nothing outside `judge`
+ever looks at such a value. Expressions follow the CEL specification (https://github.com/cel-expr/cel-spec) with its
+standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import NewType
+
+from cel_expr_python import cel  # type: ignore[import-untyped]  # ships .pyi files but no py.typed marker
+
+from gateway.policy.syntax import Expr, parse_checked
+from gateway.tool import Json
+
+Bound = NewType("Bound", object)
+Data = Mapping[str, Json | datetime]
+
+
+class Truth(Enum):
+    """The three outcomes of a clause. The value is the word that decisions and records use."""
+
+    TRUE = "true"
+    FALSE = "false"
+    ERROR = "error"
+
+
+class BadExpression(ValueError):
+    """An expression that does not compile: where (line and column from 1, in the expression), and CEL's own words."""
+
+    def __init__(self, line: int, column: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.column = column
+        self.reason = reason
+
+
+class Unbindable(ValueError):
+    """Variables that the engine cannot take at all."""
+
+
+_TYPES = {
+    "bool": cel.Type.BOOL,
+    "int": cel.Type.INT,
+    "double": cel.Type.DOUBLE,
+    "string": cel.Type.STRING,
+    "strings": cel.Type.List(cel.Type.STRING),
+    "timestamp": cel.Type.TIMESTAMP,
+    "any": cel.Type.DYN,
+}
+_BOOL = cel.Type.BOOL
+_JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
+
+
+class Program:
+    """One compiled clause. `expr` is its checked syntax tree, for questions about what it reads."""
+
+    __slots__ = ("_compiled", "expr")
+
+    def __init__(self, compiled: cel.Expression, expr: Expr) -> None:
+        self._compiled = compiled
+        self.expr = expr
+
+    def eval(self, bound: Bound) -> Truth:
+        """Judge the clause over bound variables. Never raises for what the variables hold."""
+        return judge(self._compiled, bound)
+
+
+class Scope:
+    """The variables an expression may name. A name may be dotted (`session.cost`); `container` is tried as a prefix."""
+
+    def __init__(self, variables: Mapping[str, str], container: str = "") -> None:
+        """`variables` maps a name to bool, int, double, string, strings, timestamp or any."""
+        self._env = cel.NewEnv(variables={name: _TYPES[kind] for name, kind in variables.items()}, container=container)
+
+    def compile(self, text: str) -> Program:
+        """Parse and type-check. Raises BadExpression; also when the expression cannot give a bool."""
+        try:
+            compiled = self._env.compile(text)
+        except RuntimeError as error:
+            raise _bad(str(error)) from None
+        kind = compiled.return_type().name()
+        if kind not in _JUDGED:
+            raise BadExpression(1, 1, f"a clause is true or false, this one gives {kind}")
+        return Program(compiled, parse_checked(compiled.serialize()))
+
+
+_PLAIN = cel.NewEnv()
+
+
+def bind(variables: Data) -> Bound:
+    """Variables by full name, for any number of programs of any scope. Raises Unbindable."""
+    try:
+        return Bound(_PLAIN.Activation(variables))
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise Unbindable(str(error)) from None
+
+
+def judge(compiled: cel.Expression, bound: Bound) -> Truth:
+    """The one place where a CEL value becomes a verdict: TRUE needs the Python `True` *and* the CEL type BOOL."""
+    try:
+        result = compiled.eval(bound)
+        value = result.value()
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        return Truth.ERROR
+    if value is False:
+        return Truth.FALSE
+    if value is True and result.type() == _BOOL:
+        return Truth.TRUE
+    return Truth.ERROR
+
+
+def _bad(message: str) -> BadExpression:
+    """CEL writes `INVALID_ARGUMENT: ERROR: <input>:LINE:COLUMN: reason`, then the source with a marker under it."""
+    first = message.partition("\n")[0]
+    _, found, rest = first.partition("<input>:")
+    line, _, rest = rest.partition(":")
+    column, _, reason = rest.partition(":")
+    if not (found and line.isdigit() and column.isdigit()):
+        return BadExpression(1, 1, first.removeprefix("INVALID_ARGUMENT: "))
+    return BadExpression(int(line), int(column), reason.strip())

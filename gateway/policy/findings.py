@@ -1,0 +1,99 @@
+"""What pydantic found wrong with a file's shape, as findings with a place and a sentence that says what is right.
+
+It never checks anything itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.specs import yaml
+from gateway.tool import Json
+
+_NOTHING = object()
+
+
+def shape_errors(located: yaml.Located, error: ValidationError, shape: type[BaseModel]) -> list[yaml.SpecError]:
+    """One finding for each thing pydantic saw, at the key it stands at."""
+    schema = shape.model_json_schema()
+    found: dict[tuple[str, str], yaml.SpecError] = {}
+    for each in error.errors(include_url=False):
+        path = _path(located.value, each["loc"])
+        at = yaml.pointer(*path)
+        sentence = _sentence(each, path, schema)
+        found.setdefault((at, sentence), located.error(at, sentence))
+    return list(found.values())
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint: the closest known word, else all of them when they are few."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known are {', '.join(known[:12])}" if known else "none is known here"
+
+
+def _path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
+    """pydantic's location without the names of union members: only steps that the file really has, and the last."""
+    path: list[int | str] = []
+    for index, step in enumerate(loc):
+        below = _below(value, step)
+        if below is not _NOTHING:
+            value = below
+        elif index < len(loc) - 1 or step == "[key]" or not isinstance(value, dict):
+            continue
+        path.append(step)
+    return path
+
+
+def _below(value: Json, step: int | str) -> Json:
+    if isinstance(value, dict):
+        return value.get(step, _NOTHING)
+    return value[step] if isinstance(value, list) and isinstance(step, int) and step < len(value) else _NOTHING
+
+
+def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, Any]) -> str:
+    key = str(path[-1]) if path else "the file"
+    kind, given = each["type"], each.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}: {nearest(key, _keys(schema, path[:-1]))}"
+    if kind == "missing":
+        return f"the key {key!r} is missing: add it"
+    if kind == "literal_error":
+        return f"{_short(each['input'])} is not taken here: write {given['expected']}"
+    if kind == "value_error":
+        return str(given["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{_short(each['input'])} is no name here: it has to match {given['pattern']}"
+    return f"{_short(each['input'])} does not fit {key!r}: {each['msg'][:1].lower()}{each['msg'][1:]}"
+
+
+def _short(value: Json) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _keys(schema: Mapping[str, Any], path: list[int | str]) -> list[str]:
+    """The known keys of the mapping that a path leads to, by the published schema."""
+    here: Mapping[str, Any] = schema
+    for step in path:
+        here = _resolve(schema, here)
+        here = here.get("items", {}) if isinstance(step, int) else here.get("properties", {}).get(step, {})
+    return list(_resolve(schema, here).get("properties", {}))
+
+
+def _resolve(schema: Mapping[str, Any], here: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Through `$ref`, and through `X or null` to X."""
+    for option in here.get("anyOf", ()):
+        if option.get("type") != "null":
+            here = option
+            break
+    if "$ref" in here:
+        return _resolve(schema, schema["$defs"][here["$ref"].rpartition("/")[2]])
+    return here

@@ -1,0 +1,112 @@
+"""Compiled policy: rules and the parts they stand in, and which of them a tool and a principal meet.
+
+It never runs an expression (`evaluate.py` does) and never reads a file (`language.py` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.model import Effect, Obligations, Principal
+from gateway.policy.engine import Program
+from gateway.policy.syntax import Path
+from gateway.tool import Json, Tool
+
+Globs = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which calls a rule is about: every key given must match, `None` matches any."""
+
+    tools: Globs | None = None
+    effects: Globs | None = None
+    tool_labels: Globs | None = None
+    agents: Globs | None = None
+    users: Globs | None = None
+    groups: Globs | None = None
+    tenants: Globs | None = None
+
+    def takes_tool(self, tool: Tool) -> bool:
+        """By name, declared effects and labels of results."""
+        return (
+            _any(self.tools, (tool.name,)) and _any(self.effects, tool.effects) and _any(self.tool_labels, tool.labels)
+        )
+
+    def takes_principal(self, principal: Principal) -> bool:
+        """By agent, user, groups and tenant. A caller without a user matches no `users`."""
+        return (
+            _any(self.agents, (principal.agent,))
+            and _any(self.users, () if principal.user is None else (principal.user,))
+            and _any(self.groups, principal.groups)
+            and _any(self.tenants, (principal.tenant,))
+        )
+
+    @property
+    def anyone(self) -> bool:
+        """No key is about the caller."""
+        return self.agents is None and self.users is None and self.groups is None and self.tenants is None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One compiled clause: its text, the program, and the variables it reads, each path with its name for people."""
+
+    text: str
+    program: Program
+    reads: Mapping[Path, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A compiled rule. `source` is `file:line`; `obligations` is empty for a forbid."""
+
+    id: str
+    effect: Effect
+    source: str
+    match: Match
+    part: Part
+    conditions: tuple[Condition, ...] = ()
+    obligations: Obligations = field(default_factory=Obligations)
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One policy file in the bundle. `values` are its constants under the full names that its programs use."""
+
+    id: str
+    source: str
+    tenant: str | None
+    boundary: bool
+    values: Mapping[str, Json]
+
+    def covers(self, principal: Principal) -> bool:
+        """A part of a tenant is about that tenant's calls only."""
+        return self.tenant is None or self.tenant == principal.tenant
+
+
+def candidates(rules: Iterable[Rule], principal: Principal) -> tuple[Rule, ...]:
+    """The rules, among those that take the tool, that this principal's call meets."""
+    return tuple(rule for rule in rules if rule.part.covers(principal) and rule.match.takes_principal(principal))
+
+
+def matches(pattern: str, word: str) -> bool:
+    """Glob: `*` stands for any run of characters, everything else for itself. Linear in the word for each `*`."""
+    if "*" not in pattern:
+        return pattern == word
+    head, *middle, tail = pattern.split("*")
+    if len(word) < len(head) + len(tail) or not word.startswith(head) or not word.endswith(tail):
+        return False
+    at, end = len(head), len(word) - len(tail)
+    for piece in middle:
+        at = word.find(piece, at, end)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
+
+
+def _any(patterns: Globs | None, words: Iterable[str]) -> bool:
+    return patterns is None or any(matches(pattern, word) for word in words for pattern in patterns)

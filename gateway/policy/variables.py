@@ -1,0 +1,122 @@
+"""The variables an expression may read: their types at load, their values at decision time.
+
+It binds only what the candidate expressions name: binding a whole argument tree would cost time for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.model import Call, Principal
+from gateway.policy.syntax import Path
+from gateway.specs import facts
+from gateway.tool import Json, Tool
+
+Tree = dict[str, "Tree | None"]  # a path to bind; None: everything below
+Values = dict[str, Json | datetime]
+
+KINDS: Mapping[str, str] = {
+    "principal.agent": "string",
+    "principal.tenant": "string",
+    "principal.user": "any",
+    "principal.groups": "strings",
+    "tool.name": "string",
+    "tool.version": "string",
+    "tool.digest": "string",
+    "tool.effects": "strings",
+    "tool.labels": "strings",
+    "tool.cost": "double",
+    "session.id": "string",
+    "session.labels": "strings",
+    "session.cost": "double",
+    "session.calls": "int",
+    "session.age": "double",
+    "args": "any",
+    "arg": "any",
+    "now": "timestamp",
+}
+
+_OF_PRINCIPAL: Mapping[str, Callable[[Principal], Json]] = {
+    "principal.agent": lambda principal: principal.agent,
+    "principal.tenant": lambda principal: principal.tenant,
+    "principal.user": lambda principal: principal.user,
+    "principal.groups": lambda principal: sorted(principal.groups),
+}
+_OF_TOOL: Mapping[str, Callable[[Tool], Json]] = {
+    "tool.name": lambda tool: tool.name,
+    "tool.version": lambda tool: tool.version,
+    "tool.digest": lambda tool: tool.digest,
+    "tool.effects": lambda tool: sorted(tool.effects),
+    "tool.labels": lambda tool: sorted(tool.labels),
+    "tool.cost": lambda tool: float(tool.cost),
+}
+_OF_CALL: Mapping[str, Callable[[Call], Json | datetime]] = {
+    "session.id": lambda call: call.caller.session.id,
+    "session.labels": lambda call: sorted(call.caller.session.labels),
+    "session.cost": lambda call: float(call.caller.session.cost),
+    "session.calls": lambda call: call.caller.session.calls,
+    "session.age": lambda call: float(call.now - call.caller.session.opened_at),
+    "now": lambda call: datetime.fromtimestamp(call.now, UTC),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a set of expressions reads of one tool and principal, worked out once."""
+
+    fixed: Values
+    per_call: tuple[tuple[str, Callable[[Call], Json | datetime]], ...]
+    reads_arguments: bool
+    arguments: Tree | None
+    facts: Mapping[str, str]  # argument → kind of facts
+
+    def values(self, call: Call) -> Values:
+        """The variables by full name. A fact that cannot be derived is absent."""
+        found = dict(self.fixed)
+        for name, read in self.per_call:
+            found[name] = read(call)
+        if self.reads_arguments:
+            found["args"] = _prune(call.arguments, self.arguments)
+        if self.facts:
+            found["arg"] = facts.derive(self.facts, call.arguments)
+        return found
+
+
+def reading(reads: Iterable[Path], values: Mapping[str, Json], tool: Tool, principal: Principal) -> Reading:
+    """`values` are the constants of all parts by full name."""
+    paths = set(reads)
+    roots = {path[0] for path in paths}
+    fixed: Values = {name: value for name, value in values.items() if name in roots}
+    fixed |= {name: read(principal) for name, read in _OF_PRINCIPAL.items() if name in roots}
+    fixed |= {name: read(tool) for name, read in _OF_TOOL.items() if name in roots}
+    named = sorted({path[1] for path in paths if path[0] == "arg" and len(path) > 1})
+    return Reading(
+        fixed,
+        tuple((name, read) for name, read in _OF_CALL.items() if name in roots),
+        "args" in roots,
+        _tree(path[1:] for path in paths if path[0] == "args"),
+        {name: tool.facts[name] for name in named if name in tool.facts},
+    )
+
+
+def _tree(paths: Iterable[Path]) -> Tree | None:
+    """One tree of all paths; None when one of them is empty, which asks for everything."""
+    tree: Tree = {}
+    # Longest first, so that a path that asks for more replaces those below it.
+    for path in sorted(paths, reverse=True):
+        if not path:
+            return None
+        here = tree
+        for step in path[:-1]:
+            here = here.setdefault(step, {}) or {}
+        here[path[-1]] = None
+    return tree
+
+
+def _prune(value: Json, tree: Tree | None) -> Json:
+    """The part of a value that the tree names. What is no mapping is kept as it is."""
+    if tree is None or not isinstance(value, Mapping):
+        return value
+    return {step: _prune(value[step], below) for step, below in tree.items() if step in value}
