@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from gateway.specs.yaml import SpecError, load
 
 _PREFIX = "TOOLGATE_"
+_NOT_SETTINGS = frozenset({"TOOLGATE_KEY"})  # read by `toolgate call`
 STARTER = Path(__file__).parent / "starter"
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -96,6 +97,18 @@ class Settings(_Part):
         except ValueError:
             return host == "localhost"
 
+    def at(self, host: str, port: int) -> Settings:
+        """The same settings on another address. Raises `BadSettings` where that would be unsafe."""
+        moved = self.model_copy(update={"listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"})
+        moved.check_safe()
+        return moved
+
+    def check_safe(self) -> None:
+        """Raises `BadSettings` for a combination that must not be served."""
+        if self.anonymous and not self.on_loopback:
+            sentence = "anonymous: only on a loopback address; listen on 127.0.0.1, or make keys and leave it off"
+            raise BadSettings([sentence])
+
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:
@@ -126,7 +139,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
         if file is not None:
             _merge(tree, _mapping(load(file.read_bytes(), str(file)).value))
         for name, text in sorted(environ.items()):
-            if name.startswith(_PREFIX) and name != _PREFIX:
+            if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
                 _put(tree, _path(name), load(text.encode(), name).value)
     except SpecError as error:
         raise BadSettings([str(error)]) from error
@@ -139,9 +152,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Mapping[
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise BadSettings([_finding(dict(item)) for item in error.errors()]) from error
-    if settings.anonymous and not settings.on_loopback:
-        sentence = "anonymous: only on a loopback address; listen on 127.0.0.1 or make keys and leave anonymous off"
-        raise BadSettings([sentence])
+    settings.check_safe()
     return settings
 
 

@@ -68,8 +68,8 @@ class MemorySessions:
                 there, labels=there.labels | labels, calls=there.calls + 1, cost=there.cost + cost
             )
 
-    def of(self, owner: str) -> Sequence[Session]:
-        return [session for session in self._sessions.values() if session.owner == owner]
+    def all(self) -> Sequence[Session]:
+        return list(self._sessions.values())
 
 
 class MemoryCounters:

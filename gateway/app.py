@@ -1,0 +1,201 @@
+"""The composition root: the only place where concrete things are made and put together. It holds no rule of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway import __version__
+from gateway.audit.open import open_ledger
+from gateway.audit.writer import Tuning
+from gateway.doors.admin import admin_app
+from gateway.doors.asgi import App
+from gateway.doors.edge import Edge
+from gateway.doors.mcp import McpDoor
+from gateway.doors.rest import CallRoute
+from gateway.home import Home
+from gateway.identity.keys import KeyAuthority, digest_of, new_key
+from gateway.identity.vault import SecretVault
+from gateway.loading import Loaded, load_all
+from gateway.model import Refusal
+from gateway.pipeline import Gate
+from gateway.ports import Bundle, Ledger, Line, Runner, Vault
+from gateway.runners.http import HttpRunner
+from gateway.runners.mcp import McpRunner
+from gateway.runners.net import Egress, Net
+from gateway.runners.sandboxed import SandboxRunner
+from gateway.screening import Screener
+from gateway.settings import Settings
+from gateway.stores.memory import MemoryCounters, MemoryOutcomes
+from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
+from gateway.tool import Backend, HttpBackend, Json, McpBackend, SandboxBackend
+from sandboxes.pool import WasmPython
+
+log = logging.getLogger("toolgate")
+_REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
+Progress = Callable[[str], None]
+
+
+class SystemClock:
+    """The machine's time."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+class RandomIds:
+    """Identifiers from the system's random source."""
+
+    def new(self, prefix: str) -> str:
+        return prefix + secrets.token_hex(16)
+
+    def seed(self) -> int:
+        return secrets.randbits(63)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBundle:
+    """One bundle, in force from start to stop."""
+
+    bundle: Bundle
+
+    def current(self) -> Bundle:
+        return self.bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gateway that is up: its pipeline, its doors as one ASGI application, and what it serves."""
+
+    gate: Gate
+    app: App
+    loaded: Loaded
+    home: Home
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[Service]:
+    """Makes a gateway out of files and settings; takes everything down in reverse order.
+
+    Raises:
+        SpecErrors: specs or policies are wrong. BadHome, SandboxUnavailable, LockedLog, TamperedLog: what is needed
+        to serve at all is not there.
+    """
+    loaded = load_all(settings.folder("tool_specs"), settings.folder("policies"))
+    home = Home(settings.home)
+    home.make()
+    clock, ids = SystemClock(), RandomIds()
+    async with AsyncExitStack() as stack:
+        state = stack.enter_context(contextlib.closing(State(home.state)))
+        keys, sessions = SqliteKeys(state), SqliteSessions(state)
+        tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
+        ledger = await stack.enter_async_context(open_ledger(home.path, tuning))
+        vault = SecretVault(loaded.secrets)
+        gate = Gate(
+            authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.refresh),
+            sessions=sessions,
+            catalogue=loaded.catalogue,
+            bundles=FixedBundle(loaded.bundle),
+            counters=MemoryCounters(),
+            runners=await _runners(settings, loaded, vault, SqlitePins(state), stack, progress),
+            screener=Screener.load(vault),
+            ledger=ledger,
+            outcomes=MemoryOutcomes(),
+            clock=clock,
+            ids=ids,
+        )
+        await _record_loaded(ledger, loaded)
+        looking = asyncio.create_task(_keep_fresh(state, keys, sessions))
+        stack.push_async_callback(_stop, looking)
+        yield Service(gate, _doors(gate, settings), loaded, home)
+
+
+async def _runners(
+    settings: Settings, loaded: Loaded, vault: Vault, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
+) -> Mapping[type[Backend], Runner]:
+    """A runner for each kind of backend; the sandbox pool is started only when a tool needs it."""
+    egress = settings.egress
+    net = Net(
+        Egress(
+            networks=egress.networks,
+            resolver=egress.resolver,
+            ca=str(egress.ca) if egress.ca else None,
+            own_addresses=[settings.address],
+        ),
+        vault,
+    )
+    stack.push_async_callback(net.close)
+    runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net)}
+    mcp = McpRunner(net, loaded.servers, pins)
+    stack.push_async_callback(mcp.close)
+    runners[McpBackend] = mcp
+    if any(isinstance(tool.backend, SandboxBackend) for tool in loaded.catalogue.all()):
+        pool = WasmPython(
+            settings.sandboxes.guests.expanduser(), workers=settings.sandboxes.workers, progress=progress
+        )
+        await pool.start()
+        stack.push_async_callback(pool.close)
+        runners[SandboxBackend] = SandboxRunner(pool)
+    return runners
+
+
+def _doors(gate: Gate, settings: Settings) -> App:
+    def ready() -> Mapping[str, Json]:
+        try:
+            gate.ledger.check()
+        except Refusal as refusal:
+            return {"audit": refusal.problem.code}
+        return {"audit": "ok"}
+
+    host, port = settings.address
+    names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
+    names |= {name.lower() for name in settings.hosts}
+    hosts = frozenset(names | {f"{name}:{port}" for name in names})
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready), hosts)
+
+
+async def _record_loaded(ledger: Ledger, loaded: Loaded) -> None:
+    digests: Json = {tool.name: tool.digest for tool in loaded.catalogue.all()}
+    await ledger.append(Line("policy.loaded", {"bundle_digest": loaded.bundle.digest, "tools": digests}))
+
+
+async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:
+    """Takes over keys and sessions that another process changed."""
+    while True:
+        await asyncio.sleep(_REFRESH)
+        try:
+            if await asyncio.to_thread(state.changed):
+                keys.refresh()
+                sessions.refresh()
+        except Exception:  # a background loop must outlive one bad look; the next one is half a second away
+            log.exception("state.db could not be read")
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def ensure_dev_key(home: Home, url: str) -> str:
+    """The local agent's key: the one in `dev-credentials.json` while it is in force, else a fresh one."""
+    with contextlib.closing(State(home.state)) as state:
+        keys = SqliteKeys(state)
+        known = home.read_credentials()
+        secret = known[1] if known and _in_force(keys, known[1]) else ""
+        if not secret:
+            secret, key = new_key("dev", "default", "agent", time.time())
+            await keys.add(key)
+    home.write_credentials(url, secret)
+    return secret
+
+
+def _in_force(keys: SqliteKeys, secret: str) -> bool:
+    key = keys.find(digest_of(secret))
+    return key is not None and key.revoked_at is None and (key.expires_at or time.time() + 1) > time.time()
+

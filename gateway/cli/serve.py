@@ -1,0 +1,112 @@
+"""`toolgate serve`: one gateway, from files and settings to a ready line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shlex
+import socket
+import sys
+from argparse import ArgumentParser
+
+import uvicorn
+import uvloop
+
+from gateway import __version__
+from gateway.app import Service, ensure_dev_key, open_service
+from gateway.audit.errors import LedgerError
+from gateway.cli.common import Arguments, Verbs, settings_of
+from gateway.settings import Settings
+from gateway.specs.yaml import SpecErrors
+from sandboxes.model import SandboxUnavailable
+
+_BACKLOG = 2048
+_KEEP_ALIVE = 15  # seconds an idle connection is kept
+_DRAIN = 10  # seconds running calls have to end when the gateway is told to stop
+
+
+def add(verbs: Verbs, common: ArgumentParser) -> None:
+    """Adds the verb."""
+    verb = verbs.add_parser("serve", parents=[common], help="run the gateway")
+    verb.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    verb.add_argument("--port", type=int, help="port to listen on (default 8080; 0 takes a free one)")
+    verb.add_argument("--workers", type=int, help="serving processes (only 1 is supported yet)")
+    verb.add_argument("--anonymous", action="store_true", default=None, help="serve callers without a key, on loopback")
+    verb.add_argument("--specs", help="folder of tool specs")
+    verb.add_argument("--policies", help="folder of policies")
+    verb.set_defaults(run=run)
+
+
+def run(arguments: Arguments) -> int:
+    """Serves until told to stop."""
+    flags = {name: getattr(arguments, name) for name in ("workers", "anonymous", "specs", "policies")}
+    settings = settings_of(arguments, **flags)
+    host, port = settings.address
+    settings = settings.at(arguments.host or host, port if arguments.port is None else arguments.port)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        with _listen(*settings.address) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            settings = settings.at(settings.address[0], listening.getsockname()[1])
+            return runner.run(_serve(settings, listening, as_json=arguments.json))
+    except SpecErrors as error:
+        return _cannot(*error.findings)
+    except (SandboxUnavailable, LedgerError) as error:
+        return _cannot(error)
+    except OSError as error:
+        return _cannot(f"cannot listen on {settings.listen}: {error.strerror}")
+
+
+def _cannot(*findings: object) -> int:
+    for finding in findings:
+        print(f"toolgate: {finding}", file=sys.stderr)
+    return 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool) -> int:
+    async with open_service(settings, lambda line: print(line, file=sys.stderr, flush=True)) as service:
+        config = uvicorn.Config(
+            service.app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=_DRAIN,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        await _announce(settings, service, as_json=as_json)
+        await serving
+    return 0
+
+
+async def _announce(settings: Settings, service: Service, *, as_json: bool) -> None:
+    url = f"http://{settings.listen}"
+    key = None if settings.anonymous else await ensure_dev_key(service.home, url)
+    tools = [tool.name for tool in service.loaded.catalogue.all()]
+    if as_json:
+        print(json.dumps({"ready": True, "url": url, "mcp": f"{url}/mcp", "tools": tools}), flush=True)
+        return
+    print(f"toolgate {__version__} ready on {url}  MCP at {url}/mcp  tools: {', '.join(tools)}", flush=True)
+    for line in _first_steps(url, key, service):
+        print(line, flush=True)
+
+
+def _first_steps(url: str, key: str | None, service: Service) -> list[str]:
+    if "run_python" not in {tool.name for tool in service.loaded.catalogue.all()}:
+        return []
+    body = shlex.quote(json.dumps({"arguments": {"code": "print(2 + 2)"}}))
+    auth = f" -H 'Authorization: Bearer {key}'" if key else ""
+    command = f"curl -s {url}/v1/tools/run_python/call -H 'Content-Type: application/json'{auth} -d {body}"
+    where = f"The key of agent dev is kept in {service.home.credentials}." if key else "Callers need no key."
+    return [where, "Try a call:", f"  {command}"]
