@@ -1,0 +1,140 @@
+"""One contract for every store of keys, sessions and pins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.identity.keys import new_key
+from gateway.model import Session
+from gateway.ports import Keys, Pins, Sessions
+from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
+from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
+
+
+@dataclass
+class Stores:
+    """The three stores of one kind; `again` opens them anew, as after a restart (None where nothing survives)."""
+
+    keys: Keys
+    sessions: Sessions
+    pins: Pins
+    again: Callable[[], Stores] | None = None
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    """The stores, once in memory and once in SQLite."""
+    if request.param == "memory":
+        yield Stores(MemoryKeys(), MemorySessions(), MemoryPins())
+        return
+    with closing(State(tmp_path / "state.db")) as state, closing(State(tmp_path / "state.db")) as other:
+
+        def opened(db: State) -> Stores:
+            return Stores(SqliteKeys(db), SqliteSessions(db), SqlitePins(db), lambda: opened(other))
+
+        yield opened(state)
+
+
+def session(name: str = "s_1", owner: str = "t\x1fa\x1f", uid: str = "u_1") -> Session:
+    """An open session of ten seconds."""
+    return Session(name, uid, owner, 100.0, 110.0)
+
+
+def test_a_key_is_found_by_its_digest_until_it_is_revoked(stores: Stores) -> None:
+    """Revoking marks the key and leaves it listed."""
+    secret, key = new_key("dev", "default", "agent", 100.0)
+    asyncio.run(stores.keys.add(key))
+    assert stores.keys.find(key.digest) == key
+    assert secret not in repr(stores.keys.all())
+    assert asyncio.run(stores.keys.revoke(key.id, 105.0))
+    found = stores.keys.find(key.digest)
+    assert found is not None
+    assert found.revoked_at == 105.0
+    assert not asyncio.run(stores.keys.revoke("k_unknown", 105.0))
+
+
+def test_sessions_of_one_owner_are_unknown_to_another(stores: Stores) -> None:
+    """The owner is part of the name."""
+    mine = asyncio.run(stores.sessions.open(session()))
+    assert stores.sessions.find(mine.owner, mine.id) == mine
+    assert stores.sessions.find("t\x1fother\x1f", mine.id) is None
+    assert asyncio.run(stores.sessions.close("t\x1fother\x1f", mine.id)) is None
+
+
+def test_opening_a_name_again_gives_the_session_that_is_open(stores: Stores) -> None:
+    """Two requests racing to open one name share one session; an expired one is replaced."""
+    first = asyncio.run(stores.sessions.open(session(uid="u_1")))
+    assert asyncio.run(stores.sessions.open(session(uid="u_2"))).uid == first.uid
+    later = Session("s_1", "u_3", first.owner, 111.0, 120.0)
+    assert asyncio.run(stores.sessions.open(later)).uid == "u_3"
+
+
+def test_labels_only_grow_and_calls_add_up(stores: Stores) -> None:
+    """What a session has seen is never taken back."""
+    opened = asyncio.run(stores.sessions.open(session()))
+    asyncio.run(stores.sessions.spend(opened, frozenset({"untrusted"}), 0.5))
+    asyncio.run(stores.sessions.spend(opened, frozenset({"pii"}), 0.25))
+    asyncio.run(stores.sessions.spend(opened, frozenset(), 0.25))
+    found = stores.sessions.find(opened.owner, opened.id)
+    assert found is not None
+    assert (found.labels, found.calls, found.cost) == (frozenset({"untrusted", "pii"}), 3, 1.0)
+
+
+def test_a_closed_session_stays_closed(stores: Stores) -> None:
+    """Closing keeps the session, so that its id is never given to another."""
+    opened = asyncio.run(stores.sessions.open(session()))
+    closed = asyncio.run(stores.sessions.close(opened.owner, opened.id))
+    assert closed is not None
+    assert closed.state == "closed"
+    found = stores.sessions.find(opened.owner, opened.id)
+    assert found is not None
+    assert found.state == "closed"
+
+
+def test_what_is_durable_survives_a_restart(stores: Stores) -> None:
+    """Keys, sessions with their labels, and pins are read back from disk."""
+    _, key = new_key("dev", "default", "agent", 100.0, user="ann", expires_at=200.0)
+    asyncio.run(stores.keys.add(key))
+    opened = asyncio.run(stores.sessions.open(session()))
+    asyncio.run(stores.sessions.spend(opened, frozenset({"untrusted"}), 0.5))
+    asyncio.run(stores.pins.pin("srv", "tool", "sha256:1"))
+    assert stores.pins.find("srv", "tool") == "sha256:1"
+    if stores.again is None:
+        return  # memory promises nothing here
+    again = stores.again()
+    assert again.keys.find(key.digest) == key
+    found = again.sessions.find(opened.owner, opened.id)
+    assert found is not None
+    assert found.labels == frozenset({"untrusted"})
+    assert again.pins.find("srv", "tool") == "sha256:1"
+
+
+def test_a_running_gateway_notices_what_the_command_line_wrote(tmp_path: Path) -> None:
+    """Another process's commit shows in `changed`, and a refresh takes over keys and closed sessions."""
+    with closing(State(tmp_path / "state.db")) as ours, closing(State(tmp_path / "state.db")) as theirs:
+        keys, sessions = SqliteKeys(ours), SqliteSessions(ours)
+        opened = asyncio.run(sessions.open(session()))
+        ours.changed()
+        assert not ours.changed()
+        _, key = new_key("dev", "default", "operator", 100.0)
+        asyncio.run(SqliteKeys(theirs).add(key))
+        asyncio.run(SqliteSessions(theirs).close(opened.owner, opened.id))
+        assert ours.changed()
+        keys.refresh()
+        sessions.refresh()
+        assert keys.find(key.digest) == key
+        found = sessions.find(opened.owner, opened.id)
+        assert found is not None
+        assert found.state == "closed"
+
+
+def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """`state.db` holds digests of keys and wrapped content keys: mode 0600."""
+    with closing(State(tmp_path / "state.db")):
+        assert (tmp_path / "state.db").stat().st_mode & 0o777 == 0o600
