@@ -48,15 +48,18 @@ def read(raw: bytes, limits: Limits) -> Answer:
 
 
 def _read(found: dict[str, object], raw: bytes, limits: Limits) -> Answer:
-    ok, limit, truncated, value = (found.get(name) for name in ("ok", "limit", "truncated", "result"))
-    stdout, stderr = found.get("stdout"), found.get("stderr")
-    if (
-        type(ok) is not bool
-        or type(truncated) is not bool
-        or not isinstance(stdout, str)
-        or not isinstance(stderr, str)
-    ):
-        raise FrameError("an answer of another shape")
+    match found:
+        case {
+            "ok": bool(ok),
+            "limit": limit,
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+            "truncated": bool(truncated),
+            "result": value,
+        }:
+            pass
+        case _:
+            raise FrameError("an answer of another shape")
     if _may_be_deep(raw) and _deeper(value, MAX_DEPTH):
         return Answer("error", stdout=_text(stdout), stderr=f"result is nested deeper than {MAX_DEPTH}\n")
     if b"\\ud" in raw or b"\\uD" in raw:

@@ -10,6 +10,9 @@ import struct
 from typing import Final
 
 HEADER: Final = struct.Struct(">I")
+# Integers with fewer characters fit 64 bits; one with more than MAX_DIGITS does not.
+SHORT: Final = 19
+MAX_DIGITS: Final = 24
 
 
 class FrameError(Exception):
@@ -35,20 +38,21 @@ def _finite(text: str) -> float:
     return number
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_finite)
+def _integer(text: str) -> int:
+    if len(text) >= SHORT and not -(2**63) <= int(text[:MAX_DIGITS]) < 2**64:
+        raise ValueError("integer out of range")
+    return int(text)
 
 
-def unpack_json(payload: bytes) -> object:
-    """The JSON value in `payload`: finite numbers only. Raises `FrameError`."""
-    try:
-        return _DECODER.decode(payload.decode())
-    except (ValueError, RecursionError) as error:
-        raise FrameError(f"not JSON: {type(error).__name__}") from None
+_DECODER: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_finite, parse_int=_integer)
 
 
 def unpack_object(payload: bytes) -> dict[str, object]:
-    """As `unpack_json`, for an object. Raises `FrameError`."""
-    value = unpack_json(payload)
+    """The JSON object in `payload`: finite numbers, integers of 64 bits at most. Raises `FrameError`."""
+    try:
+        value = _DECODER.decode(payload.decode())
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"not JSON: {type(error).__name__}") from None
     if not isinstance(value, dict):
         raise FrameError("not a JSON object")
     return value

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 MIB: Final = 1024 * 1024
+# Characters of a tool's name and arguments together, in one call from a guest.
+ARGS_CAP: Final = 256 * 1024
 
 Status = Literal["ok", "error", "timeout", "limit", "cancelled", "crashed", "unavailable"]
 
@@ -42,7 +44,7 @@ class Limits:
     """Ceilings of one job. `ValueError` if one lies outside its bounds.
 
     wall: seconds, over 0 up to 300. memory: bytes of the guest's memory, 32 MiB to 512 MiB (an idle Python takes
-    about 16 MiB of it). output: bytes of stdout, stderr and the result together, as UTF-8 and JSON, up to 16 MiB.
+    about 16 MiB of it). output: bytes of stdout, stderr and the result together, as UTF-8 and JSON, up to 4 MiB.
     host_calls: calls of tools, 0 to 4096.
     """
 
@@ -60,7 +62,7 @@ class Limits:
 BOUNDS: Final[tuple[tuple[str, float, float], ...]] = (
     ("wall", 0.001, 300.0),
     ("memory", 32 * MIB, 512 * MIB),
-    ("output", 0, 16 * MIB),
+    ("output", 0, 4 * MIB),
     ("host_calls", 0, 4096),
 )
 
@@ -110,8 +112,8 @@ class Exit:
     """How a job ended.
 
     status: "limit" names the limit reached in `limit` (memory, output, stack, host_calls). stdout, stderr: text without
-    lone surrogates. value: the JSON value the snippet left in `result`, nested at most 64 deep. truncated: output was
-    cut. warm: the VM stood ready when the job came. guarantees: those in force for this run.
+    lone surrogates. value: the JSON value the snippet left in `result`: at most 64 deep, integers of 64 bits, finite
+    numbers. truncated: output was cut. warm: the VM stood ready when the job came. guarantees: those in force for this run.
     """
 
     status: Status

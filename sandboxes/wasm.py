@@ -14,11 +14,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from sandboxes.answers import Answer, cap, read
 from sandboxes.frames import FrameError, Splitter, pack, pack_json, unpack_object
-from sandboxes.model import CallRefused, Exit, Job, SandboxUnavailable, Status, Usage
+from sandboxes.model import ARGS_CAP, CallRefused, Exit, Job, SandboxUnavailable, Status, Usage
 from sandboxes.spawn import command
 
 OnCall = Callable[[str, bytes], Awaitable[bytes]]
@@ -29,8 +29,8 @@ REAP_SECONDS: Final = 0.002
 SMALL_FRAME: Final = 64 * 1024
 # Frames a worker may send that nobody waits for: an exit and its answer.
 UNREAD: Final = 2
-# JSON around the guest's arguments: each character at most 6 bytes.
-CALL_FACTOR: Final = 6
+# A call of a tool as a frame: each character at most 12 bytes of ASCII-only JSON.
+CALL_FRAME: Final = ARGS_CAP * 12 + SMALL_FRAME
 HOW: Final[dict[str, Answer]] = {
     "interrupt": Answer("timeout"),
     "stack": Answer("limit", "stack", stderr="the stack overflowed: recursion or nesting is too deep\n"),
@@ -48,19 +48,18 @@ class Channel(asyncio.Protocol):
     """Frames from one worker. One reader at a time."""
 
     def __init__(self) -> None:
-        self.splitter = Splitter(SMALL_FRAME)
+        self._splitter = Splitter(SMALL_FRAME)
         self._frames: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
         self.gone = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, part: bytes) -> None:
         try:
-            self._frames.extend(self.splitter.feed(part))
+            self._frames.extend(self._splitter.feed(part))
         except FrameError:
             self.close()
         if len(self._frames) > UNREAD:
@@ -70,6 +69,12 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.gone = True
         self._wake()
+
+    def expect(self, cap: int) -> None:
+        """From now on frames of up to `cap` bytes may come. One that came unasked is the end of the channel."""
+        self._splitter.cap = cap
+        if self._frames:
+            self.close()
 
     def send(self, frame: bytes) -> None:
         if self._transport is not None:
@@ -83,7 +88,7 @@ class Channel(asyncio.Protocol):
 
     async def frame(self) -> bytes:
         """The next frame's payload. Raises `Gone`."""
-        while not self._frames:
+        while self.gone or not self._frames:
             if self.gone:
                 raise Gone
             self._reader = asyncio.get_running_loop().create_future()
@@ -102,6 +107,7 @@ class Conversation:
     job: Job
     on_call: OnCall
     started: float
+    asked: int = 0
     calls: int = 0
     stopped: Status | None = None
     task: asyncio.Future[bytes] | None = None
@@ -137,8 +143,9 @@ class Worker:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._channel, sock=ours)
         with theirs:
-            ours.setblocking(False)
             # Here and not in a thread: the child is told to die with the thread that started it.
             self._child = subprocess.Popen(  # noqa: ASYNC220  # about 1 ms
                 [*self._argv, str(theirs.fileno()), str(os.getpid())],
@@ -150,7 +157,6 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        await asyncio.get_running_loop().create_unix_connection(lambda: self._channel, sock=ours)
         async with asyncio.timeout(READY_SECONDS):
             hello = unpack_object(await self._channel.frame())
         if hello.get("kind") != "ready":
@@ -171,7 +177,7 @@ class Worker:
         talk = Conversation(job, on_call, time.monotonic())
         timer = asyncio.get_running_loop().call_later(wall + GRACE, self._time_is_up, talk)
         limit = cap(job.limits)
-        self._channel.splitter.cap = limit * CALL_FACTOR
+        self._channel.expect(max(limit, CALL_FRAME))
         sandbox_ms = 0.0
         try:
             self._channel.send(_job_frame(job, wall, limit))
@@ -222,7 +228,8 @@ class Worker:
         name, args = frame.get("name"), frame.get("args")
         if not isinstance(name, str) or not isinstance(args, str):
             raise FrameError("a call of another shape")
-        if talk.calls >= talk.job.limits.host_calls:
+        talk.asked += 1
+        if talk.asked > talk.job.limits.host_calls:
             raise FrameError("more calls than allowed")
         if name not in talk.job.tools:
             return _refusal("this tool may not be called from here")

@@ -20,7 +20,7 @@ from wasmtime import Store, WasmtimeError
 from wasmtime.component import Func
 
 from sandboxes.frames import FrameError, pack, pack_json, receive, unpack_object
-from sandboxes.model import MIB
+from sandboxes.model import ARGS_CAP, MIB
 from sandboxes.wasm_engine import PARKED, Guest
 
 EXIT: Final = ".exit"
@@ -30,6 +30,8 @@ STACK: Final = 16 * MIB
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
 DESCRIPTORS: Final = 16
+# Private memory of the whole process: a guest at its highest limit, with its answer held twice.
+MEMORY: Final = 2048 * MIB
 
 
 class Stopped(Exception):
@@ -83,7 +85,6 @@ class Worker:
         self._parked: list[tuple[Store, Func]] = []
         self._spent: list[Store] = []
         self._calls_left = 0
-        self._args_cap = 0
 
     def serve(self) -> None:
         while self._park():
@@ -111,7 +112,7 @@ class Worker:
 
     def _run(self, job: dict[str, object]) -> None:
         wall, memory, cap = float(str(job["wall"])), int(str(job["memory"])), int(str(job["answer_cap"]))
-        self._calls_left, self._args_cap = int(str(job["host_calls"])), cap
+        self._calls_left = int(str(job["host_calls"]))
         if not self._parked:
             self._spent.clear()
             self._park()
@@ -131,9 +132,9 @@ class Worker:
         finally:
             self.alarm.clear()
         ms = (time.monotonic() - start) * 1000
+        if answer is not None and len(answer) > cap:
+            how, answer = "oversize", None
         raw = b"" if answer is None else answer.encode()
-        if len(raw) > cap:
-            how, raw = "oversize", b""
         exit_frame = pack_json({"kind": "exit", "how": how, "ms": round(ms, 3)})
         self._channel.sendall(exit_frame + pack(raw) if raw else exit_frame)
         # The parent was just woken, perhaps on this very CPU: it answers its caller before we clean up.
@@ -146,8 +147,8 @@ class Worker:
         if self._calls_left <= 0:
             raise Stopped("host_calls")
         self._calls_left -= 1
-        if len(name) + len(args) > self._args_cap:
-            return json.dumps({"error": f"the arguments are over {self._args_cap} bytes"})
+        if len(name) + len(args) > ARGS_CAP:
+            return json.dumps({"error": f"the arguments are over {ARGS_CAP} characters"})
         self._channel.sendall(pack_json({"kind": "call", "name": name, "args": args}))
         return receive(self._channel, JOB_CAP).decode()
 
@@ -171,6 +172,7 @@ def confine(parent: int) -> None:
     if os.getppid() != parent:
         raise OSError("the parent is already gone")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 def serve(worker: Worker) -> None:

@@ -28,6 +28,9 @@ EXIT = ".exit"
 TRACEBACK_CHARS = 8192
 # Where componentize-py mounts this file and `world.py`.
 OURS = "/0/"
+# A run of digits that may be an integer beyond 64 bits, once every digit is made a 0.
+LONG_RUN = "0" * 19
+DIGITS = dict.fromkeys(range(48, 58), 48)
 OUT_OF_MEMORY = '{"ok":false,"limit":"memory","stdout":"","stderr":"MemoryError","truncated":true,"result":null}'
 
 
@@ -142,10 +145,21 @@ def leave(output: Output, error: SystemExit) -> str:
     return output.answer(False, None, extra=text[:TRACEBACK_CHARS] + "\n")
 
 
+def big(value: object) -> bool:
+    """Whether a JSON value holds an integer beyond 64 bits, which most readers of JSON would garble."""
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**64
+    if isinstance(value, dict):
+        return any(map(big, value.values()))
+    return isinstance(value, list) and any(map(big, value))
+
+
 def finish(output: Output, left: object) -> str:
     """The answer of a snippet that ran to its end and left this in `result`."""
     try:
         result = json.dumps(left, allow_nan=False)
+        if LONG_RUN in result.translate(DIGITS) and big(json.loads(result)):
+            raise ValueError("an integer is beyond 64 bits; make it a string")
     except (TypeError, ValueError, RecursionError) as error:
         return output.answer(
             False, None, extra=f"result is not JSON: {type(error).__name__}: {error}\n"[:TRACEBACK_CHARS]
