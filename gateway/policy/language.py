@@ -122,7 +122,7 @@ class ExpectShape(Shape):
     deny: str | None = None
     refused: str | None = None
     done: Json = None
-    obligations: dict[str, Json] | None = None
+    obligations: WithShape | None = None
     events: list[Json] | None = None
     record: dict[str, Json] | None = None
 
@@ -203,7 +203,8 @@ def read_part(raw: bytes, file: str) -> Part:
     except ValidationError as error:
         raise yaml.SpecErrors(shape_errors(located, error, PolicyShape)) from None
     part = Part(shape, located, hashlib.sha256(raw).hexdigest())
-    found = [*_part_errors(part), *_rule_errors(part), *case_errors(located, shape.tests, "tests")]
+    cases = [*case_errors(located, shape.tests, "tests"), *_beyond_decisions(part)]
+    found = [*_part_errors(part), *_rule_errors(part), *cases]
     if found:
         raise yaml.SpecErrors(found)
     return part
@@ -260,6 +261,15 @@ def _part_errors(part: Part) -> list[yaml.SpecError]:
     return found
 
 
+def _beyond_decisions(part: Part) -> list[yaml.SpecError]:
+    sentence = "a policy's tests stop at the decision: put a case with done, events or record into a Cases file"
+    return [
+        part.error(sentence, "tests", index, "expect")
+        for index, case in enumerate(part.shape.tests)
+        if case.expect.model_fields_set & {"done", "events", "record"}
+    ]
+
+
 def _rule_errors(part: Part) -> list[yaml.SpecError]:
     found = []
     for index, rule in enumerate(part.shape.rules):
@@ -279,7 +289,7 @@ def _rule_errors(part: Part) -> list[yaml.SpecError]:
 
 _LATER_TOP = ("state", "signature")
 _LATER_WITH = ("approval", "network", "screen", "cache")
-_LATER_SESSION = ("history", "budget")
+_LATER_SESSION = ("history", "budget")  # of a case
 
 
 def _later(located: yaml.Located) -> list[yaml.SpecError]:
@@ -293,6 +303,12 @@ def _later(located: yaml.Located) -> list[yaml.SpecError]:
     for index, rule in enumerate(rules if isinstance(rules, list) else []):
         if isinstance(rule, dict):
             found += _later_in_rule(located, rule, index)
+    tests = top.get("tests")
+    for index, case in enumerate(tests if isinstance(tests, list) else []):
+        session = case.get("session") if isinstance(case, dict) else None
+        for key in _LATER_SESSION:
+            if isinstance(session, dict) and key in session:
+                found.append(_not_yet(located, f"the {key} of a session", "tests", index, "session", key))
     return found
 
 

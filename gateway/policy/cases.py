@@ -1,0 +1,163 @@
+"""Cases: given a caller, a session and a call, what must come out. Those of a policy file run here, on decisions alone.
+
+It never dials, never runs a tool and reads no clock: every case happens at the same instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from gateway.model import Arguments, Call, Caller, Decision, Effect, Obligations, Principal, Session
+from gateway.policy import language
+from gateway.policy.bundle import PolicyBundle
+from gateway.policy.obligations import obligations_of
+from gateway.specs import yaml
+from gateway.tool import Json
+
+NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What a case wants. `value` is the rule, the rule or code, the problem code, or the partial result of `done`."""
+
+    kind: Literal["permit", "deny", "refused", "done"]
+    value: Json
+    obligations: language.WithShape | None = None
+    events: Sequence[Json] | None = None
+    record: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case. `source` is `file:line`; `arguments` are as an agent would send them, not yet checked."""
+
+    name: str
+    source: str
+    principal: Principal
+    session: Session
+    tool: str
+    arguments: Json
+    expect: Expect
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFile:
+    """A file of `kind: Cases`: `specs` and `policies` are file names or whole documents, `upstream` is (status, body)."""
+
+    specs: tuple[str | dict[str, Json], ...]
+    policies: tuple[str | dict[str, Json], ...]
+    upstream: tuple[int, Json] | None
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How a case came out; `got` and `wanted` are short sentences for people."""
+
+    name: str
+    source: str
+    ok: bool
+    got: str
+    wanted: str
+
+
+def load_cases(raw: bytes, file: str) -> CaseFile:
+    """A file of cases. Raises SpecErrors."""
+    shape, located = language.read_cases(raw, file)
+    upstream = (shape.upstream.status, shape.upstream.body) if shape.upstream else None
+    cases = tuple(_case(each, located, "cases", index) for index, each in enumerate(shape.cases))
+    return CaseFile(tuple(shape.specs), tuple(shape.policies), upstream, cases)
+
+
+def cases_of(bundle: PolicyBundle) -> list[Case]:
+    """The `tests` of all parts of a bundle."""
+    return [
+        _case(each, part.located, "tests", index)
+        for part in bundle.parts
+        for index, each in enumerate(part.shape.tests)
+    ]
+
+
+def run_cases(bundle: PolicyBundle, cases: Iterable[Case] | None = None) -> list[CaseResult]:
+    """Run cases over a bundle and the tools it was loaded with; by default its own. Pure."""
+    return [_run(bundle, case) for case in (cases_of(bundle) if cases is None else cases)]
+
+
+def _case(shape: language.CaseShape, located: yaml.Located, key: str, index: int) -> Case:
+    ((tool, arguments),) = shape.call.items()
+    caller, given = shape.as_, shape.session
+    principal = Principal(caller.agent, caller.tenant, caller.user, frozenset(caller.groups))
+    opened = NOW - given.age
+    session = Session(
+        id=given.id,
+        uid=given.id,
+        owner=principal.key,
+        opened_at=opened,
+        expires_at=NOW + 3600,
+        labels=frozenset(given.labels),
+        calls=given.calls,
+        cost=given.cost,
+    )
+    line = located.place(yaml.pointer(key, index))[0]
+    return Case(shape.name, f"{located.file}:{line}", principal, session, tool, arguments, _expect(shape.expect))
+
+
+def _expect(shape: language.ExpectShape) -> Expect:
+    (kind,) = shape.model_fields_set & {"permit", "deny", "refused", "done"}
+    named = cast(Literal["permit", "deny", "refused", "done"], kind)
+    return Expect(named, getattr(shape, kind), shape.obligations, shape.events, shape.record)
+
+
+def _run(bundle: PolicyBundle, case: Case) -> CaseResult:
+    wanted = f"{case.expect.kind} {case.expect.value}"
+    tool = bundle.tools.get(case.tool)
+    # A hidden tool does not exist for the caller; with `deny` a case asks what policy itself says of it.
+    if tool is None or (case.expect.kind == "refused" and case.tool not in bundle.visible(case.principal)):
+        return _refused(case, "unknown_tool", wanted)
+    if tool.check.check(case.arguments):
+        return _refused(case, "invalid_arguments", wanted)
+    arguments = tool.check.fill(dict(cast(Mapping[str, Json], case.arguments)))
+    caller = Caller(case.principal, case.session)
+    decision = bundle.decide(Call("c_case", caller, tool, Arguments(arguments), NOW, 0))
+    ok, got = _compare(case.expect, decision)
+    return CaseResult(case.name, case.source, ok, got, wanted)
+
+
+def _refused(case: Case, code: str, wanted: str) -> CaseResult:
+    ok = case.expect.kind == "refused" and case.expect.value == code
+    return CaseResult(case.name, case.source, ok, f"refused {code}", wanted)
+
+
+def _compare(expect: Expect, decision: Decision) -> tuple[bool, str]:
+    if decision.effect is Effect.FORBID:
+        assert decision.problem is not None
+        code, rule = decision.problem.code, decision.problem.rule
+        names = (
+            {code, rule, *decision.rules} if expect.kind == "deny" else {code} if expect.kind == "refused" else set()
+        )
+        return expect.value in names, f"deny {code}" + (f" by {rule}" if rule else "")
+    got = f"permit {', '.join(decision.rules)}"
+    if expect.kind != "permit" or expect.value not in decision.rules:
+        return False, got
+    missing = _missing(expect.obligations, decision.obligations)
+    return not missing, got + (f", but not with {', '.join(missing)}" if missing else "")
+
+
+def _missing(wanted: language.WithShape | None, got: Obligations) -> list[str]:
+    """The obligations that were wanted and did not come out so, by their key in a policy file."""
+    if wanted is None:
+        return []
+    want = obligations_of("", wanted)
+    same = {
+        "timeout": want.timeout == got.timeout,
+        "limits.output": want.output == got.output,
+        "label": want.labels == got.labels,
+        "limit": all(any((w.key, w.rate) == (g.key, g.rate) for g in got.limits) for w in want.limits),
+        "record": want.record == got.record,
+        "sandbox.backends": want.backends == got.backends,
+        "sandbox.require": want.require == got.require,
+    }
+    return [key for key in want.origin if not same[key]]
