@@ -1,0 +1,57 @@
+# Needs python3 ≥ 3.11 with venv, and nothing else; everything it makes stands in .venv and the guests' folder.
+# Every target may be called first on a fresh machine.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup guests run test lint bench image
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+JOBS ?= auto
+IMAGE ?= toolgate:dev
+
+# The first interpreter that is new enough and can make environments.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+help:
+	@echo 'make run    set up what is missing, then serve on 127.0.0.1:8080'
+	@echo 'make setup  the environment in .venv and the WASM guests'
+	@echo 'make test   every test (JOBS=N for the number of processes)'
+	@echo 'make lint   ruff and mypy'
+	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
+	@echo 'make image  the container image (IMAGE=NAME)'
+
+setup: $(INSTALLED) guests
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'make: no python3 >= 3.11 with the venv module found' \
+		'(Debian: apt-get install python3-venv); name one with PYTHON=...' >&2; exit 1; }
+	@echo '── environment: $(VENV), by $(PYTHON)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo '── dependencies: requirements.lock, every file checked by its hash'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --require-hashes -r requirements.lock
+	@echo '── toolgate itself'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Looks for itself whether anything is to be built; that takes well under a second.
+guests: $(INSTALLED)
+	@$(BIN)/python -m sandboxes.guests >/dev/null
+
+run: setup
+	@exec $(BIN)/toolgate serve
+
+test: setup
+	@$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict
+
+bench: setup
+	@$(BIN)/python -m bench.run
+
+image:
+	docker build --tag $(IMAGE) .
