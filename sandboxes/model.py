@@ -113,7 +113,7 @@ class Exit:
 
     status: "limit" names the limit reached in `limit` (memory, output, stack, host_calls). stdout, stderr: text without
     lone surrogates. value: the JSON value the snippet left in `result`: at most 64 deep, integers of 64 bits, finite
-    numbers. truncated: output was cut. warm: the VM stood ready when the job came. guarantees: those in force for this run.
+    numbers. truncated: output was cut. warm: the VM stood ready when the job came. guarantees: those in force here.
     """
 
     status: Status

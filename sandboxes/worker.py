@@ -30,8 +30,6 @@ STACK: Final = 16 * MIB
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
 DESCRIPTORS: Final = 16
-# Private memory of the whole process: a guest at its highest limit, with its answer held twice.
-MEMORY: Final = 2048 * MIB
 
 
 class Stopped(Exception):
@@ -172,7 +170,6 @@ def confine(parent: int) -> None:
     if os.getppid() != parent:
         raise OSError("the parent is already gone")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
 
 def serve(worker: Worker) -> None:
