@@ -45,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class CaseFile:
-    """A file of `kind: Cases`: `specs` and `policies` are file names or whole documents, `upstream` is (status, body)."""
+    """A file of `kind: Cases`: `specs` and `policies` are file names or whole documents, `upstream` (status, body)."""
 
     specs: tuple[str | dict[str, Json], ...]
     policies: tuple[str | dict[str, Json], ...]
