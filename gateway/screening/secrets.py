@@ -1,0 +1,192 @@
+"""Exact-match redaction of issued credentials (screening step S4): every secret the vault gave out, in every form.
+
+Forms: as it is; base64 at its three alignments, both alphabets; hex; percent-encoded in full or where reserved;
+JSON- and `\\x`-escaped; reversed. Each is looked for with white space, quotes, commas, plus signs and backslashes taken
+out of text and form alike, so a split one is found, and in the decoded views of the text. It never guesses: what is
+not the whole of an issued secret stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+
+from gateway import regex
+from gateway.model import Finding
+from gateway.screening.canonical import canonical, well_formed
+from gateway.screening.leaves import SEPARATOR
+from gateway.screening.views import Span, Views, squeezed, squeezed_view, views
+
+MIN_PLAIN = 4  # characters, squeezed: a shorter one would be found in any text
+MIN_ENCODED = 8
+
+_META = frozenset("\\.+*?()|[]{}^$")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One secret found: where in the text that was searched, and its name."""
+
+    start: int
+    end: int
+    name: str
+
+
+class SecretForms:
+    """The forms of a fixed set of issued secrets, compiled. Made by `build`; it never shows a value."""
+
+    __slots__ = ("_forms", "_set", "longest", "numeric")
+
+    def __init__(self, forms: list[tuple[str, str]], numeric: bool) -> None:
+        self._forms = forms
+        self._set = regex.PatternSet()
+        self.longest = max((len(form) for form, _ in forms), default=0)
+        self.numeric = numeric  # a secret that could stand in JSON as a number
+        for form, _ in forms:
+            self._set.add(_literal(form))
+        self._set.compile()
+
+    @classmethod
+    def build(cls, issued: Mapping[str, str]) -> SecretForms:
+        """Compile the forms of secrets by name."""
+        named = {form: name for name, value in issued.items() for form in _forms(well_formed(value))}
+        return cls(list(named.items()), any(value.strip().isdigit() for value in issued.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def redact(
+        self, text: str, own_names: Collection[str] = (), decoded: Views | None = None
+    ) -> tuple[str, list[Finding]]:
+        """The canonical `text` without any issued secret, and one finding for each place.
+
+        A secret in `own_names` becomes `[redacted:name]`, any other `[redacted]`: its name would confirm a guess.
+        `decoded` are the views of `text`, when they are known. Spans count characters of the text returned.
+        """
+        if not self._forms:
+            return text, []
+        hits = self._find(text, views(text) if decoded is None else decoded)
+        return _replace(text, hits, own_names) if hits else (text, [])
+
+    def _find(self, text: str, decoded: Views) -> list[Hit]:
+        hits = self._find_in(text)
+        for view, place in decoded.found:
+            hits += [Hit(*place(hit.start, hit.end), hit.name) for hit in self._find_in(view)]
+        return sorted(hits, key=lambda hit: (hit.start, -hit.end))
+
+    def _find_in(self, text: str) -> list[Hit]:
+        text = well_formed(text)
+        dense = squeezed(text)
+        matched = self._set.match(dense)
+        if not matched:
+            return []
+        view = squeezed_view(text)
+        return [
+            Hit(*view.place(*span), name)
+            for form, name in (self._forms[number] for number in matched)
+            for span in _occurrences(dense, form)
+        ]
+
+
+class IssuedSecrets:
+    """The forms of what the vault has issued by now, compiled anew only when that set changed."""
+
+    def __init__(self, issued: Callable[[], Mapping[str, str]]) -> None:
+        self._issued = issued
+        self._known: dict[str, str] = {}
+        self._forms = SecretForms.build({})
+
+    def __call__(self) -> SecretForms:
+        issued = self._issued()
+        if issued != self._known:
+            known = dict(issued)
+            self._forms, self._known = SecretForms.build(known), known
+        return self._forms
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The squeezed forms of one secret that are long enough to be looked for."""
+    for plain in dict.fromkeys((value, canonical(value), value[::-1])):
+        if len(dense := squeezed(plain)) >= MIN_PLAIN:
+            yield dense
+    for encoded in (*_base64(value.encode()), *_escaped(value)):
+        if len(dense := squeezed(encoded)) >= MIN_ENCODED:
+            yield dense
+
+
+def _base64(raw: bytes) -> Iterator[str]:
+    """The characters that stay the same whatever stands before and after (RFC 4648, both alphabets)."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + raw).decode().rstrip("=")
+        first = (before * 8 + 5) // 6
+        whole = (before + len(raw)) * 8 // 6
+        yield encoded[first:whole]
+        yield encoded[first:whole].replace("+", "-").replace("/", "_")
+
+
+def _escaped(value: str) -> Iterator[str]:
+    raw = value.encode()
+    units = value.encode("utf-16-be").hex()
+    per_byte = raw.hex()
+    quoted = quote(value, safe="")
+    for hexed, coded in ((per_byte, units), (per_byte.upper(), units.upper())):
+        yield hexed
+        yield "".join(f"%{pair}" for pair in _parts(hexed, 2))
+        yield "".join(f"\\x{pair}" for pair in _parts(hexed, 2))
+        yield "".join(f"\\u{four}" for four in _parts(coded, 4))
+    yield quoted
+    yield _lower_escapes(quoted)
+    yield quote_plus(value)
+    yield quote(value)
+    yield json.dumps(value)[1:-1]
+
+
+def _lower_escapes(quoted: str) -> str:
+    first, *rest = quoted.split("%")
+    return "%".join([first, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+def _parts(text: str, size: int) -> Iterator[str]:
+    return (text[at : at + size] for at in range(0, len(text), size))
+
+
+def _literal(form: str) -> str:
+    return "".join("\\" + char if char in _META else char for char in form)
+
+
+def _occurrences(text: str, form: str) -> Iterator[Span]:
+    at = text.find(form)
+    while at >= 0:
+        yield at, at + len(form)
+        at = text.find(form, at + len(form))
+
+
+def _replace(text: str, hits: list[Hit], own_names: Collection[str]) -> tuple[str, list[Finding]]:
+    out: list[str] = []
+    findings: list[Finding] = []
+    at = length = 0
+    for start, end, names in _merged(hits):
+        name = next(iter(names)) if len(names) == 1 else ""
+        mark = f"[redacted:{name}]" if name in own_names else "[redacted]"
+        # Fields stay as many as they were, so that structured output can be put together again.
+        mark = SEPARATOR.join([mark] * (1 + text.count(SEPARATOR, start, end)))
+        out += (text[at:start], mark)
+        length += start - at + len(mark)
+        findings.append(Finding("S4", "secret.issued", "redact", span=(length - len(mark), length)))
+        at = end
+    return "".join(out) + text[at:], findings
+
+
+def _merged(hits: list[Hit]) -> Iterator[tuple[int, int, set[str]]]:
+    start, end, names = hits[0].start, hits[0].end, {hits[0].name}
+    for hit in hits[1:]:
+        if hit.start >= end:
+            yield start, end, names
+            start, end, names = hit.start, hit.end, {hit.name}
+        else:
+            end = max(end, hit.end)
+            names.add(hit.name)
+    yield start, end, names

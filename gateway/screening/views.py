@@ -1,0 +1,221 @@
+"""Decoded views of a text (screening step S3): base64, hex, percent, HTML entities, backslash escapes, two levels deep.
+
+Views are searched for secrets and by rules; they are never shown. Each maps its offsets back to the text it came from.
+Bounds: two levels, 20 encoded pieces that turn out to be text, 64 Ki characters decoded; beyond them it says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.entities import html5
+
+from gateway import regex
+
+DEPTH = 2
+MAX_BLOBS = 20
+MAX_DECODED = 64 * 1024
+
+Span = tuple[int, int]
+Place = Callable[[int, int], Span]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A text drawn from another one, piece by piece: `starts[i]` is where the piece that came from `sources[i]` begins.
+
+    A piece as long as its source was copied, any other was decoded and maps as a whole.
+    """
+
+    text: str
+    starts: list[int]
+    sources: list[Span]
+
+    def place(self, start: int, end: int) -> Span:
+        """The span of the source that `text[start:end]` came from; `start < end`."""
+        first = bisect_right(self.starts, start) - 1
+        last = bisect_right(self.starts, end - 1) - 1
+        begin, finish = self.sources[first][0], self.sources[last][1]
+        if self._copied(first):
+            begin += start - self.starts[first]
+        if self._copied(last):
+            finish = self.sources[last][0] + end - self.starts[last]
+        return begin, finish
+
+    def _copied(self, piece: int) -> bool:
+        after = self.starts[piece + 1] if piece + 1 < len(self.starts) else len(self.text)
+        begin, finish = self.sources[piece]
+        return after - self.starts[piece] == finish - begin
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What could be decoded: texts with the way back, and whether a bound left something undecoded."""
+
+    found: tuple[tuple[str, Place], ...] = ()
+    complete: bool = True
+
+
+NONE = Views()
+
+
+def views(text: str) -> Views:
+    """All views of a well-formed text. One scan when nothing in it is encoded."""
+    if not _may_hold(text):
+        return NONE
+    budget = _Budget()
+    found: list[tuple[str, Place]] = []
+    seen = {text}
+    level: list[tuple[str, Place]] = [(text, _same)]
+    for _ in range(DEPTH):
+        below: list[tuple[str, Place]] = []
+        for source, place in level:
+            for view in _decoded(source, budget):
+                if view.text not in seen:
+                    seen.add(view.text)
+                    below.append((view.text, _through(view, place)))
+        found += below
+        level = below
+    return Views(tuple(found), budget.complete)
+
+
+def squeezed(text: str) -> str:
+    """The text without white space, quotes, commas, plus signs, backslashes and field separators."""
+    return text.encode().translate(None, _SQUEEZED).decode()
+
+
+def squeezed_view(text: str) -> View:
+    """`squeezed(text)` with the way back."""
+    return _assemble((span, text[slice(*span)]) for span in _KEPT.finditer(text))
+
+
+_SQUEEZED = b" \t\n\r\x00\"'`,+\\"
+_KEPT = regex.compile(r"[^ \t\n\r\x00\"'`,+\\]+")
+
+# Encoders break lines at 64 or 76 characters, with or without an escaped line feed.
+_BLOB = regex.compile(r"(?:[A-Za-z0-9+/_-]{60,}\n)*[A-Za-z0-9+/_-]{24,}")
+_HEX = regex.compile(r"(?:[0-9A-Fa-f]{2})+")
+_PERCENT = regex.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_ENTITY = regex.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+_ESCAPE = regex.compile(r"(?:\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})+|\\[nrt\"'/]")
+
+_SHORT = {"n": "\n", "r": "\n", "t": "\t"}
+_TEXT = bytes([9, 10, 13, *range(32, 127)])
+
+
+class _Budget:
+    """What is left of the bounds."""
+
+    def __init__(self) -> None:
+        self.blobs = MAX_BLOBS
+        self.characters = MAX_DECODED
+        self.complete = True
+
+    def take(self, characters: int, blobs: int = 0) -> bool:
+        if self.characters < characters or self.blobs < blobs:
+            self.complete = False
+            return False
+        self.characters -= characters
+        self.blobs -= blobs
+        return True
+
+
+def _may_hold(text: str) -> bool:
+    return "%" in text or "&" in text or "\\" in text or _BLOB.search(text) is not None
+
+
+def _same(start: int, end: int) -> Span:
+    return start, end
+
+
+def _through(view: View, place: Place) -> Place:
+    return lambda start, end: place(*view.place(start, end))
+
+
+def _decoded(text: str, budget: _Budget) -> Iterator[View]:
+    for mark, pattern, decode in _SUBSTITUTIONS:
+        if mark in text:
+            pieces = list(_replaced(text, pattern, decode, budget))
+            if len(pieces) > 1 or (pieces and pieces[0][1] != text):
+                yield _assemble(iter(pieces))
+    for start, end in _BLOB.finditer(text):
+        decoded = _blob(text[start:end])
+        if decoded and budget.take(len(decoded), blobs=1):
+            yield View(decoded, [0], [(start, end)])
+
+
+def _replaced(
+    text: str, pattern: regex.Pattern, decode: Callable[[str], str], budget: _Budget
+) -> Iterator[tuple[Span, str]]:
+    at = 0
+    for start, end in pattern.finditer(text):
+        decoded = decode(text[start:end])
+        if not decoded:
+            continue
+        if not budget.take(len(decoded)):
+            break
+        if at < start:
+            yield (at, start), text[at:start]
+        yield (start, end), decoded
+        at = end
+    if at < len(text):
+        yield (at, len(text)), text[at:]
+
+
+def _assemble(pieces: Iterator[tuple[Span, str]]) -> View:
+    texts: list[str] = []
+    starts: list[int] = []
+    sources: list[Span] = []
+    at = 0
+    for source, piece in pieces:
+        texts.append(piece)
+        starts.append(at)
+        sources.append(source)
+        at += len(piece)
+    return View("".join(texts), starts, sources)
+
+
+def _blob(run: str) -> str:
+    """What a run of the base64 alphabet says, when that is text; else ""."""
+    run = run.replace("\n", "")
+    if len(run) % 2 == 0 and _HEX.fullmatch(run):
+        return _as_text(bytes.fromhex(run))
+    run = run.replace("-", "+").replace("_", "/")
+    run = run[: len(run) - 1] if len(run) % 4 == 1 else run
+    try:
+        return _as_text(base64.b64decode(run + "=" * (-len(run) % 4)))
+    except binascii.Error:
+        return ""
+
+
+def _as_text(raw: bytes) -> str:
+    other = len(raw.translate(None, _TEXT))
+    return raw.decode(errors="replace") if other * 5 <= len(raw) else ""
+
+
+def _percent(run: str) -> str:
+    return bytes.fromhex(run.replace("%", "")).decode(errors="replace")
+
+
+def _entity(reference: str) -> str:
+    if reference[1] != "#":
+        return html5.get(reference[1:], "")
+    code = int(reference[3:-1], 16) if reference[2] in "xX" else int(reference[2:-1])
+    return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd"
+
+
+def _escape(run: str) -> str:
+    if run[1] not in "xu":
+        return _SHORT.get(run[1], run[1])
+    codes = [int(part[1:], 16) for part in run.split("\\")[1:]]
+    return "".join(map(chr, codes)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+_SUBSTITUTIONS: tuple[tuple[str, regex.Pattern, Callable[[str], str]], ...] = (
+    ("%", _PERCENT, _percent),
+    ("&", _ENTITY, _entity),
+    ("\\", _ESCAPE, _escape),
+)
