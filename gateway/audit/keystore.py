@@ -1,0 +1,111 @@
+"""Content keys, wrapped, in `state.db`: one per tenant under the master key, one per session under its tenant's.
+
+The master key is 256 random bits in `HOME/master.key` (0600), made at the first start: whoever has that file and
+`state.db` can read all content, and a backup of the log without them cannot. Keys are never in the log. Deleting a
+row is erasure: nothing else can open what was sealed under it. This module never encrypts content (`content.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from threading import Lock
+from time import time
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.audit.keyfile import secret_file
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS audit_tenant_keys (tenant TEXT PRIMARY KEY, wrapped BLOB NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS audit_session_keys (
+    session TEXT PRIMARY KEY, tenant TEXT NOT NULL, wrapped BLOB NOT NULL, created_at REAL NOT NULL);
+"""
+
+
+def master_key(home: Path) -> bytes:
+    """The 32 bytes of `HOME/master.key`, made if missing. Raises `ValueError` when the file is not such a key."""
+    key = secret_file(home / "master.key", lambda: os.urandom(32))
+    if len(key) != 32:
+        raise ValueError(f"{home / 'master.key'} is not 32 bytes long")
+    return key
+
+
+class KeyStore:
+    """The keys of tenants and sessions, in the clear only in memory. Every method may block on SQLite.
+
+    Safe to use from several threads. Raises `sqlite3.Error` and `OSError` when the database cannot be used, and
+    `cryptography.exceptions.InvalidTag` when the master key is not the one the keys were wrapped under.
+    """
+
+    def __init__(self, database: Path, master: bytes) -> None:
+        self._master = AESGCM(master)
+        self._lock = Lock()
+        self._db = sqlite3.connect(database, check_same_thread=False, isolation_level=None, timeout=5.0)
+        # A deleted key must leave no copy in a free page; a new one must survive power loss before it is used.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+
+    def tenant_key(self, tenant: str) -> bytes:
+        """The tenant's key; made, and durable, if there is none."""
+        with self._lock:
+            return self._tenant_key(tenant)
+
+    def session_key(self, session: str, tenant: str) -> bytes:
+        """The session's key; made, and durable, if there is none."""
+        with self._lock:
+            found = self._find_session(session)
+            if found is not None:
+                return found
+            outer = AESGCM(self._tenant_key(tenant))
+            wrapped = _wrap(outer, os.urandom(32), f"session {session}")
+            self._db.execute(
+                "INSERT OR IGNORE INTO audit_session_keys VALUES (?, ?, ?, ?)", (session, tenant, wrapped, time())
+            )
+            kept = self._find_session(session)
+            if kept is None:
+                raise sqlite3.DatabaseError("a session key was deleted while it was made")
+            return kept
+
+    def find_session(self, session: str) -> bytes | None:
+        """The session's key, or `None` when it was erased or never made here."""
+        with self._lock:
+            return self._find_session(session)
+
+    def erase_session(self, session: str) -> bool:
+        """Deletes a session's key, in the write-ahead log too: its content can never be read again."""
+        with self._lock:
+            gone = self._db.execute("DELETE FROM audit_session_keys WHERE session = ?", (session,)).rowcount > 0
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return gone
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _find_session(self, session: str) -> bytes | None:
+        row = self._db.execute("SELECT tenant, wrapped FROM audit_session_keys WHERE session = ?", (session,))
+        found = row.fetchone()
+        if found is None:
+            return None
+        return _unwrap(AESGCM(self._tenant_key(found[0])), found[1], f"session {session}")
+
+    def _tenant_key(self, tenant: str) -> bytes:
+        query = "SELECT wrapped FROM audit_tenant_keys WHERE tenant = ?"
+        found = self._db.execute(query, (tenant,)).fetchone()
+        if found is None:
+            wrapped = _wrap(self._master, os.urandom(32), f"tenant {tenant}")
+            self._db.execute("INSERT OR IGNORE INTO audit_tenant_keys VALUES (?, ?, ?)", (tenant, wrapped, time()))
+            found = self._db.execute(query, (tenant,)).fetchone()
+        return _unwrap(self._master, found[0], f"tenant {tenant}")
+
+
+def _wrap(outer: AESGCM, key: bytes, purpose: str) -> bytes:
+    nonce = os.urandom(12)
+    return nonce + outer.encrypt(nonce, key, purpose.encode())
+
+
+def _unwrap(outer: AESGCM, wrapped: bytes, purpose: str) -> bytes:
+    return outer.decrypt(wrapped[:12], wrapped[12:], purpose.encode())

@@ -1,0 +1,453 @@
+"""Checks a ledger offline: `python verify.py DIR [--key FILE] [--head FILE] [--json]`, DIR being `HOME/audit`.
+
+Runs alone: the standard library, plus one Ed25519 verification (`cryptography` if it is there, else the arithmetic of
+RFC 8032 below). It takes no lock, writes nothing, decrypts nothing, and ignores the unfinished tail of a live log. It
+proves what is below the newest checkpoint it is shown; it cannot know of records cut off after that, so keep heads
+elsewhere and pass them with `--head`. Exit: 0 all records stand, 1 something was altered, 2 unreadable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256, sha512
+from pathlib import Path
+
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ImportError:
+    Ed25519PublicKey = None  # type: ignore[assignment, misc]  # then `_verify_slowly` does it
+
+_HEADER = re.compile(rb'\{"v":1,"shard":"([^"]*)","seq":([0-9]{1,20}),"prev":"([0-9a-f]{64})",')
+_BLOB = re.compile(rb'"content":\{"key":"(?:[^"\\]|\\.)*","blob":"([0-9a-f]{64})"')
+
+
+# ── what is found ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first record that does not stand: its seq, the segment file and the line (from 1) where it is, and why."""
+
+    seq: int
+    reason: str
+    segment: str = "-"
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """One shard: `records` stand in a row from the first, with `root` over them (hex). `covered` are signed for."""
+
+    shard: str
+    ok: bool
+    records: int
+    covered: int
+    root: str
+    fault: Fault | None = None
+
+    def __str__(self) -> str:
+        if self.fault is None:
+            return f"ok shard={self.shard} records={self.records} root={self.root}"
+        at = self.fault
+        where = f"seq={at.seq} segment={at.segment} line={at.line}"
+        return f"FAIL shard={self.shard} {where} reason={at.reason}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A tree head that was signed, or claims to be. `leaf` is the hash of its last record, where that is known."""
+
+    size: int
+    root: bytes
+    note: str
+    leaf: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a walk begins: the records before `size` are taken as given by their compact range."""
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+    leaf: bytes = bytes(32)
+
+
+class Unreadable(Exception):
+    """There is no ledger there, or no key to check it with."""
+
+
+# ── the tree (RFC 9162) ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _grow(peaks: list[bytes], size: int, leaves: Iterable[bytes]) -> None:
+    for leaf in leaves:
+        rest, node = size, leaf
+        while rest & 1:
+            node = sha256(b"\x01" + peaks.pop() + node).digest()
+            rest >>= 1
+        peaks.append(node)
+        size += 1
+
+
+def _root(peaks: Sequence[bytes]) -> bytes:
+    if not peaks:
+        return sha256(b"").digest()
+    root = peaks[-1]
+    for peak in reversed(peaks[:-1]):
+        root = sha256(b"\x01" + peak + root).digest()
+    return root
+
+
+# ── the walk over one shard ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Walk:
+    """Reads a shard's lines in order, and compares the tree with each head as it gets there.
+
+    After `run`: `size`, `peaks`, `leaf` of the records that stand in a row; `fault` if one below the last head, or
+    before the last segment, does not. `limit` ends the walk early, as if nothing stood there.
+    """
+
+    def __init__(self, folder: Path, key: Key, heads: Sequence[Head], start: Start | None = None) -> None:
+        start = start or Start()
+        self.size, self.peaks, self.leaf = start.size, list(start.peaks), start.leaf
+        self.fault: Fault | None = None
+        self.limit: int | None = None
+        self.blobs: Path | None = None
+        self._folder, self._key, self._start = folder, key, start.size
+        self._due = sorted((head for head in heads if head.size >= start.size), key=lambda h: (h.size, h.leaf is None))
+        self._fresh: list[bytes] = []  # leaves since the last head that agreed, not in `peaks` yet
+        self._prevs: dict[int, bytes] = {}  # seq → the `prev` it has, where that is not the leaf before it
+        self._segments: list[tuple[int, str]] = []
+        self._last_line = b"{}"
+
+    def run(self) -> None:
+        self._meet_heads()
+        paths = [path for path in segments(self._folder) if int(path.stem) >= self._start]
+        for path in paths:
+            if self.fault is None:
+                self._segment(path, path == paths[-1])
+        if self.fault is None and self._due:
+            self._fail(self._suspect(), f"the log does not go on here, and {self._due[-1].size} records were signed")
+        self._fold()
+
+    def _segment(self, path: Path, is_last: bool) -> None:
+        self._segments.append((int(path.stem), path.name))
+        if int(path.stem) != self.size:
+            self._fail(self.size, f"the segment that begins here is missing; the next is {path.name}")
+            return
+        shard = self._folder.name.encode()
+        for line in whole_lines(path):
+            if self.size == self.limit:
+                return
+            prefix = b'{"v":1,"shard":"%b","seq":%d,"prev":"%b",' % (shard, self.size, self.leaf.hex().encode())
+            if not line.startswith(prefix) and not self._accept(line, is_last and not self._due):
+                return
+            self.leaf = sha256(b"\x00" + line).digest()
+            self._fresh.append(self.leaf)
+            self._last_line = line
+            self.size += 1
+            if self.blobs is not None and b'"blob":"' in line:
+                self._check_blob(line)
+            if self._due and self.size == self._due[0].size:
+                self._meet_heads()
+            if self.fault is not None:
+                return
+
+    def _accept(self, line: bytes, in_tail: bool) -> bool:
+        """A line that does not begin as it must. Only a wrong `prev` below a head lets the walk go on: the head will
+        tell whether this record was altered or the one before it."""
+        if in_tail:
+            return False
+        found = _HEADER.match(line)
+        if found and found[1] == self._folder.name.encode() and int(found[2]) == self.size and self._due:
+            self._prevs[self.size] = bytes.fromhex(found[3].decode())
+            return True
+        if self._prevs:
+            self._fail(min(self._prevs) - 1, "altered, or the record after it")
+        elif not _is_json(self._last_line):
+            self._fail(self.size - 1, "not JSON")
+        elif found and int(found[2]) < self.size:
+            self._fail(int(found[2]), "two lines have this seq, or it was moved")
+        else:
+            self._fail(self.size, "not the record that belongs here")
+        return False
+
+    def _meet_heads(self) -> None:
+        """Compares with the heads of this size. What agrees is proven; else the altered record is looked for."""
+        while self._due and self._due[0].size == self.size and self.fault is None:
+            head = self._due[0]
+            root = _root(self._peaks_with(self._fresh))
+            if root != head.root or head.leaf not in (None, self.leaf):
+                self._disagree(head)
+                return
+            if self._prevs:
+                self._fail(min(self._prevs), "it does not continue the record before it, and was signed so")
+            self._due.pop(0)
+            self._fold()
+
+    def _disagree(self, head: Head) -> None:
+        if not self._key.signed(head.note, self._folder.name):
+            self._fail(max(0, head.size - 1), "the checkpoint over it was altered: its signature is not valid")
+            return
+        seq, reason = self._blame(head)
+        self._fail(seq, reason)
+
+    def _blame(self, head: Head) -> tuple[int, str]:
+        """Which record since the last good head was altered: the one whose true leaf, as its successor's `prev` (or
+        the head) still has it, makes the tree agree with the head."""
+        base = self.size - len(self._fresh)
+        if not self._fresh or _root(self._peaks_with(self._fresh)) == head.root:
+            return max(0, head.size - 1), "its checkpoint names another leaf"
+        true = {seq - 1: prev for seq, prev in self._prevs.items() if seq > base}
+        if head.leaf is not None and head.leaf != self.leaf:
+            true[self.size - 1] = head.leaf
+        first = min(self._prevs, default=self.size)
+        if self._agrees(head, true):
+            return min(true), "altered: its hash is not the one that was signed"
+        if self._agrees(head, {seq: leaf for seq, leaf in true.items() if seq >= first}):
+            return first, "altered: it does not continue the record before it"
+        if self._prevs:
+            return max(base, first - 1), "altered, or the record after it"
+        return base, f"this or another record before {self.size} was altered, and those after it made to fit"
+
+    def _agrees(self, head: Head, true: dict[int, bytes]) -> bool:
+        base = self.size - len(self._fresh)
+        leaves = [true.get(base + i, leaf) for i, leaf in enumerate(self._fresh)]
+        return bool(true) and _root(self._peaks_with(leaves)) == head.root
+
+    def _peaks_with(self, leaves: Sequence[bytes]) -> list[bytes]:
+        peaks = self.peaks.copy()
+        _grow(peaks, self.size - len(self._fresh), leaves)
+        return peaks
+
+    def _fold(self) -> None:
+        self.peaks = self._peaks_with(self._fresh)
+        self._fresh, self._prevs = [], {}
+
+    def _suspect(self) -> int:
+        if self._prevs:
+            return min(self._prevs) - 1
+        return self.size if _is_json(self._last_line) else self.size - 1
+
+    def _check_blob(self, line: bytes) -> None:
+        found = _BLOB.search(line)
+        path = None if found is None or self.blobs is None else self.blobs / found[1].decode()
+        if path is not None and path.exists() and sha256(path.read_bytes()).hexdigest() != path.name:
+            self._fail(self.size - 1, "its blob was altered")
+
+    def _fail(self, seq: int, reason: str) -> None:
+        first, name = next(((f, n) for f, n in reversed(self._segments) if f <= seq), (seq, "-"))
+        self.fault = Fault(seq, reason, name, seq - first + 1)
+
+
+def segments(folder: Path) -> list[Path]:
+    """The segments of a shard, in order."""
+    return sorted(path for path in folder.glob("*.jsonl") if len(path.stem) == 20 and path.stem.isdigit())
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
+    octets = path.read_bytes()
+    end = octets.find(b"\x00")
+    return octets[: end if end >= 0 else None].split(b"\n")[:-1]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+# ── heads and their signatures ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Key:
+    """The gateway's public key, as a signed-note verifier key: `name+hash+base64`. Raises `ValueError` if it is not."""
+
+    def __init__(self, text: str) -> None:
+        self.name, digest, encoded = text.strip().split("+", 2)
+        blob = b64decode(encoded, validate=True)
+        self._public = blob[1:]
+        self._hash = sha256(self.name.encode() + b"\n" + blob).digest()[:4]
+        if blob[:1] != b"\x01" or len(blob) != 33 or self._hash.hex() != digest:
+            raise ValueError("not an Ed25519 verifier key")
+
+    def signed(self, note: str, shard: str) -> bool:
+        """Whether a note is a checkpoint of this shard with a valid signature of this key."""
+        text, _, signatures = note.rpartition("\n\n")
+        if text.split("\n")[0] != f"{self.name}/{shard}":
+            return False
+        for line in signatures.splitlines():
+            dash, _, rest = line.partition(" ")
+            name, _, encoded = rest.partition(" ")
+            if dash == "\u2014" and name == self.name and self._valid(encoded, text.encode() + b"\n"):
+                return True
+        return False
+
+    def _valid(self, encoded: str, text: bytes) -> bool:
+        try:
+            blob = b64decode(encoded, validate=True)
+        except ValueError:
+            return False
+        return blob[:4] == self._hash and ed25519_verify(self._public, text, blob[4:])
+
+
+def head_of(note: str, leaf: bytes | None = None) -> Head:
+    """The head a note claims. Raises `ValueError` when it is not a checkpoint."""
+    lines = note.split("\n")
+    if len(lines) < 5 or not lines[1].isdecimal():
+        raise ValueError("not a checkpoint")
+    return Head(int(lines[1]), b64decode(lines[2], validate=True), note, leaf)
+
+
+def read_heads(folder: Path, key: Key, more: Iterable[str] = ()) -> tuple[list[Head], Fault | None]:
+    """The heads of a shard: the newest, the history, and `more` notes from elsewhere that are of this shard."""
+    try:
+        newest = (folder / "checkpoint").read_text(encoding="utf-8")
+        heads = [head_of(newest)]
+    except (OSError, ValueError) as error:
+        return [], Fault(0, f"the checkpoint cannot be read: {type(error).__name__}")
+    if not key.signed(newest, folder.name):
+        return [], Fault(max(0, heads[0].size - 1), "the checkpoint was altered: its signature is not valid")
+    heads += [head_of(note) for note in more if note.startswith(f"{key.name}/{folder.name}\n")]
+    try:
+        history = (folder / "checkpoints").read_bytes().split(b"\n")[:-1]
+        entries = [json.loads(line) for line in history]
+        heads += [head_of(entry["note"], b64decode(entry["leaf"], validate=True)) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [], Fault(max(0, heads[0].size - 1), f"the history of checkpoints was altered: {type(error).__name__}")
+    largest = max(heads, key=lambda head: head.size)
+    if not key.signed(largest.note, folder.name):
+        return [], Fault(max(0, largest.size - 1), "the history of checkpoints was altered: a signature is not valid")
+    return heads, None
+
+
+_P = 2**255 - 19
+_D = -121665 * pow(121666, _P - 2, _P) % _P
+_L = 2**252 + 27742317777372353535851937790883648493
+_Point = tuple[int, int, int, int]
+
+
+def ed25519_verify(public: bytes, text: bytes, signature: bytes) -> bool:
+    """Whether `signature` over `text` is valid for a raw 32-byte public key (RFC 8032 §5.1.7)."""
+    if Ed25519PublicKey is None:
+        return ed25519_verify_slowly(public, text, signature)
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def ed25519_verify_slowly(public: bytes, text: bytes, signature: bytes) -> bool:
+    """The same in plain arithmetic: some milliseconds, and not in constant time (nothing here is secret)."""
+    key, commitment = _point(public), _point(signature[:32])
+    scalar = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or key is None or commitment is None or scalar >= _L:
+        return False
+    challenge = int.from_bytes(sha512(signature[:32] + public + text).digest(), "little") % _L
+    base_y = 4 * pow(5, _P - 2, _P) % _P
+    base = _point(base_y.to_bytes(32, "little"))
+    if base is None:
+        return False
+    left, right = _times(scalar, base), _add(commitment, _times(challenge, key))
+    return (left[0] * right[2] - right[0] * left[2]) % _P == 0 and (left[1] * right[2] - right[1] * left[2]) % _P == 0
+
+
+def _point(octets: bytes) -> _Point | None:
+    number = int.from_bytes(octets, "little")
+    y, sign = number & (2**255 - 1), number >> 255
+    square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    if (x * x - square) % _P:
+        x = x * pow(2, (_P - 1) // 4, _P) % _P
+    if len(octets) != 32 or y >= _P or (x * x - square) % _P or (x == 0 and sign):
+        return None
+    x = _P - x if x & 1 != sign else x
+    return x, y, 1, x * y % _P
+
+
+def _add(p: _Point, q: _Point) -> _Point:
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % _P, (p[1] + p[0]) * (q[1] + q[0]) % _P
+    c, d = 2 * p[3] * q[3] * _D % _P, 2 * p[2] * q[2] % _P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % _P, g * h % _P, f * g % _P, e * h % _P
+
+
+def _times(scalar: int, p: _Point) -> _Point:
+    q: _Point = (0, 1, 1, 0)
+    while scalar:
+        if scalar & 1:
+            q = _add(q, p)
+        p, scalar = _add(p, p), scalar >> 1
+    return q
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def verify(folder: Path, key_text: str | None = None, heads: Iterable[str] = ()) -> list[ShardResult]:
+    """Checks every shard under `HOME/audit`. `heads` are checkpoints kept elsewhere. Raises `Unreadable`."""
+    shards = sorted(path for path in folder.glob("*") if segments(path) or (path / "checkpoint").exists())
+    if not shards:
+        raise Unreadable(f"no shard under {folder}")
+    try:
+        key = Key((folder / "key.pub").read_text(encoding="ascii") if key_text is None else key_text)
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"no key to check with: {error}") from None
+    heads = list(heads)
+    return [verify_shard(shard, key, heads) for shard in shards]
+
+
+def verify_shard(folder: Path, key: Key, more: Iterable[str] = ()) -> ShardResult:
+    """Checks one shard. A fault below the newest head fails it, and so does one anywhere but at the very end."""
+    heads, fault = read_heads(folder, key, more)
+    if fault is not None:
+        return ShardResult(folder.name, False, 0, 0, "", fault)
+    walk = Walk(folder, key, heads)
+    walk.blobs = folder.parent / "blobs"
+    walk.run()
+    covered = max(head.size for head in heads)
+    return ShardResult(folder.name, walk.fault is None, walk.size, covered, _root(walk.peaks).hex(), walk.fault)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="verify.py", description="Checks a Toolgate ledger offline.")
+    parser.add_argument("dir", type=Path, help="the folder HOME/audit")
+    parser.add_argument("--key", type=Path, help="a public key kept elsewhere, instead of DIR/key.pub")
+    parser.add_argument("--head", type=Path, action="append", default=[], help="a checkpoint kept elsewhere")
+    parser.add_argument("--json", action="store_true", help="one JSON object: ok, shards, first_bad")
+    options = parser.parse_args(arguments)
+    try:
+        key = options.key.read_text(encoding="ascii") if options.key else None
+        results = verify(options.dir, key, [path.read_text(encoding="utf-8") for path in options.head])
+    except (Unreadable, OSError, ValueError) as error:
+        sys.stderr.write(f"unreadable: {error}\n")
+        return 2
+    sys.stdout.write(json.dumps(report(results)) + "\n" if options.json else "".join(f"{r}\n" for r in results))
+    return 0 if all(result.ok for result in results) else 1
+
+
+def report(results: Sequence[ShardResult]) -> dict[str, object]:
+    """The findings as JSON has them: `ok`, every shard, and the first that is bad."""
+    shards = [asdict(result) for result in results]
+    return {
+        "ok": all(r.ok for r in results),
+        "shards": shards,
+        "first_bad": next((s for s in shards if not s["ok"]), None),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
