@@ -98,7 +98,8 @@ class Worker:
 
     def _drop(self) -> bool:
         if self._spent:
-            self._spent.pop()
+            # Closed by hand: the traceback of a stopped guest can keep the object alive, and with it the slot.
+            self._spent.pop().close()
             return True
         return False
 
@@ -111,9 +112,8 @@ class Worker:
     def _run(self, job: dict[str, object]) -> None:
         wall, memory, cap = float(str(job["wall"])), int(str(job["memory"])), int(str(job["answer_cap"]))
         self._calls_left = int(str(job["host_calls"]))
-        if not self._parked:
-            self._spent.clear()
-            self._park()
+        while not self._parked and (self._drop() or self._park()):
+            pass
         store, run = self._parked.pop()
         store.set_limits(memory_size=memory)
         store.set_epoch_deadline(1)
