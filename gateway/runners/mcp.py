@@ -44,8 +44,8 @@ _INVALID_PARAMS = -32602
 
 
 def definition_digest(definition: Object) -> str:
-    """What a pin holds: SHA-256, as hex, over the canonical JSON of the members of `PINNED`, absent ones as null."""
-    return hashlib.sha256(canonical({key: definition.get(key) for key in PINNED})).hexdigest()
+    """What a pin holds: `sha256:` and the digest of the canonical JSON of the members of `PINNED`, absent as null."""
+    return "sha256:" + hashlib.sha256(canonical({key: definition.get(key) for key in PINNED})).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class McpRunner:
         pinned = server.pins.get(tool) or self._pins.find(server.name, tool)
         if pinned is None:
             await self._pins.pin(server.name, tool, offer.digest)
-        elif pinned.removeprefix("sha256:") != offer.digest:
+        elif pinned != offer.digest:
             raise refuse("tool_changed", "The MCP server changed this tool's definition after it was pinned.")
         return speech, offer
 
