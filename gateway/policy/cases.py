@@ -88,8 +88,21 @@ def run_cases(bundle: PolicyBundle, cases: Iterable[Case] | None = None) -> list
 
 def _case(shape: language.CaseShape, located: yaml.Located, key: str, index: int) -> Case:
     ((tool, arguments),) = shape.call.items()
+    line = located.place(yaml.pointer(key, index))[0]
+    return _build(shape, tool, arguments, f"{located.file}:{line}")
+
+
+def case_of(shape: language.CaseShape, tool: str, source: str) -> Case:
+    """A case that stands in the spec of `tool`: its `call` holds the arguments, or `{TOOL: arguments}` as elsewhere."""
+    named = shape.call.get(tool)
+    arguments = named if len(shape.call) == 1 and isinstance(named, dict) else shape.call
+    return _build(shape, tool, arguments, source)
+
+
+def _build(shape: language.CaseShape, tool: str, arguments: Json, source: str) -> Case:
     caller, given = shape.as_, shape.session
-    principal = Principal(caller.agent, caller.tenant, caller.user, frozenset(caller.groups))
+    scopes = frozenset({"agent"})
+    principal = Principal(caller.agent, caller.tenant, caller.user, frozenset(caller.groups), scopes)
     opened = NOW - given.age
     session = Session(
         id=given.id,
@@ -101,8 +114,7 @@ def _case(shape: language.CaseShape, located: yaml.Located, key: str, index: int
         calls=given.calls,
         cost=given.cost,
     )
-    line = located.place(yaml.pointer(key, index))[0]
-    return Case(shape.name, f"{located.file}:{line}", principal, session, tool, arguments, _expect(shape.expect))
+    return Case(shape.name, source, principal, session, tool, arguments, _expect(shape.expect))
 
 
 def _expect(shape: language.ExpectShape) -> Expect:

@@ -151,7 +151,9 @@ def _plainly(reason: str, prefix: str, part: language.Part) -> str:
     reason = reason.removesuffix(f" (in container '{prefix}')").replace(f"{prefix}.v.", "v.")
     _, quote, rest = reason.partition("undeclared reference to '")
     if not quote:
-        return f"not a CEL expression that fits: {reason}"
+        mixed = "(int, double)" in reason or "(double, int)" in reason
+        hint = ", and whole numbers do not mix with decimal ones: write 1.0 for 1" if mixed else ""
+        return f"not a CEL expression that fits: {reason.partition(' expecting {')[0]}{hint}"
     name = rest.rstrip("'")
     return f"{name!r} is not known: {nearest(name, _names(name, part))}"
 

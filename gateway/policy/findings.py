@@ -16,6 +16,17 @@ from gateway.specs import yaml
 from gateway.tool import Json
 
 _NOTHING = object()
+_KINDS = {
+    "string_type": "write text, in quotes where YAML would read something else",
+    "list_type": "write a list, like [one, two]",
+    "dict_type": "write a mapping, like {key: value}",
+    "model_type": "write a mapping, like {key: value}",
+    "bool_type": "write true or false",
+    "int_type": "write a whole number",
+    "float_type": "write a number",
+    "string_too_short": "write at least one character",
+    "too_short": "give at least one, or leave the key out",
+}
 
 
 def shape_errors(located: yaml.Located, error: ValidationError, shape: type[BaseModel]) -> list[yaml.SpecError]:
@@ -71,6 +82,8 @@ def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, An
         return str(given["error"])
     if kind == "string_pattern_mismatch":
         return f"{_short(each['input'])} is no name here: it has to match {given['pattern']}"
+    if kind in _KINDS:
+        return f"{_short(each['input'])} does not fit {key!r}: {_KINDS[kind]}"
     return f"{_short(each['input'])} does not fit {key!r}: {each['msg'][:1].lower()}{each['msg'][1:]}"
 
 
