@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,8 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
-from gateway.audit.open import open_ledger
-from gateway.audit.writer import Tuning
+from gateway.audit.ledger import open_ledger
+from gateway.audit.shard import Tuning
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -21,16 +22,16 @@ from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
 from gateway.home import Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
-from gateway.identity.vault import SecretVault
-from gateway.loading import Loaded, load_all
+from gateway.identity.vault import LocalVault
+from gateway.loading import Loaded, load_folders
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Bundle, Ledger, Line, Runner, Vault
+from gateway.ports import Ledger, Line, Runner, Vault
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
 from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
-from gateway.screening import Screener
+from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import Settings
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
@@ -60,16 +61,6 @@ class RandomIds:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedBundle:
-    """One bundle, in force from start to stop."""
-
-    bundle: Bundle
-
-    def current(self) -> Bundle:
-        return self.bundle
-
-
-@dataclass(frozen=True, slots=True)
 class Service:
     """A gateway that is up: its pipeline, its doors as one ASGI application, and what it serves."""
 
@@ -84,10 +75,10 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """Makes a gateway out of files and settings; takes everything down in reverse order.
 
     Raises:
-        SpecErrors: specs or policies are wrong. BadHome, SandboxUnavailable, LockedLog, TamperedLog: what is needed
-        to serve at all is not there.
+        SpecErrors: specs or policies are wrong. BadHome, SandboxUnavailable, LedgerLocked, TamperedLog: what is
+        needed to serve at all is not there.
     """
-    loaded = load_all(settings.folder("tool_specs"), settings.folder("policies"))
+    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
     home = Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
@@ -95,16 +86,17 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions = SqliteKeys(state), SqliteSessions(state)
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
-        ledger = await stack.enter_async_context(open_ledger(home.path, tuning))
-        vault = SecretVault(loaded.secrets)
+        ledger = await asyncio.to_thread(open_ledger, home.path, tuning=tuning)
+        stack.push_async_callback(ledger.close)
+        vault = LocalVault(os.environ)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.refresh),
             sessions=sessions,
             catalogue=loaded.catalogue,
-            bundles=FixedBundle(loaded.bundle),
+            bundles=loaded,
             counters=MemoryCounters(),
             runners=await _runners(settings, loaded, vault, SqlitePins(state), stack, progress),
-            screener=Screener.load(vault),
+            screener=Screener(bundled(), IssuedSecrets(vault.issued)),
             ledger=ledger,
             outcomes=MemoryOutcomes(),
             clock=clock,
@@ -136,9 +128,7 @@ async def _runners(
     stack.push_async_callback(mcp.close)
     runners[McpBackend] = mcp
     if any(isinstance(tool.backend, SandboxBackend) for tool in loaded.catalogue.all()):
-        pool = WasmPython(
-            settings.sandboxes.guests.expanduser(), workers=settings.sandboxes.workers, progress=progress
-        )
+        pool = WasmPython(settings.sandboxes.guests.expanduser(), workers=settings.sandboxes.workers, progress=progress)
         await pool.start()
         stack.push_async_callback(pool.close)
         runners[SandboxBackend] = SandboxRunner(pool)
@@ -198,4 +188,3 @@ async def ensure_dev_key(home: Home, url: str) -> str:
 def _in_force(keys: SqliteKeys, secret: str) -> bool:
     key = keys.find(digest_of(secret))
     return key is not None and key.revoked_at is None and (key.expires_at or time.time() + 1) > time.time()
-

@@ -1,4 +1,4 @@
-"""The home folder: where keys, state and the ledger of one gateway live. Private to its user; it never holds a policy."""
+"""The home folder: keys, state and ledger of one gateway, private to its user. It never holds a policy."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a runner gets: enough to do the work, nothing about who asks but the tenant. `deadline` in monotonic seconds.
+    """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
 
     `require` names the guarantees a sandbox must give for this call, by spec and by policy together.
     """

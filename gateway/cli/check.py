@@ -6,15 +6,20 @@ import asyncio
 import json
 from argparse import ArgumentParser
 
-from gateway.cases import run_cases
+from gateway.cases import needs_sandbox, run_cases
 from gateway.cli.common import Arguments, Verbs, say, settings_of
-from gateway.loading import SCHEMAS, load_all
+from gateway.loading import SCHEMAS, Loaded, load_folders
+from gateway.policy.cases import CaseResult
+from gateway.settings import Settings
 from gateway.specs.yaml import SpecErrors
+from sandboxes.pool import WasmPython
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verbs."""
-    check = verbs.add_parser("check", parents=[common], help="settings, specs and policies: every finding; runs the cases")
+    check = verbs.add_parser(
+        "check", parents=[common], help="settings, specs and policies: every finding; runs the cases"
+    )
     check.add_argument("--specs", help="folder of tool specs")
     check.add_argument("--policies", help="folder of policies")
     check.set_defaults(run=run_check)
@@ -27,12 +32,12 @@ def run_check(arguments: Arguments) -> int:
     """Prints every finding, then how the cases went. Exit 1 on any finding or failed case."""
     settings = settings_of(arguments, specs=arguments.specs, policies=arguments.policies)
     try:
-        loaded = load_all(settings.folder("tool_specs"), settings.folder("policies"))
+        loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
     except SpecErrors as error:
         findings = [str(finding) for finding in error.findings]
         say(arguments, {"ok": False, "findings": findings, "cases": []}, "\n".join(findings))
         return 1
-    results = asyncio.run(run_cases(loaded))
+    results = asyncio.run(_cases(loaded, settings))
     findings = [str(finding) for finding in loaded.findings]
     failed = [result for result in results if not result.ok]
     lines = findings + [f"{r.source}: case {r.name!r}: wanted {r.wanted}, got {r.got}" for r in failed]
@@ -42,6 +47,18 @@ def run_check(arguments: Arguments) -> int:
     cases = [{"name": r.name, "source": r.source, "ok": r.ok, "wanted": r.wanted, "got": r.got} for r in results]
     say(arguments, {"ok": ok, "findings": findings, "cases": cases, "bundle": digest}, "\n".join(lines))
     return 0 if ok else 1
+
+
+async def _cases(loaded: Loaded, settings: Settings) -> list[CaseResult]:
+    """All cases; a sandbox is started only when one of them runs code."""
+    if not needs_sandbox(loaded):
+        return await run_cases(loaded, None)
+    pool = WasmPython(settings.sandboxes.guests.expanduser(), workers=1)
+    await pool.start()
+    try:
+        return await run_cases(loaded, pool)
+    finally:
+        await pool.close()
 
 
 def run_schema(arguments: Arguments) -> int:

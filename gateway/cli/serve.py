@@ -15,7 +15,8 @@ import uvloop
 
 from gateway import __version__
 from gateway.app import Service, ensure_dev_key, open_service
-from gateway.audit.errors import LedgerError
+from gateway.audit.ledger import LedgerLocked
+from gateway.audit.recover import TamperedLog
 from gateway.cli.common import Arguments, Verbs, settings_of
 from gateway.settings import Settings
 from gateway.specs.yaml import SpecErrors
@@ -51,7 +52,7 @@ def run(arguments: Arguments) -> int:
             return runner.run(_serve(settings, listening, as_json=arguments.json))
     except SpecErrors as error:
         return _cannot(*error.findings)
-    except (SandboxUnavailable, LedgerError) as error:
+    except (SandboxUnavailable, LedgerLocked, TamperedLog) as error:
         return _cannot(error)
     except OSError as error:
         return _cannot(f"cannot listen on {settings.listen}: {error.strerror}")

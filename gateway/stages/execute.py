@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gateway.model import Failure, Intent, RawOutput, Work
 from gateway.ports import Clock, Runner
-from gateway.problems import problem
+from gateway.problems import problem, refuse
 from gateway.tool import Backend
 
 # Runners end by themselves at the deadline and say more about it; this is for one that does not.
@@ -21,6 +21,9 @@ async def execute(intent: Intent, runners: Mapping[type[Backend], Runner], clock
         Refusal: nothing ran or was sent (`sandbox_unavailable`, `upstream_unreachable`, `egress_denied`, …).
     """
     call = intent.call
+    runner = runners.get(type(call.tool.backend))
+    if runner is None:
+        raise refuse("sandbox_unavailable", "Nothing here can run this kind of tool.")
     tool, deadline = call.tool, intent.lease.deadline
     work = Work(
         call_id=call.id,
@@ -34,7 +37,7 @@ async def execute(intent: Intent, runners: Mapping[type[Backend], Runner], clock
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):
-            return await runners[type(tool.backend)].run(work)
+            return await runner.run(work)
     except Failure as failure:
         return RawOutput("", problem=failure.problem)
     except TimeoutError:

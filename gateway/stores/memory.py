@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.model import Outcome, Session
-from gateway.ports import Key, Taken
+from gateway.model import Outcome, Position, Session
+from gateway.ports import Key, Line, Taken
 from gateway.reliability.limits import earliest, spend
 from gateway.tool import Labels, Rate
 
@@ -43,6 +45,10 @@ class MemorySessions:
 
     def find(self, owner: str, session_id: str) -> Session | None:
         return self._sessions.get((owner, session_id))
+
+    def put(self, session: Session) -> None:
+        """Keeps a session as it is, whatever was there."""
+        self._sessions[session.owner, session.id] = session
 
     async def open(self, session: Session) -> Session:
         place = (session.owner, session.id)
@@ -137,3 +143,20 @@ class MemoryPins:
 
     async def pin(self, server: str, tool: str, digest: str) -> None:
         self._pins[server, tool] = digest
+
+
+class MemoryLedger:
+    """A ledger that forgets: for cases and tests of what stands above it. It proves nothing and survives nothing."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def check(self) -> None:
+        """It can always be written."""
+
+    async def append(self, line: Line) -> Position:
+        self.lines.append(line)
+        return Position("memory", len(self.lines) - 1)
+
+    def digest(self, tenant: str, value: bytes) -> str:
+        return "hmac:" + hmac.new(tenant.encode(), value, hashlib.sha256).hexdigest()

@@ -1,0 +1,95 @@
+"""Cases run through a whole gateway in memory: the real pipeline, real sandboxes, a canned upstream. Nothing is dialled.
+
+Cases of a policy are decisions only (`policy/cases.py`); those of a spec or of a case file go through all ten stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gateway.loading import Loaded
+from gateway.model import Outcome, Request
+from gateway.policy.cases import NOW, Case, CaseResult
+from gateway.policy.cases import run_cases as run_decisions
+from gateway.runners.canned import Upstream
+from gateway.screening import IssuedSecrets, Screener, bundled
+from gateway.tool import Json, SandboxBackend
+from gateway.trial import NoVault, Trial, make_trial
+from sandboxes.pool import WasmPython
+
+
+async def run_cases(loaded: Loaded, pool: WasmPython | None) -> list[CaseResult]:
+    """Every case of these files: those of the policies as decisions, those of the specs as whole calls."""
+    results = run_decisions(loaded.bundle)
+    for spec_case in loaded.cases:
+        results.append(await run_case(fresh_trial(loaded, pool, None), spec_case))
+    return results
+
+
+def needs_sandbox(loaded: Loaded) -> bool:
+    """True when a case expects a sandboxed tool to have run."""
+    tools = {tool.name: tool for tool in loaded.catalogue.all()}
+    wanting = (tools.get(case.tool) for case in loaded.cases if case.expect.kind == "done")
+    return any(tool is not None and isinstance(tool.backend, SandboxBackend) for tool in wanting)
+
+
+def fresh_trial(loaded: Loaded, pool: WasmPython | None, upstream: Upstream | None) -> Trial:
+    """A gateway in memory that no case has touched."""
+    return make_trial(loaded, Screener(bundled(), IssuedSecrets(NoVault().issued)), pool, upstream)
+
+
+async def run_case(trial: Trial, case: Case) -> CaseResult:
+    """One case, through all ten stages."""
+    arrange(trial, case)
+    request = Request(trial.gate.new_call_id(), case.tool, case.arguments, case.name, case.session.id)
+    return judge(trial, case, await trial.gate.handle(request))
+
+
+def arrange(trial: Trial, case: Case) -> None:
+    """Makes the case's caller and session known; the case's name is the caller's credential."""
+    trial.clock.at = NOW
+    trial.authority.principals[case.name] = case.principal
+    trial.sessions.put(case.session)
+
+
+def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:
+    """Whether the outcome, and what was recorded of it, is what the case wants."""
+    expect = case.expect
+    recorded = _recorded(trial)
+    got = f"{outcome.status} {outcome.problem.code if outcome.problem else ''}".strip()
+    if expect.kind == "done":
+        shown = {"text": outcome.text, "structured_content": outcome.structured}
+        ok = outcome.status == "done" and includes(shown, expect.value)
+        got = f"{got} {shown}" if not ok else got
+    elif expect.kind == "refused":
+        ok = outcome.problem is not None and outcome.problem.code == expect.value
+    else:
+        decision = recorded.get("decision")
+        effect, code, rules = _decided(decision if isinstance(decision, dict) else {})
+        ok = effect == ("permit" if expect.kind == "permit" else "forbid") and expect.value in {code, *rules}
+        got = f"{got}, {effect} {code or ''} rules {sorted(rules)}"
+    if ok and expect.record is not None:
+        ok, got = includes(recorded, dict(expect.record)), f"record {recorded}"
+    return CaseResult(case.name, case.source, ok, got, f"{expect.kind} {expect.value}")
+
+
+def includes(whole: Json, part: Json) -> bool:
+    """True when every key of `part` is in `whole` with a value that includes its own; other values must be equal."""
+    if isinstance(part, Mapping):
+        return isinstance(whole, Mapping) and all(key in whole and includes(whole[key], part[key]) for key in part)
+    return whole == part
+
+
+def _recorded(trial: Trial) -> dict[str, Json]:
+    """The fields of all lines of the ledger, later ones over earlier ones, with the types in order."""
+    fields: dict[str, Json] = {}
+    for line in trial.ledger.lines:
+        fields.update(line.fields)
+    fields["types"] = [line.type for line in trial.ledger.lines]
+    return fields
+
+
+def _decided(decision: Mapping[str, Json]) -> tuple[Json, Json, Sequence[str]]:
+    """Effect, code and determining rules of a recorded decision."""
+    rules = decision.get("rules")
+    return decision.get("effect"), decision.get("code"), rules if isinstance(rules, list) else []

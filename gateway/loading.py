@@ -1,0 +1,86 @@
+"""From folders to what is served: specs and policies read, checked and compiled together. It never dials or runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.policy.bundle import PolicyBundle, load_bundle
+from gateway.policy.cases import Case, case_of
+from gateway.policy.language import schema_of as policy_schema
+from gateway.specs.checks import Offer
+from gateway.specs.language import schema_of as spec_schema
+from gateway.specs.load import Specs, load_specs
+from gateway.specs.yaml import SpecError, SpecErrors
+from gateway.tool import Json, Server, Tool
+from sandboxes.model import BOUNDS, GUARANTEES
+
+_MAX_FILES = 10_000
+OFFERS: Mapping[str, Offer] = {"wasm-python": Offer(GUARANTEES, {name: (low, high) for name, low, high in BOUNDS})}
+SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
+    "tool": lambda: spec_schema("tool"),
+    "server": lambda: spec_schema("server"),
+    "policy": lambda: policy_schema("policy"),
+    "cases": lambda: policy_schema("cases"),
+}
+
+
+class ToolCatalogue:
+    """The loaded tools by name."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in sorted(tools, key=lambda tool: tool.name)}
+        self._all = tuple(self._tools.values())
+
+    def find(self, name: str) -> Tool | None:
+        return self._tools.get(name)
+
+    def all(self) -> Sequence[Tool]:
+        return self._all
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One set of specs and policies that fit together. It is its own `Bundles`: one bundle, in force."""
+
+    catalogue: ToolCatalogue
+    servers: Mapping[str, Server]
+    bundle: PolicyBundle
+    cases: Sequence[Case]
+
+    @property
+    def findings(self) -> Sequence[SpecError]:
+        """What lint says: nothing that keeps the gateway from serving."""
+        return self.bundle.findings
+
+    def current(self) -> PolicyBundle:
+        return self.bundle
+
+
+def load_folders(specs: Path, policies: Path) -> Loaded:
+    """Everything below two folders. Raises `SpecErrors` with every finding."""
+    return load_files(_read(specs), _read(policies))
+
+
+def load_files(specs: Mapping[str, bytes], policies: Mapping[str, bytes]) -> Loaded:
+    """Spec and policy files, name → bytes. Raises `SpecErrors` with every finding."""
+    loaded: Specs = load_specs(specs, sandboxes=OFFERS)
+    bundle = load_bundle({name: raw for name, raw in policies.items() if _is_yaml(name)}, loaded.tools)
+    cases = [case_of(each.shape, each.tool, each.source) for each in loaded.cases]
+    return Loaded(ToolCatalogue(loaded.tools), loaded.servers, bundle, cases)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by their path as an operator would name it."""
+    try:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        if not folder.is_dir() or len(paths) > _MAX_FILES:
+            raise SpecErrors([SpecError(str(folder), 1, 1, f"must be a folder of at most {_MAX_FILES} files")])
+        return {str(path): path.read_bytes() for path in paths}
+    except OSError as error:
+        raise SpecErrors([SpecError(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
+
+
+def _is_yaml(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
