@@ -130,13 +130,12 @@ def test_sandboxes_know_nothing_of_the_gateway() -> None:
 
 
 def test_one_runner_knows_the_sandboxes() -> None:
-    """Only the sandbox runner works with `sandboxes`; the top floor makes its pool and hears that there is none."""
-    making = {"sandboxes.pool.WasmPython", "sandboxes.model.SandboxUnavailable"}
+    """Below the top floor, which puts things together, only the sandbox runner imports `sandboxes`."""
     knows = {
         str(path)
         for path in sources("gateway")
         for name in imported(path)
-        if name.split(".")[0] == "sandboxes" and not (name in making and _floor(module(path)) == 6)
+        if name.split(".")[0] == "sandboxes" and _floor(module(path)) != 6
     }
     assert knows == {"gateway/runners/sandboxed.py"}
 

@@ -51,7 +51,7 @@ def test_nothing_is_global() -> None:
 
 
 def test_broad_excepts_stand_at_edges_with_a_reason() -> None:
-    """`except Exception` and broader stand in the listed files only, with a reason; cleaning up and raising on is free."""
+    """`except Exception` and broader stand in the listed files, with a reason, unless they only clean up and raise on."""
     for path in sources():
         lines = text(path).splitlines()
         for node in nodes(path, ast.ExceptHandler):
@@ -103,7 +103,7 @@ def test_a_proof_is_never_copied() -> None:
 
 
 def test_nothing_runs_text_or_revives_objects() -> None:
-    """`eval`, `exec`, `compile` and `__import__` are called in the guest alone; `pickle` and its kin are imported there."""
+    """Text is run and objects are revived (`exec`, `pickle` and their kin) in the guest alone."""
     running = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
     reviving = {"pickle", "marshal", "shelve", "dill", "ctypes.pythonapi"}
     found = [f"{p}:{c.lineno} {called(c)}" for p in sources() for c in nodes(p, ast.Call) if called(c) in running]
