@@ -12,7 +12,7 @@ from time import gmtime, strftime
 import orjson
 
 from gateway.audit.chain import FIRST_PREV, Range, leaf_hash
-from gateway.audit.content import encode, seal
+from gateway.audit.content import Mac, Nonces, encode, seal
 from gateway.tool import Json
 
 RESERVED = frozenset({"v", "shard", "seq", "prev", "hlc", "ts", "type", "content"})
@@ -40,12 +40,12 @@ class Head:
 NOWHERE = Head(0, (), bytes.fromhex(FIRST_PREV), {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sealing:
     """Content on its way into a line: either `plain`, to be sealed under `key`, or the name of a `blob` that is."""
 
     session: str
-    key: bytes
+    key: Mac
     plain: bytes
     blob: str | None = None
 
@@ -65,6 +65,8 @@ class Lines:
         self._shard = shard
         self._clock = clock
         self._hlc = 0
+        self._nonces = Nonces()
+        self._name = shard.encode()
         self._second = 0
         self._second_text = ""
         self.reset(head)
@@ -117,7 +119,7 @@ class Lines:
         seq = self._range.size
         call_id = fields.get("call_id")
         parts = [
-            b'{"v":1,"shard":"%b","seq":%d,"prev":"%b"' % (self._shard.encode(), seq, self._leaf.hex().encode()),
+            b'{"v":1,"shard":"%b","seq":%d,"prev":"%b"' % (self._name, seq, self._leaf.hex().encode()),
             b',"hlc":"%016x","ts":"%b","type":%b' % (*self._stamp(), encode(type_)),
         ]
         if body:
@@ -135,7 +137,7 @@ class Lines:
         name = orjson.dumps(sealing.session)
         if sealing.blob is not None:
             return b',"content":{"key":%b,"blob":"%b","bytes":%d}' % (name, sealing.blob.encode(), len(sealing.plain))
-        box = seal(sealing.key, self._shard, seq, call_id, type_, sealing.plain)
+        box = seal(sealing.key, self._shard, seq, call_id, type_, sealing.plain, self._nonces.new())
         return b',"content":{"key":%b,"box":"%b"}' % (name, box)
 
     def _stamp(self) -> tuple[int, bytes]:

@@ -73,7 +73,7 @@ class Writer:
         """Raises `Refusal(audit_unavailable | audit_saturated)` when nothing could be written now."""
         if self._down is not None:
             raise self._unavailable(self._down)
-        if self._stopping or not self._thread.is_alive():
+        if self._stopping:
             raise self._unavailable("the log is closed")
         if self._queued > self._tuning.queue:
             wait = max(10, int(1000 * self._queued / self._rate))
@@ -87,7 +87,7 @@ class Writer:
         """
         try:
             self.check()
-            sealing = None if line.content is None else await self._sealing(line)
+            sealing = None if line.content is None else self._sealing(line) or await self._prepare(line)
             waiter: Waiter = asyncio.get_running_loop().create_future()
             with self._lock:
                 self.check()
@@ -124,8 +124,16 @@ class Writer:
         wait = max(10, int(1000 * self._tuning.retry))
         return refuse("audit_unavailable", f"The audit log cannot be written: {why}.", retry_after_ms=wait)
 
-    async def _sealing(self, line: Line) -> Sealing:
-        """Key and plain bytes of a line's content. A new key, and a blob, are durable before their line is made."""
+    def _sealing(self, line: Line) -> Sealing | None:
+        """Key and plain bytes of a line's content, when nothing has to be waited for."""
+        key = None if line.session is None else self.contents.cached(line.session)
+        plain = encode(line.content)
+        if key is None or line.session is None or len(plain) > INLINE:
+            return None
+        return Sealing(line.session, key, plain)
+
+    async def _prepare(self, line: Line) -> Sealing:
+        """The same, once a new key, and a blob, are durable."""
         if line.session is None or line.tenant is None:
             raise ValueError("a line with content names its session and tenant")
         plain = encode(line.content)
