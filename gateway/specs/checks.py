@@ -139,7 +139,8 @@ class Checks:
         for key, value in shape.limits.model_dump(exclude_none=True).items():
             low, high = offer.limits.get(key, (0, value)) if offer else (0, value)
             if not low <= value <= high:
-                self.note(f"{key} lies between {low:g} and {high:g} (seconds or bytes)", *at, "limits", key)
+                scale, unit = (1, "s") if key == "wall" else (1 << 20, "MiB")
+                self.note(f"{key} lies between {low / scale:g} and {high / scale:g} {unit}", *at, "limits", key)
 
     def argument(self, name: str, kind: str, tool: ToolShape, *path: str | int) -> None:
         """An argument that must be there in each call, as a value of one type."""

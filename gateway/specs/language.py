@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from gateway.policy.findings import shape_errors
 from gateway.policy.language import CaseShape
@@ -24,6 +24,7 @@ Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")]
 Argument = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Line = Annotated[str, Field(min_length=1, max_length=1024)]
+Code = Annotated[str, Field(min_length=1, max_length=131_072)]
 Fields = Annotated[dict[str, Line], Field(max_length=32)]
 
 
@@ -70,6 +71,10 @@ class SecretShape(Shape):
     weak: bool = False
 
 
+def _kind(value: Json) -> str:
+    return "text" if isinstance(value, str) else "from"
+
+
 class FromArgument(Shape):
     """The value of an argument."""
 
@@ -80,7 +85,7 @@ class HttpShape(Shape):
     """One HTTP request. `url` has `{argument}` placeholders after the host, or is an argument matched by `allow`."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-    url: Line | FromArgument
+    url: Annotated[Annotated[Line, Tag("text")] | Annotated[FromArgument, Tag("from")], Discriminator(_kind)]
     allow: list[Line] = Field(default_factory=list, max_length=256)
     query: Fields = Field(default_factory=dict)
     headers: Fields = Field(default_factory=dict)
@@ -122,7 +127,7 @@ class SandboxShape(Shape):
     """
 
     backend: str
-    code: Annotated[str, Field(min_length=1, max_length=131_072)] | CodeShape
+    code: Annotated[Annotated[Code, Tag("text")] | Annotated[CodeShape, Tag("from")], Discriminator(_kind)]
     limits: SandboxLimitsShape = Field(default_factory=SandboxLimitsShape)
     require: list[str] = Field(default_factory=list, max_length=32)
 
