@@ -132,9 +132,10 @@ class Worker:
         ms = (time.monotonic() - start) * 1000
         if answer is not None and len(answer) > cap:
             how, answer = "oversize", None
-        raw = b"" if answer is None else answer.encode()
-        exit_frame = pack_json({"kind": "exit", "how": how, "ms": round(ms, 3)})
-        self._channel.sendall(exit_frame + pack(raw) if raw else exit_frame)
+        frames = pack_json({"kind": "exit", "how": how, "ms": round(ms, 3)})
+        if answer is not None:
+            frames += pack(answer.encode())
+        self._channel.sendall(frames)
         # The parent was just woken, perhaps on this very CPU: it answers its caller before we clean up.
         os.sched_yield()
         self._spent.append(store)

@@ -48,7 +48,8 @@ class Terms:
     draws = 0
 
     def set(self, seed: int, now: float) -> None:
-        self.now_ns = int(now * NANO)
+        self.now_ns = round(now * 1_000_000) * 1000  # finer than this a float of our century is not
+        self.reads = self.draws = 0
         self.seed = seed.to_bytes(8, "little")
         random.seed(seed)
 
