@@ -180,10 +180,11 @@ class McpDoor:
         outcome = await while_connected(self._gate.handle(request), receive)
         if outcome is None:
             return None
+        trace_id = request.trace.trace_id if request.trace else None
         if modern and outcome.problem is not None and outcome.problem.code == "unknown_tool":
-            more: Json = {"dev.toolgate/problem": render.members(outcome.problem, outcome.call_id)}
+            more: Json = {"dev.toolgate/problem": render.members(outcome.problem, outcome.call_id, trace_id)}
             raise RpcError(200, INVALID_PARAMS, render.text(outcome.problem), request=message.id, more=more)
-        return shapes.result(outcome, modern=modern)
+        return shapes.result(outcome, trace_id, modern=modern)
 
     def _check_mirrors(self, message: Message, head: Head, name: str, caller: Caller | Problem) -> None:
         """Before the pipeline, as the specification wants: what a proxy routed by must be what is executed.

@@ -41,7 +41,7 @@ def hints(tool: Tool) -> Shape:
     }
 
 
-def result(outcome: Outcome, *, modern: bool) -> Shape:
+def result(outcome: Outcome, trace_id: str | None, *, modern: bool) -> Shape:
     """The result of a call: always a text block, because some clients show a model nothing else.
 
     The problem's machine part stands in `_meta` alone: structured content is what the output schema describes. Until
@@ -55,7 +55,7 @@ def result(outcome: Outcome, *, modern: bool) -> Shape:
     if outcome.truncated:
         meta["dev.toolgate/truncated"] = True
     if outcome.problem is not None:
-        meta["dev.toolgate/problem"] = render.members(outcome.problem, outcome.call_id)
+        meta["dev.toolgate/problem"] = render.members(outcome.problem, outcome.call_id, trace_id)
     shown["_meta"] = meta
     return shown
 

@@ -31,13 +31,14 @@ class McpServer:
     """Serves `tools`. `stream` answers as server-sent events; `on_call` makes the result of `tools/call`.
 
     `raw` replaces the whole HTTP answer (status, media type, body) of a method. `before` are notifications sent ahead
-    of the answer to a call; `silent` answers nothing. `counts` counts requests by method, `seen` keeps the headers of each.
+    of the answer to a call; `silent` answers nothing. `counts` counts requests by
+    method, `seen` keeps the headers of each.
     """
 
     def __init__(self, *, modern: bool = True, stream: bool = False, sessions: bool = True) -> None:
         self.modern, self.stream, self.sessions = modern, stream, sessions
         self.tools: list[Object] = [echo()]
-        self.on_call: Callable[[Object], Object] = lambda p: {"result": said(str(p["arguments"]["text"]))}  # type: ignore[index,call-overload]  # test input
+        self.on_call: Callable[[Object], Object] = lambda p: {"result": said(str(p["arguments"]["text"]))}  # type: ignore[index]  # test input
         self.raw: dict[str, tuple[int, str, bytes]] = {}
         self.before: list[Object] = []
         self.page = 100

@@ -193,6 +193,13 @@ def test_a_tool_that_is_not_listed_or_listed_twice_is_refused() -> None:
     run(server, scene)
 
 
+async def busy(b: Bench) -> None:
+    """Calls on and on."""
+    for _ in range(500):
+        await b.call()
+        await asyncio.sleep(0.01)
+
+
 def test_an_older_list_is_looked_at_in_the_background() -> None:
     """After 30 s a call goes out at once, and the list is read again beside it; the call after that is refused."""
 
@@ -201,14 +208,9 @@ def test_an_older_list_is_looked_at_in_the_background() -> None:
         b.server.tools = [echo("changed")]
         b.later(31)
         assert (await b.call()).text == "hi"
-        for _ in range(500):
-            try:
-                await b.call()
-            except Refusal as refusal:
-                assert refusal.problem.code == "tool_changed"
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail("the change was never met")
+        with pytest.raises(Refusal) as error:
+            await busy(b)
+        assert refused(error) == "tool_changed"
 
     run(McpServer(), scene)
 
