@@ -135,7 +135,9 @@ class Worker:
             await worker._start()
         except (OSError, Gone, FrameError, TimeoutError) as error:
             await worker.kill()
-            raise SandboxUnavailable(f"the sandbox worker did not start: {error or type(error).__name__}") from error
+            raise SandboxUnavailable(
+                f"the sandbox worker did not start: {str(error) or 'it ended or kept silent'}"
+            ) from error
         except BaseException:
             await worker.kill()
             raise

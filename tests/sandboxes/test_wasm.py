@@ -17,6 +17,7 @@ from sandboxes.wasm import python_worker
 PROGRAM = """
 import os, socket, struct, sys, time
 flag, ready, words, *real, descriptor, parent = sys.argv[1:]
+words = open(words, "rb").read()
 if os.path.exists(flag):
     os.execv(real[0], [*real, descriptor, parent])
 open(flag, "w").close()
@@ -24,7 +25,7 @@ channel = socket.socket(fileno=int(descriptor))
 channel.sendall(bytes.fromhex(ready))
 channel.recv(100_000)
 try:
-    channel.sendall(bytes.fromhex(words))
+    channel.sendall(words)
     time.sleep(60)
 except OSError:
     pass
@@ -60,8 +61,10 @@ EVIL = {
 def scripted(tmp_path: Path, guests: Path, ready: bytes, words: bytes) -> list[str]:
     script = tmp_path / "worker.py"
     script.write_text(PROGRAM)
+    said = tmp_path / "words"
+    said.write_bytes(words)
     real = python_worker(str(ensure(guests).cwasm))
-    return [sys.executable, "-I", str(script), str(tmp_path / "flag"), ready.hex(), words.hex(), *real]
+    return [sys.executable, "-I", str(script), str(tmp_path / "flag"), ready.hex(), str(said), *real]
 
 
 @pytest.mark.parametrize("name", EVIL)
@@ -90,8 +93,9 @@ def test_frames_sent_before_a_job_do_not_answer_it(tmp_path, guests):
     """An answer that lies ready before the job was given is a breach, not the job's result."""
 
     async def scenario() -> None:
-        forged = RETURNED + pack_json({**FAIR, "stdout": "forged"})
-        pool = WasmPython(worker_argv=scripted(tmp_path, guests, READY + forged, b""), workers=1, spares=0)
+        forged = pack_json({**FAIR, "stdout": "forged"})
+        argv = scripted(tmp_path, guests, READY + RETURNED, forged)
+        pool = WasmPython(worker_argv=argv, workers=1, spares=0)
         await pool.start()
         try:
             done = await pool.run(Job("print(1)"))
