@@ -114,7 +114,8 @@ def _faces(address: Address) -> Iterator[Address]:
         yield address.ipv4_mapped
         return
     yield address
-    if address in _NAT64 or address in _NAT64_LOCAL or address in _COMPATIBLE or (number >> 32) & _LOW in _ISATAP:
+    compatible = number > 1 and address in _COMPATIBLE  # `::` and `::1` are themselves
+    if compatible or address in _NAT64 or address in _NAT64_LOCAL or (number >> 32) & _LOW in _ISATAP:
         yield IPv4Address(number & _LOW)
     if address in _NAT64_LOCAL:  # RFC 6052, a /48 prefix: 16 bits before the reserved octet, 16 after
         yield IPv4Address((number >> 64 & 0xFFFF) << 16 | (number >> 40 & 0xFFFF))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
 import orjson
@@ -17,7 +18,6 @@ from gateway.model import Arguments, Failure, Problem, RawOutput, Work
 from gateway.problems import problem, refuse
 from gateway.runners.allow import Allow, BadAllow
 from gateway.runners.message import JSON_TYPES, MAX_BODY_BYTES, Answer, Ask, Headers, media_type, type_fits
-from gateway.runners.net import Net
 from gateway.runners.template import Missing, Text, fill_json, parse_json, unfit
 from gateway.tool import HttpBackend, Json
 from gateway.urls import BadUrl, Url, parse_url
@@ -54,7 +54,7 @@ class Plan:
     def of(cls, backend: HttpBackend) -> Plan:
         """Raises BadTemplate."""
         path, mark, tail = (backend.url or "").partition("?")
-        query = [(f"{quote(name, safe='')}=", Text.parse(text)) for name, text in backend.query.items()]
+        query = [(f"{quote(name, safe='')}=", Text.parse_query_value(text)) for name, text in backend.query.items()]
         if mark:
             query.insert(0, ("", Text.parse(tail)))
         try:
@@ -107,10 +107,16 @@ class Plan:
             return strictjson.canonical(fill_json(self.body, arguments))
 
 
+class Client(Protocol):
+    """The outbound client, as much of `net.Net` as this runner needs."""
+
+    async def request(self, ask: Ask, follow: int = 0) -> Answer: ...
+
+
 class HttpRunner:
     """Runs tools with an `HttpBackend`; implements the `Runner` port."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Client) -> None:
         self._net = net
         self._plans: dict[tuple[str, str | None], Plan] = {}
 

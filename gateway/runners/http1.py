@@ -36,10 +36,14 @@ class Reached(IntEnum):
 
 
 class Exchange:
-    """One answer while it arrives. `max_bytes` bounds the body after decompression; `head_only` is for HEAD."""
+    """One answer while it arrives. `max_bytes` bounds the body after decompression; `head_only` is for HEAD.
 
-    def __init__(self, max_bytes: int, head_only: bool = False) -> None:
+    `streamed`: somebody takes the body piece by piece, so the upstream is held back when too much is waiting.
+    """
+
+    def __init__(self, max_bytes: int, *, head_only: bool = False, streamed: bool = False) -> None:
         self.max_bytes = max_bytes
+        self.streamed = streamed
         self.head_only = head_only
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -160,6 +164,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
     def resume(self) -> None:
         """Read on after `take` made room."""
         if self._transport is not None and not self._transport.is_closing():
@@ -187,8 +195,8 @@ class Connection(asyncio.Protocol):
                 self._fail("The head of the answer is too large.")
         elif exchange.failure is not None:
             self._drop()
-        elif exchange.held > HIGH_WATER and self._transport is not None and exchange.reached is not Reached.END:
-            self._transport.pause_reading()
+        elif exchange.streamed and exchange.held > HIGH_WATER and self._exchange is not None:
+            self._pause()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False

@@ -129,7 +129,7 @@ class Net:
     @asynccontextmanager
     async def stream(self, ask: Ask) -> AsyncIterator[Streamed]:
         """One request, its answer read piece by piece. Leaving early cuts the connection."""
-        sent = await self._send(ask)
+        sent = await self._send(ask, streamed=True)
         try:
             await sent.exchange.wait(Reached.HEAD)
             check_type(ask, sent.exchange.status, sent.exchange.headers, empty=sent.exchange.status in (202, 204))
@@ -158,7 +158,7 @@ class Net:
         check_type(ask, exchange.status, exchange.headers, empty=not body)
         return Answer(exchange.status, exchange.headers, body, media_type(exchange.headers)[0])
 
-    async def _send(self, ask: Ask) -> _Sent:
+    async def _send(self, ask: Ask, *, streamed: bool = False) -> _Sent:
         url = ask.url
         entry = find(ask.allow, ask.method, url)
         if entry is None:
@@ -171,7 +171,7 @@ class Net:
         if remaining <= 0:
             connection.close()
             raise refuse("upstream_unreachable", "There was no time left to send the request.")
-        exchange = Exchange(ask.max_bytes, ask.method == "HEAD")
+        exchange = Exchange(ask.max_bytes, head_only=ask.method == "HEAD", streamed=streamed)
         connection.start(exchange, request)
         timer = asyncio.get_running_loop().call_later(remaining, _expire, connection, exchange)
         return _Sent(key, connection, exchange, timer)

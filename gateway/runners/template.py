@@ -51,6 +51,13 @@ class Text:
                 literal, text = literal + before + brace, rest
         return cls((*parts, literal))
 
+    @classmethod
+    def parse_query_value(cls, text: str) -> Text:
+        """As `parse`, for a text that is one value of a query: its literals are percent-encoded."""
+        parts = list(cls.parse(text).parts)
+        parts[::2] = [quote(literal, safe="") for literal in parts[::2]]
+        return cls(tuple(parts))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The placeholders in it."""

@@ -1,0 +1,163 @@
+"""Where credentials go and where they do not: hosts, connections, redirects, TLS, proxies."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import ssl
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway.runners.allow import Allow
+from gateway.tool import SecretUse
+from gateway.urls import parse_url
+from tests.gateway.runners.servers import Resolver, Upstream, ask, fails, http, new_net
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+TOKEN = SecretUse("token", "env:TOKEN", ("127.0.0.1",), "Authorization", "Bearer {}")
+
+
+def test_a_credential_goes_to_its_hosts_only(run: Run) -> None:
+    """The secret is put into the header for its host, and the request to another host is refused, unsent."""
+
+    async def calls() -> None:
+        async with Upstream() as mine, Upstream(host="127.0.0.2") as other:
+            net = new_net(token="t" * 16)
+            await net.request(ask(f"http://127.0.0.1:{mine.port}/", secrets=(TOKEN,)))
+            assert b"\r\nauthorization: Bearer tttttttttttttttt\r\n" in mine.requests[0]
+            refused = await fails(net, ask(f"http://127.0.0.2:{other.port}/", secrets=(TOKEN,)))
+            assert (refused, other.connections) == ("refused egress_denied", 0)
+
+    run(calls())
+
+
+def test_calls_with_different_credentials_share_no_connection(run: Run) -> None:
+    """A connection that carried one credential is never used with another one, or with none."""
+
+    async def calls() -> None:
+        async with Upstream() as upstream:
+            net, url = new_net(token="t" * 16, other="o" * 16), f"http://127.0.0.1:{upstream.port}/"
+            other = SecretUse("other", "env:OTHER", ("127.0.0.1",), "Authorization", "Bearer {}")
+            for secrets in ((), (TOKEN,), (other,), (), (TOKEN,), (other,)):
+                await net.request(ask(url, secrets=secrets))
+            assert (upstream.connections, len(upstream.requests)) == (3, 6)
+
+    run(calls())
+
+
+@pytest.mark.parametrize(("status", "method"), [(307, "POST"), (308, "POST"), (303, "GET"), (302, "GET")])
+def test_a_followed_redirect_leaves_credentials_behind(status: int, method: str) -> None:
+    """Another port is another place: neither secret nor cookie goes there; the method stays for 307 and 308 only."""
+
+    async def calls() -> None:
+        async with Upstream(http(b"there")) as there:
+            moved = http(b"", f"{status} Moved", extra=f"location: http://127.0.0.1:{there.port}/x#y\r\n")
+            async with Upstream(moved) as here:
+                url = parse_url(f"http://127.0.0.1:{here.port}/")
+                allow = tuple(
+                    Allow.parse(f"{verb} http://127.0.0.1:{port}/**")
+                    for verb in ("GET", "POST")
+                    for port in (here.port, there.port)
+                )
+                what = ask(str(url), "POST", allow=allow, secrets=(TOKEN,), headers=(("cookie", "a=b"),), body=b"{}")
+                answer = await new_net(token="t" * 16).request(what, follow=1)
+                assert answer.body == b"there"
+                assert there.requests[0].startswith(f"{method} /x HTTP/1.1".encode())
+                assert b"authorization" in here.requests[0]
+                assert b"authorization" not in there.requests[0]
+                assert b"cookie" not in there.requests[0]
+
+    uvloop.run(calls())
+
+
+def test_redirects_end() -> None:
+    """A loop of redirects is followed three times at most, whatever is asked."""
+
+    async def calls() -> None:
+        async with Upstream(http(b"", "302 Found", extra="location: /again\r\n")) as upstream:
+            answer = await new_net().request(ask(f"http://127.0.0.1:{upstream.port}/"), follow=99)
+            assert (answer.status, len(upstream.requests)) == (302, 4)
+
+    uvloop.run(calls())
+
+
+def test_cookies_are_not_kept() -> None:
+    """What an upstream sets is not sent back."""
+
+    async def calls() -> None:
+        async with Upstream(http(extra="set-cookie: a=b\r\n")) as upstream:
+            net = new_net()
+            for _ in range(2):
+                await net.request(ask(f"http://127.0.0.1:{upstream.port}/"))
+            assert b"cookie" not in upstream.requests[1]
+
+    uvloop.run(calls())
+
+
+def _certificate(folder: Path) -> ssl.SSLContext:
+    """A self-signed certificate for `up.test` and 127.0.0.1, in `cert.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "up.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("up.test"), x509.IPAddress(ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return tls
+
+
+def test_the_certificate_is_checked_against_the_name(run: Run, tmp_path: Path) -> None:
+    """TLS to a checked address: the name's own certificate passes, another name or an unknown issuer sends nothing."""
+
+    async def calls() -> None:
+        table = {"up.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]}
+        async with Upstream(tls=_certificate(tmp_path)) as upstream, Resolver(table) as dns:
+            net = new_net("127.0.0.0/8", resolver=dns.at, ca=str(tmp_path / "cert.pem"))
+            for host in ("up.test", "127.0.0.1", "up.test"):
+                assert (await net.request(ask(f"https://{host}:{upstream.port}/"))).body == b"ok"
+            assert len(upstream.requests) == 3
+            wrong = await fails(net, ask(f"https://other.test:{upstream.port}/"))
+            stranger = new_net("127.0.0.0/8", resolver=dns.at)
+            unknown = await fails(stranger, ask(f"https://up.test:{upstream.port}/"))
+            assert (wrong, unknown) == ("refused upstream_unreachable",) * 2
+            assert len(upstream.requests) == 3
+
+    run(calls())
+
+
+def test_the_environment_names_no_proxy() -> None:
+    """A proxy in the environment is not used: the client has no code that reads one."""
+
+    async def calls() -> None:
+        async with Upstream() as proxy, Upstream(http(b"direct")) as upstream:
+            os.environ["http_proxy"] = f"http://127.0.0.1:{proxy.port}"
+            try:
+                answer = await new_net().request(ask(f"http://127.0.0.1:{upstream.port}/"))
+            finally:
+                del os.environ["http_proxy"]
+            assert (answer.body, proxy.connections) == (b"direct", 0)
+
+    uvloop.run(calls())
