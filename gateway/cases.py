@@ -1,4 +1,4 @@
-"""Cases run through a whole gateway in memory: the real pipeline, real sandboxes, a canned upstream. Nothing is dialled.
+"""Cases run through a whole gateway in memory: real pipeline, real sandboxes, a canned upstream. Nothing is dialled.
 
 Cases of a policy are decisions only (`policy/cases.py`); those of a spec or of a case file go through all ten stages.
 """

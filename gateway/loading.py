@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def _read(folder: Path) -> dict[str, bytes]:
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         if not folder.is_dir() or len(paths) > _MAX_FILES:
             raise SpecErrors([SpecError(str(folder), 1, 1, f"must be a folder of at most {_MAX_FILES} files")])
-        return {str(path): path.read_bytes() for path in paths}
+        return {os.path.normpath(path): path.read_bytes() for path in paths}
     except OSError as error:
         raise SpecErrors([SpecError(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
 

@@ -3,8 +3,6 @@
 It never calls a tool, and shows a caller nothing but its own things.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -45,10 +43,9 @@ def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
     return app
 
 
-def _caller(gate: Gate) -> Callable[[Request], Any]:
+def _known(gate: Gate) -> Callable[[Request], Any]:
     async def known(request: Request) -> Principal:
-        head = read_head(request.scope)
-        return await gate.authority.identify(head.credential)
+        return await gate.authority.identify(read_head(request.scope).credential)
 
     return known
 
@@ -67,7 +64,7 @@ def _health(app: FastAPI, ready: Callable[[], Mapping[str, Json]]) -> None:
 
 
 def _tools(app: FastAPI, gate: Gate) -> None:
-    known = _caller(gate)
+    known = _known(gate)
 
     @app.get("/v1/tools")
     async def tools(
@@ -98,7 +95,7 @@ def _tools(app: FastAPI, gate: Gate) -> None:
 
 
 def _sessions(app: FastAPI, gate: Gate) -> None:
-    known = _caller(gate)
+    known = _known(gate)
 
     @app.post("/v1/sessions", status_code=201)
     async def open_session(body: NewSession, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:

@@ -1,0 +1,117 @@
+"""Every case file runs through the pipeline, REST and MCP, and the three agree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.cases import arrange, judge
+from gateway.loading import Loaded, load_files
+from gateway.model import Outcome
+from gateway.policy.cases import Case, CaseFile, load_cases
+from gateway.runners.canned import Upstream
+from gateway.tool import SandboxBackend
+from sandboxes.pool import WasmPython
+from tests.kit import Lab
+
+FOLDER = Path(__file__).parent.parent / "cases"
+
+
+def opened(file: Path) -> tuple[CaseFile, Loaded]:
+    """A case file and what it names: documents inside it, or folders beside it."""
+    cases = load_cases(file.read_bytes(), str(file))
+    return cases, load_files(_files(file, cases.specs), _files(file, cases.policies))
+
+
+def _files(file: Path, entries: tuple[Any, ...]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for number, entry in enumerate(entries):
+        if isinstance(entry, str):
+            folder = (file.parent / entry).resolve()
+            found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        else:
+            found[f"{file.name}#{number}.yaml"] = orjson.dumps(entry)
+    return found
+
+
+@asynccontextmanager
+async def sandbox(loaded: Loaded) -> AsyncIterator[WasmPython | None]:
+    """A pool where a tool needs one."""
+    if not any(isinstance(tool.backend, SandboxBackend) for tool in loaded.catalogue.all()):
+        yield None
+        return
+    pool = WasmPython(workers=1)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def seen(outcome: Outcome) -> dict[str, Any]:
+    """What every door must say alike."""
+    return {
+        "code": outcome.problem.code if outcome.problem else None,
+        "failed": outcome.problem is not None,
+        "structured": outcome.structured,
+        "rule": outcome.problem.rule if outcome.problem else None,
+    }
+
+
+async def over_rest(lab: Lab, case: Case) -> dict[str, Any]:
+    """The same, as REST shows it."""
+    said = (await lab.rest(case.tool, case.arguments, case.name)).json
+    if "result" not in said:
+        return {"code": said["code"], "failed": True, "structured": None, "rule": said.get("rule")}
+    problem = said["problem"] or {}
+    return {
+        "code": problem.get("code"),
+        "failed": said["result"]["is_error"],
+        "structured": said["result"]["structured_content"],
+        "rule": problem.get("rule"),
+    }
+
+
+async def over_mcp(lab: Lab, case: Case, *, modern: bool) -> dict[str, Any]:
+    """The same, as MCP shows it."""
+    result = await lab.mcp(case.tool, case.arguments, case.name, modern=modern)
+    meta = result.get("_meta") or result.get("data") or {}
+    problem = meta.get("dev.toolgate/problem") or {}
+    return {
+        "code": problem.get("code"),
+        "failed": bool(result.get("isError", "code" in result)),
+        "structured": result.get("structuredContent"),
+        "rule": problem.get("rule"),
+    }
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_case_comes_out_as_wanted_through_all_doors(file: Path) -> None:
+    """Pipeline, REST, modern MCP and legacy MCP give one outcome for one call."""
+    asyncio.run(run_file(file))
+
+
+async def run_file(file: Path) -> None:
+    """Each case four times, each in a gateway of its own."""
+    cases, loaded = opened(file)
+    upstream = Upstream(*cases.upstream) if cases.upstream else None
+    async with sandbox(loaded) as pool:
+        for case in cases.cases:
+            labs = [Lab.over(loaded, upstream, pool) for _ in range(4)]
+            for lab in labs:
+                arrange(lab.trial, case)
+            outcome = await labs[0].call(case.tool, case.arguments, case.name, session=case.session.id)
+            result = judge(labs[0].trial, case, outcome)
+            assert result.ok, f"{case.source} {case.name}: wanted {result.wanted}, got {result.got}"
+            said = seen(outcome)
+            assert await over_rest(labs[1], case) == said, case.name
+            assert await over_mcp(labs[2], case, modern=True) == said, case.name
+            assert await over_mcp(labs[3], case, modern=False) == said, case.name
+            recorded = [[line.type for line in lab.trial.ledger.lines] for lab in labs]
+            assert recorded == [recorded[0]] * 4, case.name
