@@ -1,9 +1,9 @@
 """Checks a ledger offline: `python verify.py DIR [--key FILE] [--head FILE] [--json]`, DIR being `HOME/audit`.
 
-Runs alone: the standard library, plus one Ed25519 verification (`cryptography` if it is there, else the arithmetic of
-RFC 8032 below). It takes no lock, writes nothing, decrypts nothing, and ignores the unfinished tail of a live log. It
-proves what is below the newest checkpoint it is shown; it cannot know of records cut off after that, so keep heads
-elsewhere and pass them with `--head`. Exit: 0 all records stand, 1 something was altered, 2 unreadable.
+Runs alone, on the standard library; Ed25519 verification (RFC 8032) is written out below. It takes no lock, writes
+nothing, decrypts nothing, and ignores the unfinished tail of a live log. It proves what is below the newest checkpoint
+it is shown; it cannot know of records cut off after that, so keep heads elsewhere and pass them with `--head`.
+Exit: 0 all records stand, 1 something was altered, 2 unreadable.
 """
 
 from __future__ import annotations
@@ -14,21 +14,12 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256, sha512
 from pathlib import Path
 
-try:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-except ImportError:
-    Ed25519PublicKey = None  # type: ignore[assignment, misc]  # then `_verify_slowly` does it
-
 _HEADER = re.compile(rb'\{"v":1,"shard":"([^"]*)","seq":([0-9]{1,20}),"prev":"([0-9a-f]{64})",')
 _BLOB = re.compile(rb'"content":\{"key":"(?:[^"\\]|\\.)*","blob":"([0-9a-f]{64})"')
-
-
-# ── what is found ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -55,9 +46,8 @@ class ShardResult:
     def __str__(self) -> str:
         if self.fault is None:
             return f"ok shard={self.shard} records={self.records} root={self.root}"
-        at = self.fault
-        where = f"seq={at.seq} segment={at.segment} line={at.line}"
-        return f"FAIL shard={self.shard} {where} reason={at.reason}"
+        seq, reason, segment, line = astuple(self.fault)
+        return f"FAIL shard={self.shard} seq={seq} segment={segment} line={line} reason={reason}"
 
 
 @dataclass(frozen=True)
@@ -83,29 +73,11 @@ class Unreadable(Exception):
     """There is no ledger there, or no key to check it with."""
 
 
-# ── the tree (RFC 9162) ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _grow(peaks: list[bytes], size: int, leaves: Iterable[bytes]) -> None:
-    for leaf in leaves:
-        rest, node = size, leaf
-        while rest & 1:
-            node = sha256(b"\x01" + peaks.pop() + node).digest()
-            rest >>= 1
-        peaks.append(node)
-        size += 1
-
-
 def _root(peaks: Sequence[bytes]) -> bytes:
-    if not peaks:
-        return sha256(b"").digest()
-    root = peaks[-1]
+    root = peaks[-1] if peaks else sha256(b"").digest()
     for peak in reversed(peaks[:-1]):
         root = sha256(b"\x01" + peak + root).digest()
     return root
-
-
-# ── the walk over one shard ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Walk:
@@ -141,7 +113,7 @@ class Walk:
     def _segment(self, path: Path, is_last: bool) -> None:
         self._segments.append((int(path.stem), path.name))
         if int(path.stem) != self.size:
-            self._fail(self.size, f"the segment that begins here is missing; the next is {path.name}")
+            self._fail(self._suspect(), f"the log does not go on here, but in {path.name}")
             return
         shard = self._folder.name.encode()
         for line in whole_lines(path):
@@ -171,10 +143,10 @@ class Walk:
             self._prevs[self.size] = bytes.fromhex(found[3].decode())
             return True
         if self._prevs:
-            self._fail(min(self._prevs) - 1, "altered, or the record after it")
-        elif not _is_json(self._last_line):
-            self._fail(self.size - 1, "not JSON")
-        elif found and int(found[2]) < self.size:
+            self._fail(self._suspect(), "altered, or the record after it")
+        elif self._suspect() < self.size:
+            self._fail(self._suspect(), "not JSON")
+        elif found and int(found[2]) < self.size and found[3].decode() != self.leaf.hex():
             self._fail(int(found[2]), "two lines have this seq, or it was moved")
         else:
             self._fail(self.size, "not the record that belongs here")
@@ -186,23 +158,18 @@ class Walk:
             head = self._due[0]
             root = _root(self._peaks_with(self._fresh))
             if root != head.root or head.leaf not in (None, self.leaf):
-                self._disagree(head)
+                self._fail(*self._blame(head))
                 return
             if self._prevs:
                 self._fail(min(self._prevs), "it does not continue the record before it, and was signed so")
             self._due.pop(0)
             self._fold()
 
-    def _disagree(self, head: Head) -> None:
-        if not self._key.signed(head.note, self._folder.name):
-            self._fail(max(0, head.size - 1), "the checkpoint over it was altered: its signature is not valid")
-            return
-        seq, reason = self._blame(head)
-        self._fail(seq, reason)
-
     def _blame(self, head: Head) -> tuple[int, str]:
         """Which record since the last good head was altered: the one whose true leaf, as its successor's `prev` (or
         the head) still has it, makes the tree agree with the head."""
+        if not self._key.signed(head.note, self._folder.name):
+            return max(0, head.size - 1), "the checkpoint over it was altered: its signature is not valid"
         base = self.size - len(self._fresh)
         if not self._fresh or _root(self._peaks_with(self._fresh)) == head.root:
             return max(0, head.size - 1), "its checkpoint names another leaf"
@@ -225,7 +192,10 @@ class Walk:
 
     def _peaks_with(self, leaves: Sequence[bytes]) -> list[bytes]:
         peaks = self.peaks.copy()
-        _grow(peaks, self.size - len(self._fresh), leaves)
+        for size, leaf in enumerate(leaves, self.size - len(self._fresh)):
+            while size & 1:
+                leaf, size = sha256(b"\x01" + peaks.pop() + leaf).digest(), size >> 1
+            peaks.append(leaf)
         return peaks
 
     def _fold(self) -> None:
@@ -235,7 +205,11 @@ class Walk:
     def _suspect(self) -> int:
         if self._prevs:
             return min(self._prevs) - 1
-        return self.size if _is_json(self._last_line) else self.size - 1
+        try:
+            json.loads(self._last_line)
+        except ValueError:
+            return self.size - 1
+        return self.size
 
     def _check_blob(self, line: bytes) -> None:
         found = _BLOB.search(line)
@@ -255,20 +229,7 @@ def segments(folder: Path) -> list[Path]:
 
 def whole_lines(path: Path) -> list[bytes]:
     """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
-    octets = path.read_bytes()
-    end = octets.find(b"\x00")
-    return octets[: end if end >= 0 else None].split(b"\n")[:-1]
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-# ── heads and their signatures ───────────────────────────────────────────────────────────────────────────────────────
+    return path.read_bytes().partition(b"\x00")[0].split(b"\n")[:-1]
 
 
 class Key:
@@ -279,7 +240,7 @@ class Key:
         blob = b64decode(encoded, validate=True)
         self._public = blob[1:]
         self._hash = sha256(self.name.encode() + b"\n" + blob).digest()[:4]
-        if blob[:1] != b"\x01" or len(blob) != 33 or self._hash.hex() != digest:
+        if (blob[:1], len(blob), self._hash.hex()) != (b"\x01", 33, digest):
             raise ValueError("not an Ed25519 verifier key")
 
     def signed(self, note: str, shard: str) -> bool:
@@ -321,8 +282,7 @@ def read_heads(folder: Path, key: Key, more: Iterable[str] = ()) -> tuple[list[H
         return [], Fault(max(0, heads[0].size - 1), "the checkpoint was altered: its signature is not valid")
     heads += [head_of(note) for note in more if note.startswith(f"{key.name}/{folder.name}\n")]
     try:
-        history = (folder / "checkpoints").read_bytes().split(b"\n")[:-1]
-        entries = [json.loads(line) for line in history]
+        entries = [json.loads(line) for line in (folder / "checkpoints").read_bytes().split(b"\n")[:-1]]
         heads += [head_of(entry["note"], b64decode(entry["leaf"], validate=True)) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [], Fault(max(0, heads[0].size - 1), f"the history of checkpoints was altered: {type(error).__name__}")
@@ -335,33 +295,21 @@ def read_heads(folder: Path, key: Key, more: Iterable[str] = ()) -> tuple[list[H
 _P = 2**255 - 19
 _D = -121665 * pow(121666, _P - 2, _P) % _P
 _L = 2**252 + 27742317777372353535851937790883648493
-_Point = tuple[int, int, int, int]
+_BX = 15112221349535400772501151409588531511454012693041857206046113283949847762202
+_BY = 4 * pow(5, _P - 2, _P) % _P
+_BASE = (_BX, _BY, 1, _BX * _BY % _P)
+_Point = tuple[int, int, int, int]  # extended coordinates
 
 
 def ed25519_verify(public: bytes, text: bytes, signature: bytes) -> bool:
-    """Whether `signature` over `text` is valid for a raw 32-byte public key (RFC 8032 §5.1.7)."""
-    if Ed25519PublicKey is None:
-        return ed25519_verify_slowly(public, text, signature)
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def ed25519_verify_slowly(public: bytes, text: bytes, signature: bytes) -> bool:
-    """The same in plain arithmetic: some milliseconds, and not in constant time (nothing here is secret)."""
+    """Whether a signature is valid (RFC 8032 §5.1.7). Takes some milliseconds; not constant time: nothing is secret."""
     key, commitment = _point(public), _point(signature[:32])
     scalar = int.from_bytes(signature[32:], "little")
     if len(signature) != 64 or key is None or commitment is None or scalar >= _L:
         return False
     challenge = int.from_bytes(sha512(signature[:32] + public + text).digest(), "little") % _L
-    base_y = 4 * pow(5, _P - 2, _P) % _P
-    base = _point(base_y.to_bytes(32, "little"))
-    if base is None:
-        return False
-    left, right = _times(scalar, base), _add(commitment, _times(challenge, key))
-    return (left[0] * right[2] - right[0] * left[2]) % _P == 0 and (left[1] * right[2] - right[1] * left[2]) % _P == 0
+    left, right = _times(scalar, _BASE), _add(commitment, _times(challenge, key))
+    return all((left[i] * right[2] - right[i] * left[2]) % _P == 0 for i in (0, 1))
 
 
 def _point(octets: bytes) -> _Point | None:
@@ -393,20 +341,21 @@ def _times(scalar: int, p: _Point) -> _Point:
     return q
 
 
-# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def verify(folder: Path, key_text: str | None = None, heads: Iterable[str] = ()) -> list[ShardResult]:
+def verify(folder: Path, key_text: str | None = None, heads: Sequence[str] = ()) -> list[ShardResult]:
     """Checks every shard under `HOME/audit`. `heads` are checkpoints kept elsewhere. Raises `Unreadable`."""
-    shards = sorted(path for path in folder.glob("*") if segments(path) or (path / "checkpoint").exists())
-    if not shards:
-        raise Unreadable(f"no shard under {folder}")
     try:
         key = Key((folder / "key.pub").read_text(encoding="ascii") if key_text is None else key_text)
     except (OSError, ValueError) as error:
         raise Unreadable(f"no key to check with: {error}") from None
-    heads = list(heads)
-    return [verify_shard(shard, key, heads) for shard in shards]
+    shards = {path.name for path in folder.glob("*") if segments(path) or (path / "checkpoint").exists()}
+    for note in heads:
+        shard = note.split("\n")[0].rpartition("/")[2]
+        if not key.signed(note, shard):
+            raise Unreadable("a head that was passed is not signed with this key")
+        shards.add(shard)
+    if not shards:
+        raise Unreadable(f"no shard under {folder}")
+    return [verify_shard(folder / shard, key, heads) for shard in sorted(shards)]
 
 
 def verify_shard(folder: Path, key: Key, more: Iterable[str] = ()) -> ShardResult:
@@ -442,11 +391,8 @@ def main(arguments: Sequence[str]) -> int:
 def report(results: Sequence[ShardResult]) -> dict[str, object]:
     """The findings as JSON has them: `ok`, every shard, and the first that is bad."""
     shards = [asdict(result) for result in results]
-    return {
-        "ok": all(r.ok for r in results),
-        "shards": shards,
-        "first_bad": next((s for s in shards if not s["ok"]), None),
-    }
+    first_bad = next((shard for shard in shards if not shard["ok"]), None)
+    return {"ok": first_bad is None, "shards": shards, "first_bad": first_bad}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""Reading the ledger: records in order, the newest few, one call with its content, calls in doubt.
+
+Takes no lock and writes nothing, so it works beside a live writer; a line that is not finished yet is not seen. It
+proves nothing: what it reads is only as true as `verify.py` says.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from gateway.audit.content import Contents, Unreadable
+from gateway.audit.disk import OsDisk
+from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.lines import CLOSES
+from gateway.audit.verify import segments, whole_lines
+from gateway.tool import Json
+
+Record = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A record with its content in the clear. `unreadable` says why there is none although the record has a box."""
+
+    record: Record
+    content: Json
+    unreadable: str | None = None
+
+
+def shards(home: Path) -> list[Path]:
+    """The shard folders of a home, or of its audit folder."""
+    audit = home / "audit" if (home / "audit").is_dir() else home
+    return sorted(path for path in audit.iterdir() if path.is_dir() and segments(path))
+
+
+def records(home: Path) -> Iterator[Record]:
+    """Every record of every shard, by hybrid logical clock: within a shard that is by seq."""
+    return heapq.merge(*(_shard_records(folder) for folder in shards(home)), key=_clock)
+
+
+def tail(home: Path, count: int) -> list[Record]:
+    """The newest `count` records, oldest first."""
+    newest: list[Record] = []
+    for folder in shards(home):
+        lines: list[bytes] = []
+        for path in reversed(segments(folder)):
+            lines = whole_lines(path)[-count:] + lines
+            if len(lines) >= count:
+                break
+        newest += _parsed(lines[-count:])
+    return sorted(newest, key=_clock)[-count:] if count > 0 else []
+
+
+def follow(home: Path, seen: Iterable[Record], every: float = 0.2) -> Iterator[Record]:
+    """Records newer than those `seen`, as they come, for ever. Looks each `every` seconds."""
+    cursor: dict[str, int] = {}
+    for record in seen:
+        cursor[str(record["shard"])] = _seq(record)
+    while True:
+        fresh = [record for folder in shards(home) for record in _after(folder, cursor.get(folder.name, -1))]
+        for record in sorted(fresh, key=_clock):
+            cursor[str(record["shard"])] = _seq(record)
+            yield record
+        time.sleep(every)
+
+
+def find_call(home: Path, call_id: str) -> list[Record]:
+    """Every record of one call, in order; empty when there is none."""
+    named = b'"call_id":' + orjson.dumps(call_id)
+    found = [
+        record
+        for folder in shards(home)
+        for path in segments(folder)
+        for record in _parsed(line for line in whole_lines(path) if named in line)
+    ]
+    return sorted((record for record in found if record.get("call_id") == call_id), key=_clock)
+
+
+def in_doubt(home: Path) -> list[Record]:
+    """The `call.in_doubt` record of each call that has an intent and, as far as is known, no outcome."""
+    doubtful: dict[Json, Record] = {}
+    for record in records(home):
+        if record["type"] == "call.in_doubt":
+            doubtful[record.get("call_id")] = record
+        elif record["type"] in CLOSES:
+            doubtful.pop(record.get("call_id"), None)
+    return list(doubtful.values())
+
+
+def show(home: Path, call_id: str) -> list[Shown]:
+    """Every record of one call with its content. Raises `OSError`, `ValueError` when the keys cannot be read."""
+    found = find_call(home, call_id)
+    keys = KeyStore(home / "state.db", master_key(home))
+    try:
+        contents = Contents(keys, home / "audit", OsDisk())
+        return [_shown(contents, record) for record in found]
+    finally:
+        keys.close()
+
+
+def _shown(contents: Contents, record: Record) -> Shown:
+    try:
+        return Shown(record, contents.open(record))
+    except Unreadable as why:
+        return Shown(record, None, str(why))
+
+
+def _shard_records(folder: Path) -> Iterator[Record]:
+    for path in segments(folder):
+        yield from _parsed(whole_lines(path))
+
+
+def _after(folder: Path, seq: int) -> Iterator[Record]:
+    """The records after `seq`; segments that end before it are not read."""
+    paths = segments(folder)
+    for path, later in zip(paths, [*paths[1:], None], strict=True):
+        if later is None or int(later.stem) > seq + 1:
+            yield from _parsed(whole_lines(path)[max(0, seq + 1 - int(path.stem)) :])
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Records up to the first line that is none: a live writer, or damage, is there."""
+    for line in lines:
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return
+
+
+def _clock(record: Mapping[str, Json]) -> tuple[str, str, int]:
+    return str(record["hlc"]), str(record["shard"]), _seq(record)
+
+
+def _seq(record: Mapping[str, Json]) -> int:
+    seq = record["seq"]
+    return seq if isinstance(seq, int) else -1

@@ -1,0 +1,48 @@
+"""One line of text per record, for a person at a terminal. It never decrypts, and shows no control characters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.tool import Json
+
+
+def render(record: Mapping[str, Json]) -> str:
+    """Time (UTC), position, type, agent, tool, then what matters for that type; what is absent is left out."""
+    place = f"{record['shard']}:{record['seq']}"
+    who = [_text(_in(record, "principal", "agent")), _text(_in(record, "tool", "name"))]
+    parts = [str(record["ts"])[11:23], f"{place:<9}", f"{record['type']!s:<13}", *who, *_what(record)]
+    return " ".join(part for part in map(_printable, parts) if part).rstrip()
+
+
+def _what(record: Mapping[str, Json]) -> list[str]:
+    type_ = str(record["type"])
+    if type_.startswith("log."):
+        names = ("size", "root", "dropped_bytes", "last_seq", "after")
+        return [f"{name}={_text(record[name])[:80]}" for name in names if name in record]
+    rules = _in(record, "decision", "rules")
+    ms = _in(record, "usage", "wall_ms")
+    rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)
+    return [
+        _text(_in(record, "outcome", "status") or _in(record, "decision", "effect")),
+        _text(_in(record, "outcome", "code")),
+        f"rule={_text(rule)}" if rule else "",
+        f"{ms:.1f}ms" if isinstance(ms, int | float) else "",
+        f"intent={record['intent']}" if "intent" in record else "",
+        _text(record.get("call_id")),
+    ]
+
+
+def _in(record: Mapping[str, Json], *names: str) -> Json:
+    value: Json = record
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text(value: Json) -> str:
+    return "" if value is None else str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
