@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
+from gateway.cases import fresh_trial
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -18,7 +19,6 @@ from gateway.doors.rest import CallRoute
 from gateway.loading import Loaded, load_files
 from gateway.model import Outcome, Principal, Request
 from gateway.runners.canned import Upstream
-from gateway.cases import fresh_trial
 from gateway.trial import Trial
 from sandboxes.pool import WasmPython
 
@@ -151,7 +151,11 @@ class Lab:
         headers = {"Accept": "application/json, text/event-stream"}
         if modern:
             version = "2026-07-28"
-            about = {"protocolVersion": version, "clientInfo": {"name": "lab", "version": "0"}, "clientCapabilities": {}}
+            about = {
+                "protocolVersion": version,
+                "clientInfo": {"name": "lab", "version": "0"},
+                "clientCapabilities": {},
+            }
             meta = {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}
             params = {**params, "_meta": meta}
             headers |= {"MCP-Protocol-Version": version, "Mcp-Method": method}
