@@ -84,25 +84,31 @@ def views(text: str) -> Views:
 
 def squeezed(text: str) -> str:
     """The text without white space, quotes, commas, plus signs, backslashes and field separators."""
-    return text.encode().translate(None, _SQUEEZED).decode()
+    return _unbroken(text).encode().translate(None, _SQUEEZED).decode()
 
 
 def squeezed_view(text: str) -> View:
     """`squeezed(text)` with the way back."""
+    text = _unbroken(text)
     return _assemble((span, text[slice(*span)]) for span in _KEPT.finditer(text))
+
+
+def _unbroken(text: str) -> str:
+    # Escaped line feeds and tabs of JSON or source code split words too; the length stays.
+    if "\\" in text:
+        for escaped in ("\\n", "\\r", "\\t"):
+            text = text.replace(escaped, "  ")
+    return text
 
 
 _SQUEEZED = b" \t\n\r\x00\"'`,+\\"
 _KEPT = regex.compile(r"[^ \t\n\r\x00\"'`,+\\]+")
 
-# Encoders break lines at 64 or 76 characters, with or without an escaped line feed.
+# Encoders break lines at 64 or 76 characters.
 _BLOB = regex.compile(r"(?:[A-Za-z0-9+/_-]{60,}\n)*[A-Za-z0-9+/_-]{24,}")
 _HEX = regex.compile(r"(?:[0-9A-Fa-f]{2})+")
-_PERCENT = regex.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ENTITY = regex.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_ESCAPE = regex.compile(r"(?:\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})+|\\[nrt\"'/]")
-
-_SHORT = {"n": "\n", "r": "\n", "t": "\t"}
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_ENTITY_NAME = 32
 _TEXT = bytes([9, 10, 13, *range(32, 127)])
 
 
@@ -124,7 +130,7 @@ class _Budget:
 
 
 def _may_hold(text: str) -> bool:
-    return "%" in text or "&" in text or "\\" in text or _BLOB.search(text) is not None
+    return any(mark in text for mark, _ in _ESCAPES) or _BLOB.search(text) is not None
 
 
 def _same(start: int, end: int) -> Span:
@@ -136,27 +142,33 @@ def _through(view: View, place: Place) -> Place:
 
 
 def _decoded(text: str, budget: _Budget) -> Iterator[View]:
-    for mark, pattern, decode in _SUBSTITUTIONS:
-        if mark in text:
-            pieces = list(_replaced(text, pattern, decode, budget))
-            if len(pieces) > 1 or (pieces and pieces[0][1] != text):
-                yield _assemble(iter(pieces))
+    pieces = sorted(piece for mark, decode in _ESCAPES for piece in _escapes(text, mark, decode, budget))
+    if pieces:
+        yield _assemble(_filled(text, pieces))
     for start, end in _BLOB.finditer(text):
+        if not budget.complete:
+            return
         decoded = _blob(text[start:end])
         if decoded and budget.take(len(decoded), blobs=1):
             yield View(decoded, [0], [(start, end)])
 
 
-def _replaced(
-    text: str, pattern: regex.Pattern, decode: Callable[[str], str], budget: _Budget
+def _escapes(
+    text: str, mark: str, decode: Callable[[str, int], tuple[int, str]], budget: _Budget
 ) -> Iterator[tuple[Span, str]]:
+    at = text.find(mark)
+    while at >= 0:
+        end, decoded = decode(text, at)
+        if decoded:
+            if not budget.take(1):
+                return
+            yield (at, end), decoded
+        at = text.find(mark, end)
+
+
+def _filled(text: str, pieces: list[tuple[Span, str]]) -> Iterator[tuple[Span, str]]:
     at = 0
-    for start, end in pattern.finditer(text):
-        decoded = decode(text[start:end])
-        if not decoded:
-            continue
-        if not budget.take(len(decoded)):
-            break
+    for (start, end), decoded in pieces:
         if at < start:
             yield (at, start), text[at:start]
         yield (start, end), decoded
@@ -196,26 +208,43 @@ def _as_text(raw: bytes) -> str:
     return raw.decode(errors="replace") if other * 5 <= len(raw) else ""
 
 
-def _percent(run: str) -> str:
-    return bytes.fromhex(run.replace("%", "")).decode(errors="replace")
+def _percent(text: str, at: int) -> tuple[int, str]:
+    digits = text[at + 1 : at + 3]
+    return (at + 3, chr(int(digits, 16))) if len(digits) == 2 and _HEX_DIGITS.issuperset(digits) else (at + 1, "")
 
 
-def _entity(reference: str) -> str:
-    if reference[1] != "#":
-        return html5.get(reference[1:], "")
-    code = int(reference[3:-1], 16) if reference[2] in "xX" else int(reference[2:-1])
+def _byte(text: str, at: int) -> tuple[int, str]:
+    digits = text[at + 2 : at + 4]
+    return (at + 4, chr(int(digits, 16))) if len(digits) == 2 and _HEX_DIGITS.issuperset(digits) else (at + 2, "")
+
+
+def _unit(text: str, at: int) -> tuple[int, str]:
+    digits = text[at + 2 : at + 6]
+    whole = len(digits) == 4 and _HEX_DIGITS.issuperset(digits)
+    return (at + 6, _character(int(digits, 16))) if whole else (at + 2, "")
+
+
+def _entity(text: str, at: int) -> tuple[int, str]:
+    end = text.find(";", at, at + _ENTITY_NAME) + 1
+    name = text[at + 1 : end]
+    if not name.startswith("#"):
+        decoded = html5.get(name, "")
+    elif name[1:2] in ("x", "X") and _HEX_DIGITS.issuperset(name[2:-1]) and 3 < len(name) < 10:
+        decoded = _character(int(name[2:-1], 16))
+    elif name[1:-1].isdecimal() and name.isascii() and len(name) < 10:
+        decoded = _character(int(name[1:-1]))
+    else:
+        decoded = ""
+    return (end, decoded) if decoded else (at + 1, "")
+
+
+def _character(code: int) -> str:
     return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd"
 
 
-def _escape(run: str) -> str:
-    if run[1] not in "xu":
-        return _SHORT.get(run[1], run[1])
-    codes = [int(part[1:], 16) for part in run.split("\\")[1:]]
-    return "".join(map(chr, codes)).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-_SUBSTITUTIONS: tuple[tuple[str, regex.Pattern, Callable[[str], str]], ...] = (
-    ("%", _PERCENT, _percent),
-    ("&", _ENTITY, _entity),
-    ("\\", _ESCAPE, _escape),
+_ESCAPES: tuple[tuple[str, Callable[[str, int], tuple[int, str]]], ...] = (
+    ("%", _percent),
+    ("&", _entity),
+    ("\\x", _byte),
+    ("\\u", _unit),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from gateway.model import Finding, Intent, Problem, RawOutput, SafeOutput, Verdict
 from gateway.problems import problem
 from gateway.screening import Screener, rules
-from gateway.screening.canonical import canonical, comparable, hidden, well_formed
+from gateway.screening.canonical import canonical, comparable, hidden, is_plain, well_formed
 from gateway.screening.leaves import SEPARATOR, Leaves, NotJson, gather, pointer, rebuild
 from gateway.screening.secrets import SecretForms
 from gateway.screening.views import Views, views
@@ -105,7 +105,9 @@ def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms) -> _Draft
     truncated = raw.truncated
     if leaves.size > limit:
         structured, leaves, truncated = None, Leaves(), True
-    strings = [canonical(string) for string in (*strings, *leaves.strings)]
+    strings += leaves.strings
+    if not is_plain("".join(strings)):
+        strings = [canonical(string) for string in strings]
     draft = _Draft(strings, structured, leaves, forms.numeric, failure, truncated)
     if truncated and not raw.truncated:
         draft.findings.append(Finding("S0", "structured.too-large", "cut"))
