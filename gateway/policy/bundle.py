@@ -51,6 +51,10 @@ class PolicyBundle:
         """The decision on a call. Pure: the same call gives the same decision."""
         return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest)
 
+    def explain(self, call: Call) -> Decision:
+        """The same decision, with every clause of every rule it looked at."""
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, full=True)
+
     def visible(self, principal: Principal) -> frozenset[str]:
         """The tools of the catalogue that the principal may see listed: clauses are not run, arguments not known."""
         shape = _shape(principal)
@@ -116,11 +120,12 @@ def _twice(parts: Sequence[language.Part]) -> list[SpecError]:
 
 
 def _listed(plan: evaluate.Plan) -> bool:
-    permitting = [rule.part for rule in plan.candidates if rule.effect is Effect.PERMIT]
+    rules = [candidate.rule for candidate in plan.candidates]
+    permitting = [rule.part for rule in rules if rule.effect is Effect.PERMIT]
     return (
         bool(permitting)
         and all(any(part is each for each in permitting) for part in plan.boundaries)
-        and not any(rule.effect is Effect.FORBID and not rule.conditions for rule in plan.candidates)
+        and not any(rule.effect is Effect.FORBID and not rule.conditions for rule in rules)
     )
 
 

@@ -23,6 +23,8 @@ from gateway.tool import Json, Tool
 # Known words without a meaning yet: compiled, so that the finding can name them instead of "undeclared".
 _LATER = {"state": "any", "principal.workload": "any"}
 
+Named = tuple[tuple[Path, str], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -47,8 +49,9 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> tup
     findings = list(_value_errors(part, scope, values))
     owner = rules.Part(part.shape.id, part.source(), part.shape.tenant, part.boundary, values)
     placed = []
+    reads: dict[Named, rules.Reads] = {}
     for index in range(len(part.shape.rules)):
-        compiler = _RuleCompiler(part, index, scope, prefix)
+        compiler = _RuleCompiler(part, index, scope, prefix, reads)
         placed.append(compiler.compile(owner, tools))
         findings += compiler.findings
     return placed, findings
@@ -57,8 +60,11 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> tup
 class _RuleCompiler:
     """Compiles one rule and keeps what is wrong with it."""
 
-    def __init__(self, part: language.Part, index: int, scope: Scope, prefix: str) -> None:
+    def __init__(
+        self, part: language.Part, index: int, scope: Scope, prefix: str, reads: dict[Named, rules.Reads]
+    ) -> None:
         self.findings: list[SpecError] = []
+        self._reads = reads
         self._part, self._index, self._scope, self._prefix = part, index, scope, prefix
         self._shape = part.shape.rules[index]
 
@@ -73,6 +79,7 @@ class _RuleCompiler:
             match=_match(shape.match),
             part=owner,
             conditions=tuple(self._condition(number, program) for number, program in programs),
+            program=self._whole(found),
             obligations=obligations_of(shape.id, shape.with_),
             message=shape.message,
         )
@@ -98,6 +105,12 @@ class _RuleCompiler:
                 self._pattern(number, expr.arguments[-1].text)
         return program
 
+    def _whole(self, found: Sequence[tuple[int, Program | None]]) -> Program | None:
+        if any(program is None for _, program in found) or len(found) < 2:
+            return found[0][1] if len(found) == 1 else None
+        # On lines of their own, because a clause may end in a comment.
+        return self._scope.compile(" && ".join(f"(\n{text}\n)" for text in self._shape.when or ()))
+
     def _pattern(self, number: int, pattern: str | None) -> None:
         try:
             regex.compile(pattern or "")
@@ -105,7 +118,9 @@ class _RuleCompiler:
             self._add(number, f"matches() takes an RE2 pattern, and this is none: {error.reason}")
 
     def _condition(self, number: int, program: Program) -> rules.Condition:
-        reads = {each.path: self._label(each.path) for each in references(program.expr)}
+        paths = sorted({each.path for each in references(program.expr)})
+        named = tuple((path, self._label(path)) for path in paths)
+        reads = self._reads.setdefault(named, rules.Reads(named))
         return rules.Condition((self._shape.when or [])[number], program, reads)
 
     def _label(self, path: Path) -> str:

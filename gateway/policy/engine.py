@@ -1,9 +1,9 @@
 """The CEL engine behind three verbs: compile, bind, eval. The only importer of cel-expr-python.
 
 It never lets an expression's outcome be anything but TRUE, FALSE or ERROR, and never defines a CEL function in Python.
-The binding returns errors as *values* whose Python form is a non-empty, hence truthy, string: nothing outside `judge`
-ever looks at such a value. Expressions follow the CEL specification (https://github.com/cel-expr/cel-spec) with its
-standard library only.
+The binding returns errors as *values* whose Python form is a non-empty, hence truthy, string: nothing outside
+`Program.eval` ever looks at such a value. Expressions are those of the CEL specification with its standard library:
+https://github.com/cel-expr/cel-spec
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Truth(Enum):
     TRUE = "true"
     FALSE = "false"
     ERROR = "error"
+
+
+_TRUE, _FALSE, _ERROR = Truth
 
 
 class BadExpression(ValueError):
@@ -60,15 +63,29 @@ _JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
 class Program:
     """One compiled clause. `expr` is its checked syntax tree, for questions about what it reads."""
 
-    __slots__ = ("_compiled", "expr")
+    __slots__ = ("_eval", "_typed", "expr")
 
     def __init__(self, compiled: cel.Expression, expr: Expr) -> None:
-        self._compiled = compiled
+        self._eval = compiled.eval
+        # Only an expression of unknown type can give something else than a bool or an error.
+        self._typed = compiled.return_type() == _BOOL
         self.expr = expr
 
     def eval(self, bound: Bound) -> Truth:
-        """Judge the clause over bound variables. Never raises for what the variables hold."""
-        return judge(self._compiled, bound)
+        """The one place where a CEL value becomes a verdict: TRUE needs the Python `True` *and* the CEL type BOOL.
+
+        Never raises for what the variables hold.
+        """
+        try:
+            result = self._eval(bound)
+            value = result.value()
+        except (RuntimeError, TypeError, ValueError, OverflowError):
+            return _ERROR
+        if value is False:
+            return _FALSE
+        if value is True and (self._typed or result.type() == _BOOL):
+            return _TRUE
+        return _ERROR
 
 
 class Scope:
@@ -99,20 +116,6 @@ def bind(variables: Data) -> Bound:
         return Bound(_PLAIN.Activation(variables))
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise Unbindable(str(error)) from None
-
-
-def judge(compiled: cel.Expression, bound: Bound) -> Truth:
-    """The one place where a CEL value becomes a verdict: TRUE needs the Python `True` *and* the CEL type BOOL."""
-    try:
-        result = compiled.eval(bound)
-        value = result.value()
-    except (RuntimeError, TypeError, ValueError, OverflowError):
-        return Truth.ERROR
-    if value is False:
-        return Truth.FALSE
-    if value is True and result.type() == _BOOL:
-        return Truth.TRUE
-    return Truth.ERROR
 
 
 def _bad(message: str) -> BadExpression:

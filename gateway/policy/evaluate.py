@@ -7,22 +7,26 @@ never permits: it makes a permit not apply, and a forbid forbid.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from gateway.model import Call, Clause, Decision, Effect, Obligations, Principal, Problem, Reason
 from gateway.policy.engine import Bound, Truth, Unbindable, bind
 from gateway.policy.obligations import BACKENDS, merge
-from gateway.policy.rules import Condition, Part, Rule
+from gateway.policy.rules import Part, Reads, Rule
 from gateway.policy.syntax import Path
 from gateway.policy.variables import Reading, Values, reading
 from gateway.problems import problem
 from gateway.tool import Json, SandboxBackend, Tool
 
+Shown = dict[Reads, Mapping[str, Json]]
+Merged = dict[tuple[str, ...], Obligations]
 Result = Literal["true", "false", "error"]
-_ABSENT = {"absent": True}
+_WORDS: dict[Truth, Result] = {truth: truth.value for truth in Truth}
+_TRUE, _FALSE = Truth.TRUE, Truth.FALSE
 _MISSING = object()
+_MAX_MERGED = 64
 _MAX_CHARS, _MAX_ITEMS = 120, 8
 
 
@@ -37,57 +41,93 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A rule that matches, and its reason for each way it can come out, without clauses."""
+
+    rule: Rule
+    true: Reason
+    false: Reason
+    error: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that one principal's calls of one tool can meet, worked out once.
 
-    `certain` holds the reason of each candidate that has no conditions. `verdict` is there when none has.
+    `verdict` is there when no candidate has a condition. `merged` remembers what several permits require together.
     """
 
     tool: Tool
-    candidates: tuple[Rule, ...]
+    candidates: tuple[Candidate, ...]
     boundaries: tuple[Part, ...]
-    certain: tuple[Reason | None, ...]
     reading: Reading
+    merged: Merged
     verdict: Verdict | None
 
 
-def plan(candidates: tuple[Rule, ...], parts: Iterable[Part], tool: Tool, principal: Principal) -> Plan:
-    """Prepare for the calls of a tool by a principal. `candidates` are the rules that match both, in bundle order."""
+def plan(rules: Sequence[Rule], parts: Iterable[Part], tool: Tool, principal: Principal) -> Plan:
+    """Prepare for the calls of a tool by a principal. `rules` are those that match both, in bundle order."""
+    candidates = tuple(
+        Candidate(rule, _reason(rule, "true"), _reason(rule, "false"), _reason(rule, "error")) for rule in rules
+    )
     boundaries = tuple(part for part in parts if part.boundary and part.covers(principal))
-    values = {name: value for rule in candidates for name, value in rule.part.values.items()}
-    paths = {path for rule in candidates for condition in rule.conditions for path in condition.reads}
-    certain = tuple(None if rule.conditions else _reason(rule, "true", ()) for rule in candidates)
-    settled = tuple(reason for reason in certain if reason is not None)
-    verdict = combine(candidates, settled, boundaries, tool) if len(settled) == len(candidates) else None
-    return Plan(tool, candidates, boundaries, certain, reading(paths, values, tool, principal), verdict)
+    values = {name: value for rule in rules for name, value in rule.part.values.items()}
+    paths = {path for rule in rules for condition in rule.conditions for path, _ in condition.reads.paths}
+    prepared = Plan(tool, candidates, boundaries, reading(paths, values, tool, principal), {}, None)
+    if any(rule.conditions for rule in rules):
+        return prepared
+    return replace(prepared, verdict=combine(prepared, tuple(candidate.true for candidate in candidates)))
 
 
-def decide(prepared: Plan, call: Call, digest: str) -> Decision:
-    """The decision on a call, under the bundle of that digest. Never raises for what the call holds."""
-    verdict = prepared.verdict or _judge(prepared, call)
+def decide(prepared: Plan, call: Call, digest: str, *, full: bool = False) -> Decision:
+    """The decision on a call, under the bundle of that digest. Never raises for what the call holds.
+
+    The reasons that mattered carry their clauses; with `full`, all of them do.
+    """
+    verdict = prepared.verdict or _judge(prepared, call, full)
     return Decision(call, verdict.effect, digest, verdict.reasons, verdict.obligations, verdict.problem)
 
 
-def combine(rules: Sequence[Rule], reasons: tuple[Reason, ...], boundaries: Iterable[Part], tool: Tool) -> Verdict:
+def combine(prepared: Plan, reasons: tuple[Reason, ...]) -> Verdict:
     """Forbid overrides; an error in a forbid denies; each boundary must permit; something must permit.
 
-    `reasons` tells for each of `rules`, in the same order, how it came out.
+    `reasons` tells for each candidate, in the same order, how it came out.
     """
-    met = [rule for rule, reason in zip(rules, reasons, strict=True) if reason.result == "true"]
-    for rule in met:
-        if rule.effect is Effect.FORBID:
-            return _forbid(reasons, "forbidden", rule.message or "A rule of the policy forbids this call.", rule.id)
-    for reason in reasons:
-        if reason.effect is Effect.FORBID and reason.result == "error":
-            detail = "A rule of the policy could not be judged for this call, so the call is refused."
-            return _forbid(reasons, "policy_error", detail, reason.rule)
-    for part in boundaries:
+    met, failed = [], None
+    for candidate, reason in zip(prepared.candidates, reasons, strict=True):
+        forbids = reason.effect is Effect.FORBID
+        if reason.result == "true":
+            if forbids:
+                detail = reason.message or "A rule of the policy forbids this call."
+                return _forbid(reasons, "forbidden", detail, reason.rule)
+            met.append(candidate.rule)
+        elif forbids and failed is None and reason.result == "error":
+            failed = reason
+    if failed is not None:
+        detail = "A rule of the policy could not be judged for this call, so the call is refused."
+        return _forbid(reasons, "policy_error", detail, failed.rule)
+    name = prepared.tool.name
+    for part in prepared.boundaries:
         if not any(rule.part is part for rule in met):
-            detail = f"The policy part {part.id} does not permit this call of {tool.name}."
-            return _forbid(reasons, "no_permit", detail, part.id)
+            return _forbid(
+                reasons, "no_permit", f"The policy part {part.id} does not permit this call of {name}.", part.id
+            )
     if not met:
-        return _forbid(reasons, "no_permit", f"No rule permits this call of {tool.name}.", None)
-    return _permit(merge([rule.obligations for rule in met]), reasons, tool)
+        return _forbid(reasons, "no_permit", f"No rule permits this call of {name}.", None)
+    return _permit(_together(met, prepared.merged), reasons, prepared.tool)
+
+
+def _together(met: Sequence[Rule], merged: Merged) -> Obligations:
+    """What the permits that are met require, remembered for the next call that meets the same ones."""
+    if len(met) == 1:
+        return met[0].obligations
+    key = tuple(rule.id for rule in met)
+    found = merged.get(key)
+    if found is None:
+        found = merge([rule.obligations for rule in met])
+        if len(merged) < _MAX_MERGED:
+            merged[key] = found
+    return found
 
 
 def _permit(obligations: Obligations, reasons: tuple[Reason, ...], tool: Tool) -> Verdict:
@@ -108,49 +148,55 @@ def _forbid(reasons: tuple[Reason, ...], code: str, detail: str, rule: str | Non
     return Verdict(Effect.FORBID, reasons, Obligations(), problem(code, detail, rule=rule))
 
 
-def _judge(prepared: Plan, call: Call) -> Verdict:
+def _judge(prepared: Plan, call: Call, full: bool) -> Verdict:
     values = prepared.reading.values(call)
     try:
         bound = bind(values)
     except Unbindable:
         detail = "The policy could not read this call, so the call is refused."
         return _forbid((), "policy_error", detail, None)
-    shown: dict[Path, Json] = {}
+    verdict = combine(prepared, tuple(_outcome(candidate, bound) for candidate in prepared.candidates))
+    unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
+    shown: Shown = {}
     reasons = tuple(
-        reason or _judge_rule(rule, bound, values, shown)
-        for rule, reason in zip(prepared.candidates, prepared.certain, strict=True)
+        _told(candidate.rule, reason, bound, values, shown)
+        if full or _matters(reason, verdict.effect, unpermitted)
+        else reason
+        for candidate, reason in zip(prepared.candidates, verdict.reasons, strict=True)
     )
-    return combine(prepared.candidates, reasons, prepared.boundaries, prepared.tool)
+    return Verdict(verdict.effect, reasons, verdict.obligations, verdict.problem)
 
 
-def _judge_rule(rule: Rule, bound: Bound, values: Values, shown: dict[Path, Json]) -> Reason:
-    """False if any clause is false; else error if any is in error; else true. So their order cannot matter."""
-    result: Result = "true"
-    clauses = []
-    for condition in rule.conditions:
-        truth = condition.program.eval(bound)
-        if truth is Truth.FALSE:
-            result = "false"
-        elif truth is Truth.ERROR and result == "true":
-            result = "error"
-        clauses.append(Clause(condition.text, truth.value, _read(condition, values, shown)))
-    return _reason(rule, result, tuple(clauses))
+def _outcome(candidate: Candidate, bound: Bound) -> Reason:
+    program = candidate.rule.program
+    truth = _TRUE if program is None else program.eval(bound)
+    return candidate.true if truth is _TRUE else candidate.false if truth is _FALSE else candidate.error
 
 
-def _reason(rule: Rule, result: Result, clauses: tuple[Clause, ...]) -> Reason:
+def _reason(rule: Rule, result: Result, clauses: tuple[Clause, ...] = ()) -> Reason:
     return Reason(rule.id, rule.source, rule.effect, result, clauses, rule.message)
 
 
-# ── the values a clause read, short enough to be kept with every decision ────────────────────────────────────────────
+# ── what a rule's clauses were and what they read, where it mattered ─────────────────────────────────────────────────
 
 
-def _read(condition: Condition, values: Values, shown: dict[Path, Json]) -> Mapping[str, Json]:
-    found: dict[str, Json] = {}
-    for path, label in condition.reads.items():
-        if path not in shown:
-            shown[path] = _short(_follow(values, path))
-        found[label] = shown[path]
-    return found
+def _matters(reason: Reason, effect: Effect, unpermitted: bool) -> bool:
+    """What decided, what could not be judged, and, when nothing permitted, every permit that might have."""
+    if reason.result == "true":
+        return reason.effect is effect
+    return reason.result == "error" or (unpermitted and reason.effect is Effect.PERMIT)
+
+
+def _told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown) -> Reason:
+    clauses = []
+    for condition in rule.conditions:
+        word = "true" if reason.result == "true" else _WORDS[condition.program.eval(bound)]
+        reads = condition.reads
+        read = shown.get(reads)
+        if read is None:
+            read = shown[reads] = {label: _short(_follow(values, path)) for path, label in reads.paths}
+        clauses.append(Clause(condition.text, word, read))
+    return _reason(rule, reason.result, tuple(clauses))
 
 
 def _follow(value: Json, path: Path) -> Json:
@@ -171,4 +217,4 @@ def _short(value: Json) -> Json:
     if isinstance(value, list):
         more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
         return [_short(each) for each in value[:_MAX_ITEMS]] + more
-    return dict(_ABSENT)
+    return {"absent": True}

@@ -49,18 +49,29 @@ class Match:
         return self.agents is None and self.users is None and self.groups is None and self.tenants is None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reads:
+    """The variables that a clause reads, each path with its name for people. One object for all clauses alike."""
+
+    paths: tuple[tuple[Path, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One compiled clause: its text, the program, and the variables it reads, each path with its name for people."""
+    """One compiled clause."""
 
     text: str
     program: Program
-    reads: Mapping[Path, str]
+    reads: Reads
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A compiled rule. `source` is `file:line`; `obligations` is empty for a forbid."""
+    """A compiled rule. `source` is `file:line`; `obligations` is empty for a forbid.
+
+    `program` is the conjunction of all conditions: CEL's `&&` is false if any side is false, else in error if any is, so
+    it gives the rule's result whatever their order. It is `None` for a rule without conditions.
+    """
 
     id: str
     effect: Effect
@@ -68,6 +79,7 @@ class Rule:
     match: Match
     part: Part
     conditions: tuple[Condition, ...] = ()
+    program: Program | None = None
     obligations: Obligations = field(default_factory=Obligations)
     message: str | None = None
 
