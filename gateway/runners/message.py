@@ -66,9 +66,7 @@ class Answer:
 
 def request_bytes(ask: Ask, credentials: Headers) -> bytes:
     """The request as it goes over the wire. Refuses headers that would be read in two ways."""
-    lines = [
-        f"{ask.method} {ask.url.target} HTTP/1.1\r\nhost: {ask.url.authority}\r\naccept-encoding: gzip, deflate\r\n"
-    ]
+    lines = [f"{ask.method} {ask.url.target} HTTP/1.1\r\nhost: {ask.url.authority}\r\naccept-encoding: gzip\r\n"]
     names = set()
     for name, value in (*ask.headers, *credentials):
         lower = name.lower()

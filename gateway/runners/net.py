@@ -35,18 +35,15 @@ from gateway.runners.message import (
     request_bytes,
 )
 from gateway.runners.names import Datagrams, endpoint
+from gateway.runners.pool import Key, Origin, Pool
 from gateway.urls import Url
 
 CONNECT_SECONDS = 2.0
 RESOLVE_SECONDS = 2.0
 MAX_ADDRESSES = 16
 MAX_TRIED = 3
-MAX_IDLE = 256
 MAX_ROUTES = 4096
 _DENIED = "The host's address is not one that may be dialled."
-
-_Origin = tuple[str, str, int, Headers]
-_Key = tuple[_Origin, Address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class Egress:
 class _Sent:
     """A request on its way: who carries it, what comes back, when it is over."""
 
-    key: _Key
+    key: Key
     connection: Connection
     exchange: Exchange
     timer: asyncio.TimerHandle
@@ -109,8 +106,7 @@ class Net:
         if egress.ca is not None:
             self._tls.load_verify_locations(egress.ca)
         self._routes: dict[tuple[str, int, Address | None], tuple[float, tuple[Address, ...]]] = {}
-        self._idle: dict[_Key, list[Connection]] = {}
-        self._idle_count = 0
+        self._pool = Pool()
 
     async def request(self, ask: Ask, follow: int = 0) -> Answer:
         """One request, one whole answer; at most `follow` (0 to 3) redirects, each of them checked like the first."""
@@ -138,12 +134,8 @@ class Net:
             self._done(sent)
 
     async def close(self) -> None:
-        """Cut the idle connections."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
-        self._idle_count = 0
+        """Cut the idle connections; those in use are cut when their call is over."""
+        self._pool.close()
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,11 +176,7 @@ class Net:
 
     def _done(self, sent: _Sent) -> None:
         sent.timer.cancel()
-        if not sent.connection.usable or self._idle_count >= MAX_IDLE:
-            sent.connection.close()
-            return
-        self._idle.setdefault(sent.key, []).append(sent.connection)
-        self._idle_count += 1
+        self._pool.give(sent.key, sent.connection)
 
     # ── where to ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,18 +224,12 @@ class Net:
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _connection(self, origin: _Origin, addresses: tuple[Address, ...], ask: Ask) -> tuple[_Key, Connection]:
+    async def _connection(self, origin: Origin, addresses: tuple[Address, ...], ask: Ask) -> tuple[Key, Connection]:
         """A warm connection to one of the addresses, or a new one."""
-        now = asyncio.get_running_loop().time()
         for address in addresses:
-            idle = self._idle.get((origin, address))
-            while idle:
-                connection = idle.pop()
-                self._idle_count -= 1
-                if connection.usable and connection.idle_until > now:
-                    return (origin, address), connection
-                connection.close()
-            self._idle.pop((origin, address), None)
+            connection = self._pool.take((origin, address))
+            if connection is not None:
+                return (origin, address), connection
         seconds = min(CONNECT_SECONDS, ask.deadline - self._monotonic())
         try:
             async with asyncio.timeout(seconds):
@@ -255,7 +237,7 @@ class Net:
         except TimeoutError:
             raise refuse("upstream_unreachable", "The upstream could not be connected to in time.") from None
 
-    async def _dial_one(self, origin: _Origin, addresses: tuple[Address, ...], url: Url) -> tuple[_Key, Connection]:
+    async def _dial_one(self, origin: Origin, addresses: tuple[Address, ...], url: Url) -> tuple[Key, Connection]:
         for address in addresses:
             try:
                 return (origin, address), await self._dial(address, url)
