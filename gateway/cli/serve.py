@@ -9,6 +9,7 @@ import shlex
 import socket
 import sys
 from argparse import ArgumentParser
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 import uvloop
@@ -82,13 +83,20 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_DRAIN,
         )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        await _announce(settings, service, as_json=as_json)
-        await serving
+        await _Announced(config, lambda: _announce(settings, service, as_json=as_json)).serve(sockets=[listening])
     return 0
+
+
+class _Announced(uvicorn.Server):
+    """A server that says so as soon as it answers."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await self._announce()
 
 
 async def _announce(settings: Settings, service: Service, *, as_json: bool) -> None:

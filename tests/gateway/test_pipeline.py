@@ -37,10 +37,12 @@ class Worker:
     journal: list[str]
     does: RawOutput | Exception | float = field(default_factory=lambda: RawOutput("ok"))
     running: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, work: Work) -> RawOutput:
         self.journal.append("run")
         self.running += 1
+        self.started.set()
         try:
             if isinstance(self.does, float):
                 await asyncio.sleep(self.does)
@@ -156,8 +158,7 @@ def test_a_caller_who_goes_away_cancels_the_work_and_that_is_recorded() -> None:
 
     async def leave() -> None:
         task = asyncio.create_task(lab.call("echo", {"text": "7"}))
-        while not worker.running:
-            await asyncio.sleep(0)
+        await worker.started.wait()
         task.cancel()
         await asyncio.wait({task})
 
@@ -175,8 +176,7 @@ def test_the_lease_covers_the_work_and_ends_with_it() -> None:
 
     async def overlap() -> list[str]:
         first = asyncio.create_task(lab.call("echo", {"text": "7"}))
-        while not worker.running:
-            await asyncio.sleep(0)
+        await worker.started.wait()
         second = await lab.call("echo", {"text": "7"})
         first.cancel()
         await asyncio.wait({first})

@@ -1,0 +1,78 @@
+"""`toolgate audit`: reads and verifies the ledger of a home folder. It takes no lock and writes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+
+import gateway.audit.verify as verifier
+from gateway.audit import query
+from gateway.audit.text import render
+from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+
+
+def add(verbs: Verbs, common: ArgumentParser) -> None:
+    """Adds the verb and what it can do."""
+    verb = verbs.add_parser("audit", help="the ledger: tail, show, verify, in-doubt")
+    what = verb.add_subparsers(dest="what", required=True)
+    tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
+    tail.add_argument("-n", "--count", type=int, default=20, help="how many (default 20)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on with new ones as they come")
+    tail.add_argument("--calls", action="store_true", help="only records of calls")
+    tail.set_defaults(run=run_tail)
+    show = what.add_parser("show", parents=[common], help="every record of a call, with its content")
+    show.add_argument("call_id")
+    show.set_defaults(run=run_show)
+    verify = what.add_parser("verify", parents=[common], help="check chain, tree and signatures")
+    verify.add_argument("dir", nargs="?", type=Path, help="audit folder (default: the one of the home folder)")
+    verify.add_argument("--key", type=Path, help="public key kept elsewhere")
+    verify.add_argument("--head", type=Path, action="append", default=[], help="checkpoint kept elsewhere")
+    verify.set_defaults(run=run_verify)
+    doubt = what.add_parser("in-doubt", parents=[common], help="calls with an intent and no outcome")
+    doubt.set_defaults(run=run_in_doubt)
+
+
+def run_tail(arguments: Arguments) -> int:
+    """Prints the newest records, oldest first."""
+    home = home_of(arguments)
+    newest = query.tail(home.path, arguments.count)
+    more = query.follow(home.path, newest) if arguments.follow else ()
+    for record in itertools.chain(newest, more):
+        if not arguments.calls or str(record["type"]).startswith("call."):
+            print(json.dumps(record) if arguments.json else render(record), flush=True)
+    return 0
+
+
+def run_show(arguments: Arguments) -> int:
+    """Prints the records of one call with arguments and results in the clear."""
+    shown = query.show(home_of(arguments).path, arguments.call_id)
+    if not shown:
+        say(arguments, [], f"no record of {arguments.call_id}")
+        return 1
+    whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
+    parts = [f"{render(each.record)}\n{_indented(each.unreadable or each.content)}" for each in shown]
+    say(arguments, whole, "\n".join(parts))
+    return 0
+
+
+def _indented(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=True)
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def run_verify(arguments: Arguments) -> int:
+    """Checks a ledger, with `audit/verify.py`, which also runs by itself."""
+    folder = arguments.dir or settings_of(arguments).home / "audit"
+    given = [str(folder), *(["--key", str(arguments.key)] if arguments.key else [])]
+    for head in arguments.head:
+        given += ["--head", str(head)]
+    return verifier.main([*given, "--json"] if arguments.json else given)
+
+
+def run_in_doubt(arguments: Arguments) -> int:
+    """Lists calls that may have run and whose outcome nobody knows. Exit 1 when there is one."""
+    found = query.in_doubt(home_of(arguments).path)
+    say(arguments, found, "\n".join(render(record) for record in found) or "no call is in doubt")
+    return 1 if found else 0

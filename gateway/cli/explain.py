@@ -1,0 +1,98 @@
+"""`toolgate explain`: a past call, stage by stage, from its records alone. It decides nothing again."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+
+from gateway.audit import query
+from gateway.audit.query import Shown
+from gateway.cli.common import Arguments, Verbs, home_of, say
+from gateway.tool import Json
+
+_STAGES = ("authenticate", "resolve", "validate", "decide", "approve", "admit", "record", "execute", "screen")
+
+
+def add(verbs: Verbs, common: ArgumentParser) -> None:
+    """Adds the verb."""
+    verb = verbs.add_parser("explain", parents=[common], help="why a past call came out as it did")
+    verb.add_argument("call_id")
+    verb.set_defaults(run=run)
+
+
+def run(arguments: Arguments) -> int:
+    """Prints who called what, which rule and clause decided with which values, and what each stage took."""
+    shown = query.show(home_of(arguments).path, arguments.call_id)
+    if not shown:
+        say(arguments, None, f"no record of {arguments.call_id}")
+        return 1
+    whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
+    say(arguments, whole, "\n".join(explain(shown)))
+    return 0
+
+
+def explain(shown: Sequence[Shown]) -> Iterator[str]:
+    """The lines for one call, from its records in order: the first says what was asked, the last how it ended."""
+    asked, last = shown[0], shown[-1].record
+    who, tool = _part(asked.record, "principal"), _part(asked.record, "tool")
+    user = f" for {who['user']}" if who.get("user") else ""
+    yield f"{asked.record.get('call_id')}: {tool.get('name')} called by agent {who.get('agent')}{user}"
+    yield f"  session {asked.record.get('session_id')}, tenant {asked.record.get('tenant')}, {asked.record.get('ts')}"
+    yield from _decision(asked)
+    yield from _outcome(last)
+    took = _part(last, "stages")
+    if took:
+        yield "  took " + ", ".join(f"{stage} {took[stage]} µs" for stage in _STAGES if stage in took)
+
+
+def _decision(asked: Shown) -> Iterator[str]:
+    decision = _part(asked.record, "decision")
+    if not decision:
+        yield "  decided: nothing; the call was refused before policy was asked"
+        return
+    code = f" ({decision['code']})" if decision.get("code") else ""
+    yield f"  decided: {decision.get('effect')}{code} under bundle {decision.get('bundle_digest')}"
+    if asked.unreadable:
+        yield f"  the clauses cannot be shown: {asked.unreadable}"
+    reasons = _list(asked.content, "reasons")
+    for reason in reasons:
+        yield f"    {reason.get('effect')} {reason.get('rule')} ({reason.get('source')}): {reason.get('result')}"
+        for clause in _list(reason, "clauses"):
+            values = ", ".join(f"{name} = {value!r}" for name, value in _part(clause, "values").items())
+            yield f"      {clause.get('result'):5} {clause.get('text')}" + (f"  [{values}]" if values else "")
+    yield from _obligations(_part(decision, "obligations"))
+
+
+def _obligations(duties: Mapping[str, Json]) -> Iterator[str]:
+    origin = _part(duties, "origin")
+    for key, rules in origin.items():
+        value = duties.get({"limit": "limits", "label": "labels"}.get(key, key.rpartition(".")[2]))
+        yield f"    obligation {key} = {value}, from {' and '.join(map(str, rules)) if isinstance(rules, list) else ''}"
+
+
+def _outcome(last: Mapping[str, Json]) -> Iterator[str]:
+    outcome, screen = _part(last, "outcome"), _part(last, "screen")
+    if not outcome:
+        yield f"  ended: not known ({last.get('type')})"
+        return
+    code = f" ({outcome['code']})" if outcome.get("code") else ""
+    rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""
+    yield f"  ended: {outcome.get('status')}{code}{rule}"
+    if screen:
+        found = _list(screen, "findings")
+        labels = ", ".join(map(str, _strings(last.get("labels_added")))) or "none"
+        yield f"  screened: {screen.get('action')}, {len(found)} findings, labels {labels}, {last.get('bytes')} bytes"
+
+
+def _part(value: Json, key: str) -> Mapping[str, Json]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def _list(value: Json, key: str) -> list[Mapping[str, Json]]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, list) else []
+
+
+def _strings(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
