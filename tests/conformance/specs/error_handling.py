@@ -1,0 +1,1 @@
+raise RuntimeError("This tool intentionally returns an error for testing")
