@@ -214,7 +214,8 @@ class Decision:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that determined it: the true permits, or the forbids that were true or in error."""
-        return tuple(r.rule for r in self.reasons if r.effect is self.effect and r.result != "false")
+        decided = ("true",) if self.effect is Effect.PERMIT else ("true", "error")
+        return tuple(r.rule for r in self.reasons if r.effect is self.effect and r.result in decided)
 
 
 @dataclass(frozen=True, slots=True)
