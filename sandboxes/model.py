@@ -71,8 +71,11 @@ BOUNDS: Final[tuple[tuple[str, float, float], ...]] = (
 class Job:
     """One piece of work for one sandbox.
 
-    program: Python source. input: JSON, the guest's `args`. tools: names the guest may call. seed: 0 to 2**64 - 1.
-    now: the guest's clock, Unix seconds. deadline: `time.monotonic()` seconds; the wall limit ends there at the latest.
+    `ValueError` for a value that no guest can be given.
+
+    program: Python source, no lone surrogates. input: JSON, the guest's `args`. tools: names the guest may call.
+    seed: 0 to 2**64 - 1. now: the guest's clock, Unix seconds. deadline: `time.monotonic()` seconds; the wall limit
+    ends there at the latest.
     tenant: a worker never serves two of them.
     """
 
@@ -87,6 +90,7 @@ class Job:
     tenant: str = ""
 
     def __post_init__(self) -> None:
+        self.program.encode()
         if not 0 <= self.seed < 2**64:
             raise ValueError("seed must be an unsigned 64-bit integer")
         if not 0 <= self.now < 2**40:

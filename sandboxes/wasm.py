@@ -244,7 +244,6 @@ class Worker:
         except asyncio.CancelledError:
             if talk.stopped is not None:
                 raise Gone from None
-            talk.task.cancel()
             raise
         finally:
             talk.task = None

@@ -149,7 +149,7 @@ class Worker:
         if len(name) + len(args) > ARGS_CAP:
             return json.dumps({"error": f"the arguments are over {ARGS_CAP} characters"})
         self._channel.sendall(pack_json({"kind": "call", "name": name, "args": args}))
-        return receive(self._channel, JOB_CAP).decode()
+        return receive(self._channel, JOB_CAP).decode(errors="replace")
 
 
 def classify(error: WasmtimeError) -> str:

@@ -117,6 +117,12 @@ def test_limits_outside_their_bounds_are_refused(limits):
         Limits(**limits)
 
 
+def test_a_program_that_is_no_text_is_refused():
+    """A program with a lone surrogate cannot be handed to any guest."""
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        Job("print('\ud800')")
+
+
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 2**64}, {"now": -1.0}, {"now": math.nan}, {"now": math.inf}])
 def test_a_seed_or_clock_that_cannot_be_is_refused(wrong):
     """A seed that is no unsigned 64-bit integer and a clock that is no time are refused."""

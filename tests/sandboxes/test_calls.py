@@ -24,8 +24,8 @@ def test_a_call_gives_its_value_and_counts(play):
     """`call` hands the arguments out as JSON, gives back the value, and is counted."""
 
     async def scenario(pool: WasmPython) -> None:
-        done = await pool.run(Job("result = [call('add', a=i, b='é'[:0] or 1) for i in range(3)]", tools=TOOLS), tools)
-        assert (done.status, done.value, done.usage.host_calls) == ("ok", [1, 2, 3], 3)
+        done = await pool.run(Job("result = [call('add', a=i, b=0) for i in range(3)]", tools=TOOLS), tools)
+        assert (done.status, done.value, done.usage.host_calls) == ("ok", [0, 1, 2], 3)
 
     play(scenario)
 
@@ -109,3 +109,19 @@ def test_what_the_callback_raises_comes_through(play):
         assert (await pool.run(Job("print(1)"))).stdout == "1\n"
 
     play(scenario)
+
+
+@pytest.mark.parametrize("reply", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_reply_that_is_no_json_is_an_error_in_the_guest(play, reply):
+    """A callback that answers with no JSON makes the snippet's call raise; the worker lives."""
+
+    async def answer(_name: str, _args: bytes) -> bytes:
+        return reply
+
+    async def scenario(pool: WasmPython) -> None:
+        pids = pool.pids
+        done = await pool.run(Job("call('add')", tools=TOOLS), answer)
+        assert done.status in ("error", "limit")
+        assert pool.pids == pids
+
+    play(scenario, spares=0)

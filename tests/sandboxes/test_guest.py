@@ -68,6 +68,7 @@ WRONG = {
         ["ZeroDivisionError", "line 2", "KeyError: 'k'"],
     ),
     "syntax": ("x = 1\ny = (2", ['File "<tool>", line 2', "SyntaxError: '(' was never closed"]),
+    "a null byte": ("print(1)\0", ["source code string cannot contain null bytes"]),
     "suggestions": ("'a'.lowr()", ["Did you mean: 'lower'?"]),
     "missing module": ("import numpy", ["ModuleNotFoundError: No module named 'numpy'"]),
     "no sockets": ("import socket", ["ModuleNotFoundError: No module named 'socket'"]),
