@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 import shlex
+import signal
 import socket
 import sys
 from argparse import ArgumentParser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 import uvloop
@@ -88,11 +90,19 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
 
 
 class _Announced(uvicorn.Server):
-    """A server that says so as soon as it answers."""
+    """A server that says so as soon as it answers, and comes back when it is told to stop."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
         self._announce = announce
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends by itself on a signal. (The base class raises it again, before the ledger could be closed.)"""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,0 +1,122 @@
+"""Starting and stopping: what a first start makes, what a second finds, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.served import TOOLGATE, ready, served, start, toolgate
+
+
+def test_a_first_start_makes_a_private_home_and_a_key_that_is_kept_hashed(tmp_path: Path) -> None:
+    """Folder 0700, files 0600, and the key in clear in the credentials file alone."""
+    home = tmp_path / "home"
+    with served(home) as gateway:
+        status, said = gateway.call("run_python", {"code": "print(2 + 2)"})
+        assert (status, said["result"]["content"][0]["text"]) == (200, "4\n")
+        key = gateway.key
+    assert home.stat().st_mode & 0o777 == 0o700
+    for name in ("dev-credentials.json", "signing.key", "state.db"):
+        assert (home / name).stat().st_mode & 0o777 == 0o600, name
+    holding = [path.name for path in home.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert holding == ["dev-credentials.json"]
+
+
+def test_a_second_start_keeps_the_key_and_the_log(tmp_path: Path) -> None:
+    """The same key works, the log goes on, and it verifies over both runs."""
+    with served(tmp_path / "home") as first:
+        first.call("run_python", {"code": "print(1)"})
+        key = first.key
+    with served(tmp_path / "home") as second:
+        assert second.key == key
+        status, said = second.call("run_python", {"code": "print(2)"})
+        assert status == 200
+        assert said["record"]["seq"] > 5
+    checked = toolgate(tmp_path / "home", "audit", "verify")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.startswith("ok shard=w1 records=")
+
+
+def test_two_gateways_never_share_a_home(tmp_path: Path) -> None:
+    """The ledger has one writer: the second start says so and ends."""
+    with served(tmp_path / "home"):
+        other = start(tmp_path / "home")
+        out, err = other.communicate(timeout=60)
+        assert (other.returncode, out) == (1, "")
+        assert "another process writes" in err
+
+
+def test_no_process_is_left_when_it_stops(tmp_path: Path) -> None:
+    """SIGTERM ends the gateway and every sandbox worker."""
+    process = start(tmp_path / "home")
+    ready(process, tmp_path / "home")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.terminate()
+    assert process.wait(30) == 0
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+UNSAFE = {
+    "anonymous beyond loopback": (["--anonymous", "--host", "0.0.0.0"], "anonymous: only on a loopback address"),
+    "several workers": (["--workers", "2"], "workers:"),
+    "no such folder": (["--specs", "nowhere"], "must be a folder"),
+}
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_what_cannot_be_served_safely_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    """An exit code other than 0, one sentence, no traceback."""
+    flags, sentence = UNSAFE[name]
+    process = start(tmp_path / "home", *flags)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in (1, 2)
+    assert sentence in err
+    assert "Traceback" not in err + out
+
+
+def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
+    """From a file and from the environment alike."""
+    file = tmp_path / "toolgate.yaml"
+    file.write_text("listn: 127.0.0.1:9\n")
+    done = subprocess.run([TOOLGATE, "check", "--config", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "listn: there is no such setting" in done.stderr
+    process = start(tmp_path / "home", env={"TOOLGATE_AUDIT__SEGMNT": "1"})
+    _, err = process.communicate(timeout=60)
+    assert "audit.segmnt: there is no such setting" in err
+
+
+def test_the_anonymous_profile_serves_callers_without_a_key(tmp_path: Path) -> None:
+    """On loopback, when asked for; and a wrong key is still wrong."""
+    with served(tmp_path / "home", "--anonymous") as gateway:
+        body = b'{"arguments": {"code": "print(1)"}}'
+        status, said = gateway.post("/v1/tools/run_python/call", body)
+        assert (status, said["status"]) == (200, "done")
+        gateway.key = "nonsense"
+        assert gateway.post("/v1/tools/run_python/call", body)[0] == 401
+
+
+def test_keys_made_and_revoked_at_the_command_line_count_at_once(tmp_path: Path) -> None:
+    """A new key works on its first use; a revoked one is refused within a second."""
+    with served(tmp_path / "home") as gateway:
+        made = toolgate(tmp_path / "home", "keys", "create", "--agent", "dev", "--json")
+        said = json.loads(made.stdout)
+        gateway.key = said["key"]
+        assert gateway.call("run_python", {"code": "1"})[0] == 200
+        assert toolgate(tmp_path / "home", "keys", "revoke", said["id"]).returncode == 0
+        time.sleep(1.0)
+        assert gateway.call("run_python", {"code": "1"})[0] == 401
+
+
+def test_an_operator_key_cannot_call_tools(tmp_path: Path) -> None:
+    """Scopes are not ranks: the operator reads and sets up, the agent calls."""
+    with served(tmp_path / "home") as gateway:
+        made = toolgate(tmp_path / "home", "keys", "create", "--scope", "operator")
+        gateway.key = made.stdout.split()[0]
+        status, said = gateway.call("run_python", {"code": "1"})
+        assert (status, said["code"]) == (403, "insufficient_scope")
