@@ -248,7 +248,7 @@ class Key:
         text, _, signatures = note.rpartition("\n\n")
         if text.split("\n")[0] != f"{self.name}/{shard}":
             return False
-        for line in signatures.splitlines():
+        for line in signatures.split("\n")[:-1]:
             dash, _, rest = line.partition(" ")
             name, _, encoded = rest.partition(" ")
             if dash == "\u2014" and name == self.name and self._valid(encoded, text.encode() + b"\n"):
