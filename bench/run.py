@@ -21,8 +21,9 @@ from bench.started import ROOT, Started, asgi, gateway
 
 CALLS, WARM, ROUNDS = 4000, 1000, 3
 ALONE, ALONE_WARM = 600, 100  # calls with one connection
-BODY = '{"arguments":{"text":"hello {n} ' + "x" * 150 + '"}}'
-EXPECT = "hello {n} x"
+SAID = "hello {n}, this is the text of an ordinary call: some words, a number or two like 1972, and the name of a file"
+BODY = json.dumps({"arguments": {"text": f"{SAID} such as notes/today.txt, as agents send them all day long."}})
+EXPECT = "hello {n}, this is the text"
 Report = Mapping[str, float]
 
 
