@@ -25,8 +25,8 @@ NEAR = 600  # characters: hits that start within this distance are one announcem
 MAX_HITS = 64  # of one rule in one text; the score needs no more
 MIN_EXAMPLES = 3
 
-# A space in a pattern: what separates words of a sentence. Never what ends a sentence or a field, and never the brackets,
-# dots and underscores that join the names of a program.
+# A space in a pattern: what separates words of a sentence. Never what ends a sentence or a field, and never the
+# brackets, dots and underscores that join the names of a program.
 _GAP = r"(?:[\s\"'`*“”>,:+~-]+)"
 _FIELDS = {"id", "version", "severity", "weight", "pattern", "applies", "message", "attack", "benign"}
 _PLACES = {"text", "keys", "views"}

@@ -68,15 +68,17 @@ def views(text: str) -> Views:
         return NONE
     budget = _Budget()
     found: list[tuple[str, Place]] = []
-    seen = {text}
+    seen = {(text, (0, len(text)))}
     level: list[tuple[str, Place]] = [(text, _same)]
     for _ in range(DEPTH):
         below: list[tuple[str, Place]] = []
         for source, place in level:
             for view in _decoded(source, budget):
-                if view.text not in seen:
-                    seen.add(view.text)
-                    below.append((view.text, _through(view, place)))
+                through = _through(view, place)
+                known = (view.text, through(0, len(view.text)))
+                if known not in seen:
+                    seen.add(known)
+                    below.append((view.text, through))
         found += below
         level = below
     return Views(tuple(found), budget.complete)
@@ -105,7 +107,7 @@ _SQUEEZED = b" \t\n\r\x00\"'`,+\\"
 _KEPT = regex.compile(r"[^ \t\n\r\x00\"'`,+\\]+")
 
 # Encoders break lines at 64 or 76 characters.
-_BLOB = regex.compile(r"(?:[A-Za-z0-9+/_-]{60,}\n)*[A-Za-z0-9+/_-]{24,}")
+_BLOB = regex.compile(r"(?:[A-Za-z0-9+/_-]{60,}\n)*[A-Za-z0-9+/_-]{20,}")
 _HEX = regex.compile(r"(?:[0-9A-Fa-f]{2})+")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _ENTITY_NAME = 32
@@ -119,14 +121,23 @@ class _Budget:
         self.blobs = MAX_BLOBS
         self.characters = MAX_DECODED
         self.complete = True
+        self._known: dict[str, str] = {}
 
-    def take(self, characters: int, blobs: int = 0) -> bool:
-        if self.characters < characters or self.blobs < blobs:
-            self.complete = False
-            return False
+    def take(self, characters: int) -> bool:
         self.characters -= characters
-        self.blobs -= blobs
-        return True
+        self.complete = self.complete and self.characters >= 0
+        return self.complete
+
+    def blob(self, run: str) -> str:
+        """What an encoded run says; one seen before is free, so that repeating it hides nothing."""
+        if run not in self._known and self.complete:
+            decoded = _blob(run)
+            if decoded:
+                self.blobs -= 1
+                self.complete = self.blobs >= 0
+                self.take(len(decoded))
+            self._known[run] = decoded if self.complete else ""
+        return self._known.get(run, "")
 
 
 def _may_hold(text: str) -> bool:
@@ -146,10 +157,7 @@ def _decoded(text: str, budget: _Budget) -> Iterator[View]:
     if pieces:
         yield _assemble(_filled(text, pieces))
     for start, end in _BLOB.finditer(text):
-        if not budget.complete:
-            return
-        decoded = _blob(text[start:end])
-        if decoded and budget.take(len(decoded), blobs=1):
+        if decoded := budget.blob(text[start:end]):
             yield View(decoded, [0], [(start, end)])
 
 
@@ -160,7 +168,7 @@ def _escapes(
     while at >= 0:
         end, decoded = decode(text, at)
         if decoded:
-            if not budget.take(1):
+            if not budget.take(len(decoded)):
                 return
             yield (at, end), decoded
         at = text.find(mark, end)
@@ -204,13 +212,18 @@ def _blob(run: str) -> str:
 
 
 def _as_text(raw: bytes) -> str:
-    other = len(raw.translate(None, _TEXT))
-    return raw.decode(errors="replace") if other * 5 <= len(raw) else ""
+    text = raw.decode(errors="replace")
+    mostly_ascii = len(raw.translate(None, _TEXT)) * 5 <= len(raw)
+    return text if mostly_ascii or ("\ufffd" not in text and text.isprintable()) else ""
 
 
 def _percent(text: str, at: int) -> tuple[int, str]:
-    digits = text[at + 1 : at + 3]
-    return (at + 3, chr(int(digits, 16))) if len(digits) == 2 and _HEX_DIGITS.issuperset(digits) else (at + 1, "")
+    end = at
+    while text.startswith("%", end) and len(digits := text[end + 1 : end + 3]) == 2 and _HEX_DIGITS.issuperset(digits):
+        end += 3
+    if end == at:
+        return at + 1, ""
+    return end, bytes.fromhex(text[at:end].replace("%", "")).decode(errors="replace")
 
 
 def _byte(text: str, at: int) -> tuple[int, str]:

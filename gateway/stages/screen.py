@@ -46,6 +46,7 @@ class _Draft:
     numbers: bool
     failure: Problem | None
     truncated: bool
+    shortened: bool  # the text, by us
     findings: list[Finding] = field(default_factory=list)
     suspicious: bool = False
     withheld: bool = False
@@ -100,7 +101,8 @@ def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms) -> _Draft
         raise _Blocked("output_invalid", INVALID)
     failure, structured = raw.problem, raw.structured
     # What a secret needs stays until it was looked for: one that the limit cuts in two would pass.
-    strings = [_first(text, limit + 8 * forms.longest), failure.detail if failure else ""]
+    start = _first(text, limit + 8 * forms.longest)
+    strings = [start, failure.detail if failure else ""]
     strings.append((failure.advice or "") if failure else "")
     truncated = raw.truncated
     if leaves.size > limit:
@@ -108,7 +110,7 @@ def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms) -> _Draft
     strings += leaves.strings
     if not is_plain("".join(strings)):
         strings = [canonical(string) for string in strings]
-    draft = _Draft(strings, structured, leaves, forms.numeric, failure, truncated)
+    draft = _Draft(strings, structured, leaves, forms.numeric, failure, truncated, len(start) < len(text))
     if truncated and not raw.truncated:
         draft.findings.append(Finding("S0", "structured.too-large", "cut"))
     return draft
@@ -147,7 +149,7 @@ def _judge(draft: _Draft, decoded: Views, known: rules.RuleSet, spelled: str) ->
     action = "quarantine" if best >= rules.HIGH else "annotate"
     spans = [Finding("S5", hit.rule.id, action, span=(hit.start, hit.end)) for hit in hits]
     draft.findings += _placed(spans, draft) if shown is joined else [replace(each, span=None) for each in spans]
-    for text in (*(text for text, _ in decoded.found), *([spelled] if spelled else ())):
+    for text in dict.fromkeys((*(text for text, _ in decoded.found), *([spelled] if spelled else ()))):
         best = max(best, _judge_view(draft, text, known))
     if spelled:
         draft.findings.append(Finding("S1", "hidden.message", "annotate"))
@@ -168,7 +170,7 @@ def _judge_view(draft: _Draft, text: str, known: rules.RuleSet) -> int:
 def _cut(draft: _Draft, limit: int) -> None:
     text = draft.strings[0]
     draft.strings[0] = _first(text, limit)
-    if len(draft.strings[0]) < len(text):
+    if draft.shortened or len(draft.strings[0]) < len(text):
         draft.truncated = True
         draft.findings.append(Finding("S0", "text.too-large", "cut"))
 

@@ -78,6 +78,14 @@ def test_bounds_are_told() -> None:
     assert not views("%41" * 70_000).complete
 
 
+def test_a_repeated_blob_is_decoded_wherever_it_stands() -> None:
+    """Repeating an encoded message neither hides it nor uses up the bounds."""
+    blob = base64.b64encode(MESSAGE.encode()).decode()
+    found = views(" ".join([blob] * 50))
+    assert found.complete
+    assert len({place(0, 1) for _, place in found.found}) == 50
+
+
 @given(st.text(max_size=300).map(canonical) | st.text("%&#;\\xu0aA4=-_ \n", max_size=200))
 def test_every_place_is_in_the_text(text: str) -> None:
     """No input makes it raise, and every view's offsets stay inside the text."""
