@@ -2,9 +2,9 @@
 
 A tool's definition is pinned: by the server file, else at first sight. Before each call the definition last listed is
 compared with the pin, and a changed one is refused with nothing sent. Definitions are listed on every (re)connect, in
-the background once the list is older than `check` seconds, and before the call once it is older than `wait` seconds,
-which is also when a server says that its list changed; so a change is met within `check` seconds on a busy server, and
-by the first call on an idle one.
+the background once the list is older than `check` seconds, and before the call once it is older than `wait` seconds or
+the server said that its list changed. So no call rests on a definition looked at more than `wait` seconds ago, and on a
+busy server no call waits for one.
 
 It never passes the caller's credential on, never sends a call twice unless the server said that it took none, and hands
 out nothing but text and structured content.
@@ -32,8 +32,8 @@ from gateway.urls import parse_url
 
 log = logging.getLogger("toolgate")
 
-CHECK_SECONDS: Final = 30.0
-WAIT_SECONDS: Final = 300.0
+CHECK_SECONDS: Final = 15.0
+WAIT_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10.0
 MAX_PAGES: Final = 100
 MAX_TOOLS: Final = 10_000
@@ -109,18 +109,24 @@ class Link:
     async def _look(self) -> None:
         deadline = self._monotonic() + CONNECT_SECONDS
         try:
-            if self._speech is None or not await self._list(self._speech, deadline):
+            if self._speech is None or not await self._still(self._speech, deadline):
                 self._speech = None
                 speech = await greet(self.peer, deadline)
                 if not await self._list(speech, deadline):
                     raise refuse("upstream_unreachable", "The MCP server gave no usable list of its tools.")
                 self._speech = speech
         except Failure as failure:  # something was sent, but no tool ran
-            self._speech = None
             raise refuse("upstream_unreachable", failure.problem.detail) from None
 
+    async def _still(self, speech: Speech, deadline: float) -> bool:
+        """Whether what was agreed still holds; a server that was restarted forgot it, and cut the connection."""
+        try:
+            return await self._list(speech, deadline)
+        except Failure:
+            return False
+
     async def _list(self, speech: Speech, deadline: float) -> bool:
-        """Whether the server listed its tools; one that was restarted may have forgotten the session."""
+        """Whether the server listed its tools."""
         offers = await listed(self.peer, speech, deadline)
         if offers is not None:
             self.offers, self._listed_at = offers, self._monotonic()

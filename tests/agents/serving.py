@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ def gateway(home: Path, *flags: str, specs: Path | None = None, policies: Path |
     command += ["serve", "--json", "--port", "0", "--home", str(home), *flags]
     command += ["--specs", str(specs)] if specs else []
     command += ["--policies", str(policies)] if policies else []
-    with started(command, {}) as line:
+    with started(command) as line:
         url = json.loads(line)["url"]
         credentials = home / "dev-credentials.json"
         key = json.loads(credentials.read_text())["agent_key"] if credentials.exists() else None
@@ -45,11 +45,12 @@ def gateway(home: Path, *flags: str, specs: Path | None = None, policies: Path |
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """A process that prints one line when it is ready; that line. It is told to stop at the end."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}, start_new_session=True
-    ) as running:
+def started(command: Sequence[str], keep: Sequence[int] = ()) -> Iterator[str]:
+    """A process that prints one line of JSON when it is ready; that line. It is told to stop at the end.
+
+    `keep` are file descriptors it inherits.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, pass_fds=keep) as running:
         try:
             yield _first_line(running)
         finally:
