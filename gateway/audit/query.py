@@ -22,6 +22,7 @@ from gateway.audit.verify import segments, whole_lines
 from gateway.tool import Json
 
 Record = dict[str, Json]
+_MARKS = {"shard", "seq", "hlc", "ts", "type"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,12 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[Record]:
     """Records up to the first line that is none: a live writer, or damage, is there."""
     for line in lines:
         try:
-            yield orjson.loads(line)
+            record = orjson.loads(line)
         except orjson.JSONDecodeError:
             return
+        if not isinstance(record, dict) or not _MARKS <= record.keys():
+            return
+        yield record
 
 
 def _clock(record: Mapping[str, Json]) -> tuple[str, str, int]:

@@ -62,10 +62,10 @@ def seq_at(octets: bytes, first: int, offset: int) -> int:
 
 
 def test_any_flipped_byte_is_found_and_its_record_named(home: Path) -> None:
-    """400 random bytes, each changed to another random value, alone: the finding names the record, file and line."""
+    """220 random bytes, each changed to another random value, alone: the finding names the record, file and line."""
     dice = random.Random(20_26)
     paths = segments(one(home))
-    for _ in range(400):
+    for _ in range(220):
         path = dice.choice(paths)
         octets = path.read_bytes()
         offset = dice.randrange(len(octets))

@@ -1,0 +1,126 @@
+"""Reading the ledger beside its writer, and records as lines of text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.ledger import open_ledger
+from gateway.audit.query import find_call, follow, records, show, tail
+from gateway.audit.text import render
+from gateway.ports import Line
+from tests.gateway.audit.disks import SMALL, intent, ledger, outcome, write_calls
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """Runs a test on an event loop of its own."""
+    asyncio.run(test)
+
+
+def test_records_of_all_shards_are_merged_by_clock(tmp_path: Path) -> None:
+    """Two shards, written in turns: one order, by hybrid logical clock."""
+
+    async def test() -> None:
+        writers = [open_ledger(tmp_path, tuning=SMALL, shard=name) for name in ("w1", "w2")]
+        for number in range(20):
+            await writers[number % 2].append(intent(f"c{number}"))
+            await asyncio.sleep(0.002)
+        for writer in writers:
+            await writer.close()
+
+    run(test())
+    calls = [record["call_id"] for record in records(tmp_path) if "call_id" in record]
+    assert calls == [f"c{number}" for number in range(20)]
+    assert {record["shard"] for record in records(tmp_path)} == {"w1", "w2"}
+
+
+def test_tail_is_the_newest_over_segments(tmp_path: Path) -> None:
+    """The newest records, oldest first, also when they stand in several segments; all when there are fewer."""
+
+    async def test() -> None:
+        async with ledger(tmp_path, tuning=replace(SMALL, segment=3000)) as writer:
+            await write_calls(writer, 20)
+
+    run(test())
+    everything = list(records(tmp_path))
+    assert tail(tmp_path, 17) == everything[-17:]
+    assert tail(tmp_path, 10_000) == everything
+    assert tail(tmp_path, 0) == []
+
+
+def test_follow_sees_what_comes_later(tmp_path: Path) -> None:
+    """Each record is given once, in order, across a rotation, without any lock on a live log."""
+
+    async def test() -> None:
+        async with ledger(tmp_path, tuning=replace(SMALL, segment=3000)) as writer:
+            await writer.append(intent("before"))
+            stream = follow(tmp_path, tail(tmp_path, 1), every=0.01)
+            await write_calls(writer, 20)
+            seen = [await asyncio.to_thread(next, stream) for _ in range(40)]
+            calls = [record["call_id"] for record in seen if "call_id" in record]
+            assert calls == [f"c{n // 2}" for n in range(len(calls))]
+            seqs = [record["seq"] for record in seen]
+            assert seqs == list(range(2, 42))
+
+    run(test())
+
+
+def test_show_gives_every_record_of_one_call(tmp_path: Path) -> None:
+    """Intent and outcome with their content, and nothing of a call whose id only begins alike."""
+
+    async def test() -> None:
+        async with ledger(tmp_path) as writer:
+            await writer.append(intent("c1"))
+            await writer.append(intent("c11"))
+            await writer.append(outcome("c1"))
+            await writer.append(Line("credential.minted", {"call_id": "c1", "id": "x"}))
+
+    run(test())
+    shown = show(tmp_path, "c1")
+    assert [(one.record["type"], one.content) for one in shown] == [
+        ("call.intent", {"arguments": {"text": "asked by c1"}}),
+        ("call.outcome", {"text": "ok"}),
+        ("credential.minted", None),
+    ]
+    assert all(one.unreadable is None for one in shown)
+    assert show(tmp_path, 'c"1') == []
+    assert find_call(tmp_path, "c") == []
+
+
+def test_a_record_is_one_readable_line() -> None:
+    """Time, place, type, who, what, and what came of it."""
+    record = {
+        "ts": "2026-01-02T03:04:05.678Z",
+        "shard": "w1",
+        "seq": 7,
+        "type": "call.refused",
+        "call_id": "c_1",
+        "principal": {"agent": "dev"},
+        "tool": {"name": "run_python"},
+        "decision": {"effect": "forbid", "rules": ["no-net"]},
+        "outcome": {"status": "refused", "code": "forbidden"},
+        "usage": {"wall_ms": 1.26},
+    }
+    line = render(record)
+    assert line == "03:04:05.678 w1:7      call.refused  dev run_python refused forbidden rule=no-net 1.3ms c_1"
+    closed = {"ts": record["ts"], "shard": "w1", "seq": 8, "type": "log.closed", "size": 8, "root": "ab"}
+    assert render(closed) == "03:04:05.678 w1:8      log.closed    size=8 root=ab"
+
+
+def test_a_record_cannot_drive_the_terminal() -> None:
+    """Control characters a caller put into a name are shown as escapes."""
+    line = render(
+        {
+            "ts": "2026-01-02T03:04:05.678Z",
+            "shard": "w1",
+            "seq": 1,
+            "type": "call.refused",
+            "tool": {"name": "a\x1b[2J\nb"},
+        }
+    )
+    assert "\x1b" not in line
+    assert "\n" not in line
+    assert "a\\u001b[2J\\u000ab" in line
