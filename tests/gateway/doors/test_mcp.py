@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import pytest
 
 from gateway.loading import ToolCatalogue, load_files
-from gateway.model import Principal
+from gateway.model import Principal, RawOutput, Work
 from gateway.runners.canned import Upstream
+from gateway.stores.memory import MemoryLedger
+from gateway.tool import HttpBackend
 from tests.kit import ECHO, PERMIT, Lab, Reply
 
 T = TypeVar("T")
@@ -414,3 +416,53 @@ def test_a_hidden_tools_headers_are_not_told() -> None:
     params = {"_meta": meta(), "name": "echo", "arguments": {"text": "hi"}}
     reply = raw(lab, request("tools/call", params), "eve", **modern_headers("tools/call", "echo"))
     assert reply.json["error"]["data"][PROBLEM]["code"] == "unknown_tool"
+
+
+class Endless:
+    """A runner that never ends by itself."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def run(self, work: Work) -> RawOutput:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise AssertionError("never")
+
+
+def test_a_client_that_goes_away_cancels_its_call() -> None:
+    """Closing the request is how a call is cancelled: the work ends, the outcome is on record, nothing is sent."""
+    runner = Endless()
+    made = Lab.of()
+    lab = Lab(replace(made.trial, gate=replace(made.gate, runners={HttpBackend: runner})))
+    sent: list[object] = []
+    body = json.dumps(request("tools/call", {"name": "echo", "arguments": {"text": "x"}})).encode()
+    waiting: list[dict[str, Any]] = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+    headers = {"host": Lab.HOST, "content-type": "application/json", "authorization": "Bearer dev"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/mcp",
+        "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    async def scene() -> None:
+        async with asyncio.timeout(20):
+            await lab.app(scope, receive, send)
+
+    run(scene())
+    assert runner.cancelled
+    assert sent == []
+    assert isinstance(lab.gate.ledger, MemoryLedger)
+    assert [line.type for line in lab.gate.ledger.lines][-2:] == ["call.intent", "call.outcome"]
+    closing = lab.gate.ledger.lines[-1].fields["outcome"]
+    assert closing == {"status": "failed", "code": "cancelled", "retryable": False, "rule": None}
