@@ -79,9 +79,8 @@ def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Jso
         "verdict": {
             "action": verdict.action,
             "labels": sorted(verdict.labels),
-            "findings": [
-                {"stage": f.stage, "rule": f.rule, "action": f.action, "path": f.path} for f in verdict.findings
-            ],
+            # Not which rule: agents read this, and whoever shapes results reads agents. The record has it.
+            "findings": [{"stage": f.stage, "action": f.action, "path": f.path} for f in verdict.findings],
         },
         "artifacts": [],
         "usage": {
