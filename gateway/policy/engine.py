@@ -9,7 +9,6 @@ https://github.com/cel-expr/cel-spec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from enum import Enum
 from typing import NewType
 
@@ -19,7 +18,6 @@ from gateway.policy.syntax import Expr, parse_checked
 from gateway.tool import Json
 
 Bound = NewType("Bound", object)
-Data = Mapping[str, Json | datetime]
 
 
 class Truth(Enum):
@@ -53,7 +51,6 @@ _TYPES = {
     "double": cel.Type.DOUBLE,
     "string": cel.Type.STRING,
     "strings": cel.Type.List(cel.Type.STRING),
-    "timestamp": cel.Type.TIMESTAMP,
     "any": cel.Type.DYN,
 }
 _BOOL = cel.Type.BOOL
@@ -92,7 +89,7 @@ class Scope:
     """The variables an expression may name. A name may be dotted (`session.cost`); `container` is tried as a prefix."""
 
     def __init__(self, variables: Mapping[str, str], container: str = "") -> None:
-        """`variables` maps a name to bool, int, double, string, strings, timestamp or any."""
+        """`variables` maps a name to bool, int, double, string, strings or any."""
         self._env = cel.NewEnv(variables={name: _TYPES[kind] for name, kind in variables.items()}, container=container)
 
     def compile(self, text: str) -> Program:
@@ -110,8 +107,11 @@ class Scope:
 _PLAIN = cel.NewEnv()
 
 
-def bind(variables: Data) -> Bound:
-    """Variables by full name, for any number of programs of any scope. Raises Unbindable."""
+def bind(variables: Mapping[str, Json]) -> Bound:
+    """Variables by full name, for any number of programs of any scope: JSON values only. Raises Unbindable.
+
+    A Python datetime would be an error here: the binding takes one only from the scope that compiled the program.
+    """
     try:
         return Bound(_PLAIN.Activation(variables))
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal
 
 from gateway.model import Call, Clause, Decision, Effect, Obligations, Principal, Problem, Reason
@@ -210,8 +209,6 @@ def _short(value: Json) -> Json:
         return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, Mapping):
         return f"a mapping of {len(value)}"
     if isinstance(value, list):

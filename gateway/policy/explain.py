@@ -25,7 +25,9 @@ class Nearest:
 
 
 def explain(decision: Decision, bundle: PolicyBundle) -> list[str]:
-    """The lines. `bundle` is the one that decided."""
+    """The lines, with every clause of every rule. `bundle` is the one that decided."""
+    if decision.bundle == bundle.digest:
+        decision = bundle.explain(decision.call)
     call = decision.call
     head = f"{decision.effect.value} {call.tool.name} for {_who(call.caller.principal)}"
     lines = [head, f"bundle {decision.bundle}"]
@@ -80,8 +82,7 @@ def _whom(match: Match, tenant: str | None) -> str:
 
 
 def _rule(reason: Reason) -> Iterator[str]:
-    always = "" if reason.clauses else " (no conditions)"
-    yield f"{reason.effect.value} {reason.rule} ({reason.source}): {reason.result}{always}"
+    yield f"{reason.effect.value} {reason.rule} ({reason.source}): {reason.result}"
     for clause in reason.clauses:
         yield f"  {clause.result:5} {clause.text}{_values(clause.values)}"
 

@@ -69,8 +69,8 @@ class Condition:
 class Rule:
     """A compiled rule. `source` is `file:line`; `obligations` is empty for a forbid.
 
-    `program` is the conjunction of all conditions: CEL's `&&` is false if any side is false, else in error if any is, so
-    it gives the rule's result whatever their order. It is `None` for a rule without conditions.
+    `program` is the conjunction of all conditions, `None` when there is none: CEL's `&&` is false if any side is false,
+    else in error if any is, so it gives the rule's result whatever their order.
     """
 
     id: str

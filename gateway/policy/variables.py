@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from gateway.model import Call, Principal
 from gateway.policy.syntax import Path
@@ -15,7 +14,7 @@ from gateway.specs import facts
 from gateway.tool import Json, Tool
 
 Tree = dict[str, "Tree | None"]  # a path to bind; None: everything below
-Values = dict[str, Json | datetime]
+Values = dict[str, Json]
 
 KINDS: Mapping[str, str] = {
     "principal.agent": "string",
@@ -35,7 +34,7 @@ KINDS: Mapping[str, str] = {
     "session.age": "double",
     "args": "any",
     "arg": "any",
-    "now": "timestamp",
+    "now": "int",  # whole unix seconds: `timestamp(now)` is the time
 }
 
 _OF_PRINCIPAL: Mapping[str, Callable[[Principal], Json]] = {
@@ -52,13 +51,13 @@ _OF_TOOL: Mapping[str, Callable[[Tool], Json]] = {
     "tool.labels": lambda tool: sorted(tool.labels),
     "tool.cost": lambda tool: float(tool.cost),
 }
-_OF_CALL: Mapping[str, Callable[[Call], Json | datetime]] = {
+_OF_CALL: Mapping[str, Callable[[Call], Json]] = {
     "session.id": lambda call: call.caller.session.id,
     "session.labels": lambda call: sorted(call.caller.session.labels),
     "session.cost": lambda call: float(call.caller.session.cost),
     "session.calls": lambda call: call.caller.session.calls,
     "session.age": lambda call: float(call.now - call.caller.session.opened_at),
-    "now": lambda call: datetime.fromtimestamp(call.now, UTC),
+    "now": lambda call: int(call.now),
 }
 
 
@@ -67,7 +66,7 @@ class Reading:
     """What a set of expressions reads of one tool and principal, worked out once."""
 
     fixed: Values
-    per_call: tuple[tuple[str, Callable[[Call], Json | datetime]], ...]
+    per_call: tuple[tuple[str, Callable[[Call], Json]], ...]
     reads_arguments: bool
     arguments: Tree | None
     facts: Mapping[str, str]  # argument → kind of facts
@@ -103,16 +102,12 @@ def reading(reads: Iterable[Path], values: Mapping[str, Json], tool: Tool, princ
 
 def _tree(paths: Iterable[Path]) -> Tree | None:
     """One tree of all paths; None when one of them is empty, which asks for everything."""
-    tree: Tree = {}
-    # Longest first, so that a path that asks for more replaces those below it.
-    for path in sorted(paths, reverse=True):
+    below: dict[str, list[Path]] = {}
+    for path in paths:
         if not path:
             return None
-        here = tree
-        for step in path[:-1]:
-            here = here.setdefault(step, {}) or {}
-        here[path[-1]] = None
-    return tree
+        below.setdefault(path[0], []).append(path[1:])
+    return {step: _tree(rest) for step, rest in below.items()}
 
 
 def _prune(value: Json, tree: Tree | None) -> Json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from gateway.model import Arguments, Call, Caller, Decision, Principal, Session
 from gateway.policy import PolicyBundle, load_bundle
@@ -78,7 +77,7 @@ def call(
     principal = Principal(agent, tenant, user, frozenset(groups))
     given = {"id": "s_1", "uid": "s_1", "owner": principal.key, "opened_at": 900.0, "expires_at": 2000.0, **session}
     filled = Arguments(dict(arguments if arguments is not None else {"url": "https://a.org/"}))
-    return Call("c_1", Caller(principal, Session(**cast(dict[str, object], given))), called, filled, 1000.0, 7)  # type: ignore[arg-type]  # fields by name, each test gives its own
+    return Call("c_1", Caller(principal, Session(**given)), called, filled, 1000.0, 7)  # type: ignore[arg-type]  # fields by name, each test gives its own
 
 
 def outcome(decision: Decision) -> str:

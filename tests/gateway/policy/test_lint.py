@@ -1,0 +1,105 @@
+"""Lint: policy that loads, but probably does not say what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.policy.arguments import FIELDS
+from gateway.specs.facts import derive
+from gateway.tool import Tool
+from tests.gateway.policy.makers import FETCH, bundle, call, outcome, tool
+
+STRICT = tool(
+    "strict", {"to": {"type": "array", "minItems": 1, "items": {}}}, required=["to"], facts={"to": "email_list"}
+)
+FINDINGS = [
+    ("permit, match: {tools: [fetch, fetsh]}, with: {timeout: 5s}", ":5:50: 'fetsh' matches no loaded tool"),
+    ("permit, match: {effects: [write]}", ":5:27: the rule r is about no loaded tool"),
+    ("permit, match: {tools: [run]}", ":5:3: permits every call of run (exec) unconditionally"),
+    ("permit, match: {tools: [run]}, when: ['args.code.matches(\"print\")']", "matches() finds 'print' anywhere"),
+    ("permit, match: {tools: [run]}, when: ['args.code.matches(\"^print\")']", "matches() finds '^print' anywhere"),
+    (
+        "permit, match: {tools: [fetch]}, when: ['has(args.to) && args.to.all(a, a == \"x\")']",
+        "all() over an empty list",
+    ),
+    (
+        "permit, match: {tools: [fetch]}, when: ['session.labels.all(a, a == \"x\")']",
+        "all() over an empty list is true",
+    ),
+    ("permit, match: {tools: [fetch]}, when: ['args.mode == \"x\"']", "a call of fetch may leave 'mode' out"),
+    ("permit, match: {tools: [fetch]}, when: ['arg.to.exists(a, a.domain == \"x\")']", "write has(arg.to) && …"),
+    ("permit, match: {tools: [fetch]}, with: {sandbox: {backends: [docker]}}", "fetch runs in no sandbox"),
+    ("permit, match: {tools: [run]}, with: {sandbox: {backends: [docker]}}", "run runs in wasm-python"),
+]
+
+
+@pytest.mark.parametrize(("rule", "wanted"), FINDINGS)
+def test_a_finding_names_the_place_and_does_not_refuse(rule: str, wanted: str) -> None:
+    """One finding, with its place; the bundle still loads and decides."""
+    made = bundle(f"id: a\nrules:\n- {{id: r, effect: {rule}}}\n")
+    (finding,) = made.findings
+    assert wanted in str(finding)
+    assert str(finding).startswith("p0.yaml:5:")
+
+
+CLEAN = [
+    "permit, match: {tools: [fetch, 'r*']}, with: {timeout: 5s}",
+    "permit, match: {tools: [fetch]}",
+    "permit, match: {tools: [fetch]}, when: ['args.url.matches(\"^https://a[.]org/.*$\")']",
+    "permit, match: {tools: [fetch]}, when: ['has(args.to) && size(args.to) > 0 && args.to.all(a, a == \"x\")']",
+    "permit, match: {tools: [fetch]}, when: ['has(args.to)', 'size(args.to) > 0', 'args.to.all(a, a == \"x\")']",
+    "permit, match: {tools: [strict]}, when: ['arg.to.all(a, a.domain == \"x\")', 'args.to.all(a, a != \"\")']",
+    "permit, match: {tools: [fetch]}, when: ['has(args.mode) && args.mode == \"x\"']",
+    "permit, match: {effects: [read, exec]}, when: ['has(args.mode) && args.mode == \"x\"']",
+    "forbid, match: {tools: [run]}",
+]
+
+
+@pytest.mark.parametrize("rule", CLEAN)
+def test_careful_policy_has_no_findings(rule: str) -> None:
+    """The ways out that the findings name are taken."""
+    assert bundle(f"id: a\nrules:\n- {{id: r, effect: {rule}}}\n", tools=(FETCH, tool_run(), STRICT)).findings == ()
+
+
+def tool_run() -> Tool:
+    """A tool that runs code and takes nothing but the code."""
+    return tool("run", {"code": {"type": "string"}}, ("exec",), ("code",))
+
+
+SHADOWS = [
+    ("{tools: [fetch]}", "{tools: [fetch]}", True),
+    ("{}", "{tools: ['f*'], agents: [dev]}", True),
+    ("{agents: ['*']}", "{tools: [fetch], agents: [dev]}", True),
+    ("{tools: [fetch], agents: [dev]}", "{tools: [fetch]}", False),
+    ("{tools: [fetch], agents: [dev]}", "{tools: [fetch], agents: [dev, ops]}", False),
+    ("{tools: [run]}", "{tools: [fetch]}", False),
+    ("{groups: [x]}", "{tools: [fetch], agents: [x]}", False),
+]
+
+
+@pytest.mark.parametrize(("wide", "narrow", "wanted"), SHADOWS)
+def test_a_permit_under_an_unconditional_forbid(wide: str, narrow: str, wanted: bool) -> None:
+    """It is named only when every call that it could permit is forbidden."""
+    made = bundle(
+        f"id: a\nrules:\n- {{id: no, effect: forbid, match: {wide}}}\n- {{id: p, effect: permit, match: {narrow}}}\n"
+    )
+    assert any("never permits: no (p0.yaml:5)" in str(finding) for finding in made.findings) is wanted
+
+
+def test_a_value_that_nothing_uses() -> None:
+    """It stands in a file of its own part: another part's value of the same name is another one."""
+    one = "id: a\nvalues:\n  hosts: [a]\nrules:\n- {id: p, effect: permit, match: {tools: [fetch]}}\n"
+    two = "id: b\nvalues:\n  hosts: [https://a.org/]\nrules:\n"
+    two += "- {id: q, effect: permit, when: [args.url in v.hosts], match: {tools: [fetch]}}\n"
+    made = bundle(one, two)
+    assert [str(each) for each in made.findings] == ["p0.yaml:5:3: the value 'hosts' is never used: leave it out"]
+    assert outcome(made.decide(call())) == "permit p q"
+
+
+def test_the_fields_of_facts_are_those_that_are_derived() -> None:
+    """The names that loading knows for each kind of fact are exactly what the specs derive."""
+    examples = {"url": "https://a.org/x", "path": "/a", "email": "me@a.org", "repo_path": "a/b"}
+    derived = derive({kind: kind for kind in examples}, examples)
+    assert {kind: set(fact) for kind, fact in derived.items() if isinstance(fact, dict)} == {
+        kind: set(fields) for kind, fields in FIELDS.items()
+    }

@@ -1,0 +1,136 @@
+"""Laws of deciding, over thousands of generated policies and calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.model import Obligations
+from gateway.policy import load_bundle
+from gateway.policy.language import WithShape
+from gateway.policy.obligations import merge, obligations_of
+from tests.gateway.policy import reference
+from tests.gateway.policy.makers import call, tool
+
+NAMES = st.sampled_from(["a", "b"])
+OPEN = tool("open", {"a": {}, "b": {}})
+VALUES = st.sampled_from([True, False, None, "x", "true", "", 0, 1, 2, -1, 1.5, [], [True], {}, {"a": True}])
+CALLS = st.dictionaries(NAMES, VALUES)
+ATOMS = st.one_of(
+    st.tuples(st.just("is"), NAMES),
+    st.tuples(st.just("has"), NAMES),
+    st.tuples(st.just("equals"), NAMES, st.sampled_from(["x", "true"])),
+    st.tuples(st.just("more"), NAMES, st.integers(0, 2)),
+)
+CLAUSES = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.tuples(st.just("not"), inner),
+        st.tuples(st.sampled_from(["and", "or"]), inner, inner),
+    ),
+    max_leaves=4,
+)
+RULES = st.fixed_dictionaries(
+    {
+        "effect": st.sampled_from(["permit", "permit", "permit", "forbid"]),
+        "clauses": st.lists(CLAUSES, max_size=3),
+        "part": st.integers(0, 2),
+    }
+)
+
+
+def files(rules: list[dict[str, Any]], boundaries: set[int]) -> dict[str, bytes]:
+    """The rules as policy files (JSON is YAML), one for each part that has any."""
+    found = {}
+    for part in {rule["part"] for rule in rules}:
+        shapes = [
+            {"id": f"r{index}", "effect": rule["effect"]}
+            | ({"when": [reference.text(each) for each in rule["clauses"]]} if rule["clauses"] else {})
+            for index, rule in enumerate(rules)
+            if rule["part"] == part
+        ]
+        head = {"apiVersion": "toolgate/v1", "kind": "Policy", "id": f"p{part}", "boundary": part in boundaries}
+        found[f"p{part}.yaml"] = json.dumps(head | {"rules": shapes}).encode()
+    return found
+
+
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rules=st.lists(RULES, min_size=1, max_size=6),
+    boundaries=st.sets(st.integers(0, 2), max_size=2),
+    calls=st.lists(CALLS, min_size=4, max_size=4),
+)
+def test_every_decision_is_that_of_the_reference(
+    rules: list[dict[str, Any]], boundaries: set[int], calls: list[dict[str, Any]]
+) -> None:
+    """3,200 decisions over random rules, clauses, parts and JSON; told in full or not, the decision is the same."""
+    made = load_bundle(files(rules, boundaries), [OPEN])
+    present = [part for part in boundaries if any(rule["part"] == part for rule in rules)]
+    for arguments in calls:
+        called = call(OPEN, arguments)
+        decision = made.decide(called)
+        got = "permit" if decision.problem is None else decision.problem.code
+        assert got == reference.decide(rules, present, arguments)
+        full = made.explain(called)
+        assert (full.effect, full.problem, full.rules) == (decision.effect, decision.problem, decision.rules)
+        for reason, rule in zip(sorted(full.reasons, key=lambda each: each.rule), _by_id(rules), strict=True):
+            told = [reference.truth(clause, arguments) for clause in rule["clauses"]]
+            assert [clause.result for clause in reason.clauses] == [str(each).lower() for each in told]
+
+
+def _by_id(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rule for _, rule in sorted((f"r{index}", rule) for index, rule in enumerate(rules))]
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=2, unique=True)
+WITHS = st.fixed_dictionaries(
+    {},
+    optional={
+        "timeout": st.sampled_from(["1s", "2s", "3s"]),
+        "limits": st.sampled_from([{"output": "1KiB"}, {"output": "2KiB"}]),
+        "limit": st.sampled_from([{"calls": "1/1m"}, {"key": "agent", "calls": "2/1m"}]),
+        "label": WORDS,
+        "record": st.sampled_from(["metadata", "request", "request_response"]),
+        "sandbox": st.fixed_dictionaries(
+            {},
+            optional={
+                "backends": st.lists(st.sampled_from(["wasm", "docker"]), min_size=1, unique=True),
+                "require": WORDS,
+            },
+        ),
+    },
+)
+SEVERAL = st.lists(WITHS, min_size=2, max_size=5).map(
+    lambda withs: [obligations_of(f"r{index}", WithShape.model_validate(each)) for index, each in enumerate(withs)]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(SEVERAL, st.randoms(use_true_random=False))
+def test_merging_obligations_knows_no_order_and_no_count(several: list[Obligations], random: Any) -> None:
+    """The lattice join is commutative, associative and idempotent, origins included."""
+    merged = merge(several)
+    shuffled = random.sample(several, len(several))
+    assert merge(shuffled) == merged
+    assert merge([*several, *shuffled]) == merged
+    assert merge([merge(several[:2]), *several[2:]]) == merged
+    assert merge([merged]) == merged
+
+
+@settings(max_examples=300, deadline=None)
+@given(SEVERAL)
+def test_merging_never_loosens(several: list[Obligations]) -> None:
+    """Each key of the merge is at least as strict as each rule's own."""
+    both = merge(several)
+    for side in several:
+        assert side.timeout is None or (both.timeout is not None and both.timeout <= side.timeout)
+        assert side.output is None or (both.output is not None and both.output <= side.output)
+        assert side.labels <= both.labels
+        assert side.require <= both.require
+        assert set(side.limits) <= set(both.limits)
+        assert side.backends is None or (both.backends is not None and both.backends <= side.backends)
+        levels = ["metadata", "request", "request_response"]
+        assert levels.index(both.record) >= levels.index(side.record)
