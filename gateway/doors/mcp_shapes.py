@@ -10,7 +10,6 @@ import binascii
 from collections.abc import Sequence
 
 from gateway.doors import render
-from gateway.doors.jsonrpc import encode
 from gateway.model import Outcome
 from gateway.tool import Json, Tool
 
@@ -47,31 +46,17 @@ def result(outcome: Outcome, trace_id: str | None, *, modern: bool) -> Shape:
     The problem's machine part stands in `_meta` alone: structured content is what the output schema describes. Until
     2025-11-25 it can only be an object, so there any other value is in the text alone.
     """
-    content = [{"type": "text", "text": _text(outcome)}]
+    content = [{"type": "text", "text": render.outcome_text(outcome)}]
     shown: Shape = {"content": content, "isError": outcome.problem is not None}
     if outcome.structured is not None and outcome.problem is None and (modern or isinstance(outcome.structured, dict)):
         shown["structuredContent"] = outcome.structured
-    meta: Shape = {"dev.toolgate/call-id": outcome.call_id, "dev.toolgate/verdict": _verdict(outcome)}
+    meta: Shape = {"dev.toolgate/call-id": outcome.call_id, "dev.toolgate/verdict": render.verdict(outcome.verdict)}
     if outcome.truncated:
         meta["dev.toolgate/truncated"] = True
     if outcome.problem is not None:
         meta["dev.toolgate/problem"] = render.members(outcome.problem, outcome.call_id, trace_id)
     shown["_meta"] = meta
     return shown
-
-
-def _text(outcome: Outcome) -> str:
-    text = render.outcome_text(outcome)
-    if not text and outcome.structured is not None:
-        return encode(outcome.structured).decode()
-    return text
-
-
-def _verdict(outcome: Outcome) -> Shape:
-    findings = [
-        {"stage": f.stage, "rule": f.rule, "action": f.action, "path": f.path} for f in outcome.verdict.findings
-    ]
-    return {"action": outcome.verdict.action, "labels": sorted(outcome.verdict.labels), "findings": findings}
 
 
 def as_object(value: Json) -> Shape:

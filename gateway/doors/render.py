@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from gateway.model import Outcome, Problem
+from gateway import strictjson
+from gateway.model import Outcome, Problem, Verdict
 from gateway.problems import TABLE
 from gateway.tool import Json
 
@@ -56,15 +57,26 @@ def text(problem: Problem) -> str:
 def outcome_text(outcome: Outcome) -> str:
     """What a model reads of an outcome: the tool's own text, and the problem if there is one."""
     if outcome.problem is None:
-        return outcome.text
+        if outcome.text or outcome.structured is None:
+            return outcome.text
+        return strictjson.canonical(outcome.structured).decode()  # some clients show a model nothing but text
     if outcome.text and outcome.problem.code == "tool_error":
         return outcome.text
     return "\n".join(part for part in (outcome.text.rstrip("\n"), text(outcome.problem)) if part)
 
 
+def verdict(of: Verdict) -> dict[str, Json]:
+    """What screening did, as callers see it.
+
+    Not by which rule: agents read this, and whoever shapes results reads agents. The record has it.
+    """
+    findings = [{"stage": f.stage, "action": f.action, "path": f.path} for f in of.findings]
+    return {"action": of.action, "labels": sorted(of.labels), "findings": findings}
+
+
 def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Json]:
     """An outcome as REST gives it."""
-    usage, verdict = outcome.usage, outcome.verdict
+    usage = outcome.usage
     return {
         "call_id": outcome.call_id,
         "tool": outcome.tool,
@@ -76,12 +88,7 @@ def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Jso
             "truncated": outcome.truncated,
         },
         "problem": members(outcome.problem, outcome.call_id, trace_id) if outcome.problem else None,
-        "verdict": {
-            "action": verdict.action,
-            "labels": sorted(verdict.labels),
-            # Not which rule: agents read this, and whoever shapes results reads agents. The record has it.
-            "findings": [{"stage": f.stage, "action": f.action, "path": f.path} for f in verdict.findings],
-        },
+        "verdict": verdict(outcome.verdict),
         "artifacts": [],
         "usage": {
             "wall_ms": usage.wall_ms,
