@@ -1,85 +1,23 @@
-"""The MCP runner against real servers on loopback, both generations."""
+"""The MCP runner against real servers on loopback, both generations: greeting, pins, sessions, warm calls."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Mapping
 
 import pytest
 
-from gateway.model import Arguments, Failure, RawOutput, Refusal, Work
-from gateway.runners.mcp import McpRunner, definition_digest
-from gateway.runners.net import Egress, Net
-from gateway.stores.memory import MemoryPins
-from gateway.tool import Json, McpBackend, SecretUse, Server, Tool
-from tests.gateway.runners.mcp_server import McpServer, echo, said
-from tests.gateway.runners.servers import Anything, Secrets
+from gateway.model import Refusal
+from gateway.runners.mcp import definition_digest
+from gateway.tool import Json, SecretUse
+from tests.gateway.runners.mcp_bench import Bench, refused, run
+from tests.gateway.runners.mcp_server import McpServer, echo
 
-T = TypeVar("T")
 ERAS = [
     pytest.param(m, s, id=f"{'modern' if m else 'legacy'}-{'stream' if s else 'json'}") for m in (1, 0) for s in (0, 1)
 ]
-ECHO = {"text": "hi"}
-
-
-@dataclass
-class Bench:
-    """One server, and a runner with warm connections to it; `now` moves only when a test moves it."""
-
-    server: McpServer
-    runner: McpRunner
-    pins: MemoryPins
-    skip: list[float] = field(default_factory=lambda: [0.0])
-
-    async def call(
-        self, arguments: Mapping[str, Json] | None = None, tool: str = "echo", wait: float = 10
-    ) -> RawOutput:
-        backend = McpBackend("up", tool)
-        called = Tool("t", "1", "sha256:0", "T.", {}, backend, Anything())
-        deadline = time.monotonic() + self.skip[0] + wait
-        return await self.runner.run(Work("c_1", called, Arguments(arguments or ECHO), "default", deadline, 0.0, 0))
-
-    def later(self, seconds: float) -> None:
-        """The clock of the runner goes on."""
-        self.skip[0] += seconds
-
-
-@asynccontextmanager
-async def bench(server: McpServer, **given: object) -> AsyncIterator[Bench]:
-    """`pins` and `secrets` go into the server's declaration."""
-    skip = [0.0]
-
-    def monotonic() -> float:
-        return time.monotonic() + skip[0]
-
-    async with server:
-        net = Net(Egress(networks=["127.0.0.0/8"]), Secrets(key="s3cret"), monotonic)
-        declared = Server("up", server.url, **given)  # type: ignore[arg-type]  # by keyword
-        pins = MemoryPins()
-        runner = McpRunner(net, {"up": declared}, pins, monotonic=monotonic)
-        try:
-            yield Bench(server, runner, pins, skip)
-        finally:
-            await runner.close()
-            await net.close()
-
-
-def run(server: McpServer, scene: Callable[[Bench], Awaitable[T]], **given: object) -> T:
-    """Plays one scene, bounded in time."""
-
-    async def play() -> T:
-        async with bench(server, **given) as b, asyncio.timeout(30):
-            return await scene(b)
-
-    return asyncio.run(play())
-
-
-def refused(error: pytest.ExceptionInfo[Refusal] | pytest.ExceptionInfo[Failure]) -> str:
-    return error.value.problem.code
+JSON = "application/json"
+SSE = "text/event-stream"
 
 
 @pytest.mark.parametrize(("modern", "stream"), ERAS)
@@ -327,88 +265,6 @@ def test_a_credential_for_another_host_is_not_sent() -> None:
         assert b.server.connections == 0
 
     run(McpServer(), scene, secrets=(use,))
-
-
-def test_what_a_tool_gives() -> None:
-    """Text blocks are joined, structured content is kept, everything else is named but not passed on."""
-    content = [
-        {"type": "text", "text": "a"},
-        {"type": "image", "data": "AAAA"},
-        {"type": "<b>"},
-        3,
-        {"type": "text", "text": "b"},
-    ]
-
-    async def scene(b: Bench) -> RawOutput:
-        return await b.call()
-
-    server = McpServer()
-    server.on_call = lambda _: {"result": {"content": content, "structuredContent": {"n": 1}}}
-    output = run(server, scene)
-    assert output.text.split("\n") == [
-        "a",
-        "[content of type image is not passed on]",
-        "[content of type unknown is not passed on]",
-        "[content of type unknown is not passed on]",
-        "b",
-    ]
-    assert (output.structured, output.problem, output.origin) == ({"n": 1}, None, "127.0.0.1")
-
-
-@pytest.mark.parametrize(
-    ("reply", "code", "text"),
-    [
-        ({"result": said("no such city", isError=True)}, "tool_error", "no such city"),
-        ({"error": {"code": -32602, "message": "text is required"}}, "tool_error", "text is required"),
-        ({"error": {"code": -32603, "message": "boom"}}, "upstream_error", "boom"),
-    ],
-)
-def test_a_tool_that_fails(reply: dict[str, Json], code: str, text: str) -> None:
-    """`isError` and JSON-RPC errors are failures, and what the server said is kept as untrusted text."""
-
-    async def scene(b: Bench) -> RawOutput:
-        return await b.call()
-
-    server = McpServer()
-    server.on_call = lambda _: reply
-    output = run(server, scene)
-    assert output.problem is not None
-    assert (output.problem.code, output.text) == (code, text)
-
-
-JSON = "application/json"
-SSE = "text/event-stream"
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "body", "code"),
-    [
-        (200, JSON, b'{"jsonrpc":"2.0","id":3,"id":3,"result":{}}', "output_invalid"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":3,"result":{"x":NaN}}', "output_invalid"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":99,"result":{}}', "output_invalid"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":3}', "output_invalid"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":3,"result":{"content":"text"}}', "output_invalid"),
-        (200, JSON, b"[" * 5000, "output_invalid"),
-        (200, "text/html", b"<p>", "output_invalid"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":3,"result":{"content":[]}}' + b" " * (3 << 20), "output_too_large"),
-        (200, JSON, b'{"jsonrpc":"2.0","id":3,"result":{"resultType":"input_required"}}', "upstream_error"),
-        (200, SSE, b'data: {"jsonrpc":"2.0","id":"x","method":"sampling/createMessage"}\n\n', "upstream_error"),
-        (200, SSE, b": nothing\n\n", "upstream_error"),
-        (200, SSE, b"data: {\n\n", "output_invalid"),
-        (500, "text/plain", b"oops", "upstream_error"),
-        (307, "text/plain", b"", "upstream_error"),
-    ],
-)
-def test_an_answer_that_is_none_is_a_typed_failure(status: int, kind: str, body: bytes, code: str) -> None:
-    """Whatever a server answers to a call, it is a Failure of the table: the call may have run."""
-
-    async def scene(b: Bench) -> None:
-        b.server.raw["tools/call"] = (status, kind, body)
-        with pytest.raises(Failure) as error:
-            await b.call()
-        assert refused(error) == code
-
-    run(McpServer(), scene)
 
 
 @pytest.mark.parametrize("method", ["server/discover", "tools/list"])
