@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,10 +53,10 @@ class RandomIds:
     """Identifiers from the system's random source."""
 
     def new(self, prefix: str) -> str:
-        return prefix + secrets.token_hex(16)
+        return prefix + os.urandom(16).hex()
 
     def seed(self) -> int:
-        return secrets.randbits(63)
+        return int.from_bytes(os.urandom(8)) >> 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_DRAIN,
         )

@@ -6,7 +6,7 @@ Raw ASGI, because a framework's middleware costs more than a whole call. It know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -171,35 +171,46 @@ def problem_headers(problem: Problem, call_id: str | None) -> Headers:
     return headers
 
 
-async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+async def while_connected(work: Awaitable[T], receive: Receive) -> T | None:
     """Awaits `work`, and cancels it when the client goes away. None when nobody is there to hear the answer.
 
-    The body must have been read. Most calls end before it pays to watch the connection, so watching starts late.
+    The body must have been read, and `work` must end soon after it is cancelled. Most calls end before it pays to
+    watch the connection, so watching starts late and costs them one timer.
     """
-    task = asyncio.ensure_future(work)
+    watch = _Watch(receive)
     try:
-        await asyncio.wait({task}, timeout=_PATIENCE)
-        if task.done():
-            return task.result()
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-        if task.done():
-            return task.result()
-    except asyncio.CancelledError:  # the server stops: end the work, then go
-        await _end(task)
+        result = await work
+    except asyncio.CancelledError:
+        if watch.end():
+            return None
         raise
-    await _end(task)
-    return None
+    return None if watch.end() else result
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the current task when the client of `receive` goes away."""
 
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._task = receive, asyncio.current_task()
+        self._gone = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._begin)
 
-async def _end(task: asyncio.Future[T]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+    def end(self) -> bool:
+        """Stops watching; true when the client went away."""
+        self._timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._gone and self._task is not None:
+            self._task.uncancel()
+        return self._gone
+
+    def _begin(self) -> None:
+        self._waiting = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
