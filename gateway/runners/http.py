@@ -86,8 +86,6 @@ class Plan:
         value = arguments.get(self.backend.url_argument or "")
         if not isinstance(value, str):
             raise unfit(self.backend.url_argument or "", "a URL")
-        if self.query and "#" in value:
-            raise refuse("egress_denied", "The URL is not taken: a fragment is not taken.")
         return value
 
     def fields(self, arguments: Arguments) -> Headers:

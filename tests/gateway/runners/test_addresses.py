@@ -18,6 +18,7 @@ REFUSED = [
 ]
 INSIDE = [
     *("::ffff:127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::", "2600::5efe:7f00:1"),
+    *("2001:0:7f00:1::80ff:fffe", "64:ff9b:1:7f00:0:100::"),
     *("::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::"),
 ]
 EVERYTHING = ("0.0.0.0/0", "::/0")
@@ -54,7 +55,7 @@ def test_naming_only_the_ipv6_network_does_not_open_the_address_inside(text: str
     assert not Networks.of(["::/0"]).allows(ip_address(text), 80)
 
 
-@pytest.mark.parametrize("text", INSIDE[4:])
+@pytest.mark.parametrize("text", [text for text in INSIDE if "a9fe" in text or "169" in text])
 def test_metadata_inside_ipv6_is_refused_whatever_is_named(text: str) -> None:
     """Wrapping a metadata address does not help."""
     assert not Networks.of(EVERYTHING).allows(ip_address(text), 80)

@@ -82,6 +82,8 @@ def test_the_url_may_be_an_argument_on_the_allow_list() -> None:
         (HttpBackend("GET", "http://127.0.0.1:9/", headers={"host": "{a}"}), {"a": "evil"}, "egress_denied"),
         (HttpBackend("GET", "http://{a}:9/"), {"a": "127.0.0.1"}, "egress_denied"),
         (HttpBackend("GET", "http://127.0.0.1{a}/"), {"a": ":9"}, "egress_denied"),
+        (HttpBackend("GET", url_argument="u", allow=("GET http://127.0.0.1:9/",), query={"q": "1"}),
+         {"u": "http://127.0.0.1:9/#x"}, "egress_denied"),
         (HttpBackend("GET", "{a}"), {"a": "http://127.0.0.1:9/"}, "egress_denied"),
         (HttpBackend("GET", "http:{a}"), {"a": "//127.0.0.1:9/"}, "egress_denied"),
         (HttpBackend("GET"), {}, "egress_denied"),

@@ -120,6 +120,25 @@ def test_bytes_nobody_asked_for_end_a_connection(run: Run) -> None:
     run(calls())
 
 
+def test_bytes_that_come_while_idle_end_a_connection(run: Run) -> None:
+    """Nor is an answer that comes later, between two calls."""
+
+    async def calls() -> None:
+        async def late(writer: asyncio.StreamWriter) -> None:
+            writer.write(http(b"first"))
+            await asyncio.sleep(0.05)
+            writer.write(http(b"poison"))
+
+        async with Upstream(late, http(b"second")) as upstream:
+            net, url = new_net(), f"http://127.0.0.1:{upstream.port}/"
+            first = await net.request(ask(url))
+            await asyncio.sleep(0.2)
+            second = await net.request(ask(url))
+            assert (first.body, second.body, upstream.connections) == (b"first", b"second", 2)
+
+    run(calls())
+
+
 def test_a_cancelled_call_leaves_no_connection_behind(run: Run) -> None:
     """A call cancelled while it waits cuts its connection; the next call has a fresh one."""
 
@@ -215,6 +234,10 @@ def test_a_deadline_that_is_over_sends_nothing(run: Run) -> None:
             what = ask(f"http://127.0.0.1:{upstream.port}/", seconds=-1)
             assert await fails(new_net(), what) == "refused upstream_unreachable"
             assert upstream.requests == []
+            warm = new_net()
+            await warm.request(ask(f"http://127.0.0.1:{upstream.port}/"))
+            assert await fails(warm, what) == "refused upstream_unreachable"
+            assert len(upstream.requests) == 1
 
     run(calls())
 

@@ -212,6 +212,18 @@ def test_a_stream_gives_pieces_as_they_come(run: Run) -> None:
     run(calls())
 
 
+def test_a_stream_of_another_type_is_refused() -> None:
+    """The content type is looked at before the body is."""
+
+    async def calls() -> None:
+        async with Upstream(http(kind="text/html")) as upstream:
+            with pytest.raises(Failure) as failed:
+                await _read(new_net(), ask(f"http://127.0.0.1:{upstream.port}/", content_types=JSON_TYPES))
+            assert failed.value.problem.code == "output_invalid"
+
+    uvloop.run(calls())
+
+
 def test_leaving_a_stream_early_cuts_the_connection(run: Run) -> None:
     """What was not read cannot turn up in the next answer."""
 
@@ -245,16 +257,18 @@ def test_a_stream_has_the_same_caps(reply: Callable[..., Awaitable[None]], code:
 
 
 def test_a_reader_that_is_slow_holds_the_upstream_back(run: Run) -> None:
-    """A large stream read slowly arrives whole."""
+    """A large stream read slowly arrives whole, and never piles up."""
 
     async def calls() -> None:
         size = 3_000_000
         async with Upstream(http(os.urandom(1000) * 3000)) as upstream:
-            got = 0
+            got = largest = 0
             async with new_net().stream(ask(f"http://127.0.0.1:{upstream.port}/", max_bytes=size)) as answer:
                 async for chunk in answer.chunks():
                     got += len(chunk)
-                    await asyncio.sleep(0.001)
+                    largest = max(largest, len(chunk))
+                    await asyncio.sleep(0.05)
             assert got == size
+            assert largest < size / 2
 
     run(calls())

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.model import Failure
 from gateway.runners.allow import Allow
 from gateway.tool import SecretUse
 from gateway.urls import parse_url
@@ -74,6 +75,34 @@ def test_a_followed_redirect_leaves_credentials_behind(status: int, method: str)
                 assert b"authorization" in here.requests[0]
                 assert b"authorization" not in there.requests[0]
                 assert b"cookie" not in there.requests[0]
+
+    uvloop.run(calls())
+
+
+def test_a_redirect_within_its_place_keeps_credentials() -> None:
+    """The same scheme, host and port is the same place."""
+
+    async def calls() -> None:
+        async with Upstream(http(b"", "307 Moved", extra="location: /x\r\n"), http()) as upstream:
+            what = ask(f"http://127.0.0.1:{upstream.port}/", secrets=(TOKEN,))
+            await new_net(token="t" * 16).request(what, follow=1)
+            assert [b"authorization" in request for request in upstream.requests] == [True, True]
+
+    uvloop.run(calls())
+
+
+def test_a_redirect_never_leaves_https(tmp_path: Path) -> None:
+    """A redirect to plain http is not followed, though the allow list has it."""
+
+    async def calls() -> None:
+        async with Upstream() as plain:
+            moved = http(b"", "302 Found", extra=f"location: http://127.0.0.1:{plain.port}/\r\n")
+            async with Upstream(moved, tls=_certificate(tmp_path)) as upstream:
+                places = (f"https://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{plain.port}")
+                allow = tuple(Allow.parse(f"GET {place}/**") for place in places)
+                with pytest.raises(Failure) as failed:
+                    await new_net(ca=str(tmp_path / "cert.pem")).request(ask(places[0], allow=allow), follow=1)
+                assert (failed.value.problem.code, plain.connections) == ("egress_denied", 0)
 
     uvloop.run(calls())
 

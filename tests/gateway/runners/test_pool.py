@@ -26,6 +26,19 @@ def test_a_connection_the_upstream_soon_closes_is_not_kept() -> None:
     uvloop.run(calls())
 
 
+def test_a_connection_that_is_announced_to_close_is_not_kept() -> None:
+    """`Connection: close` is believed, though the upstream leaves it open."""
+
+    async def calls() -> None:
+        async with Upstream(http(extra="connection: close\r\n")) as upstream:
+            net = new_net()
+            for _ in range(2):
+                await net.request(ask(f"http://127.0.0.1:{upstream.port}/"))
+            assert upstream.connections == 2
+
+    uvloop.run(calls())
+
+
 def test_a_closed_client_keeps_nothing() -> None:
     """After `close` the idle connection is cut, and one that comes back later as well."""
 
