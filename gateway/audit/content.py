@@ -61,6 +61,10 @@ class Contents:
         self._sessions.pop(session, None)
         return self._keys.erase_session(session)
 
+    def close(self) -> None:
+        """Closes the key store; sessions whose keys are in memory can still be sealed for."""
+        self._keys.close()
+
     def digest(self, tenant: str, octets: bytes) -> str:
         """HMAC-SHA-256 in hex, under a key derived from the tenant's. The first use of a tenant commits its key."""
         key = self._tenants.get(tenant)

@@ -55,13 +55,13 @@ def open_ledger(
     disk.sync_folder(audit)
     lock = _lock(folder)
     try:
+        contents = Contents(KeyStore(home / "state.db", master_key(home)), audit, disk)
         found = recover(folder, Key(signer.verifier_key), disk)
-        lines = Lines(folder.name, found.head, clock)
+        lines = Lines(folder.name, found.head, clock, found.hlc)
         on_disk = Shard(disk, folder, lock, signer, tuning)
         on_disk.begin(found.head)
         first = _first_lines(folder, lines, signer.gateway, found)
         on_disk.write(first, lines.head(), begins=found.head.size)
-        contents = Contents(KeyStore(home / "state.db", master_key(home)), audit, disk)
     except BaseException:
         os.close(lock)
         raise
@@ -93,7 +93,7 @@ def _first_lines(folder: Path, lines: Lines, gateway: str, found: Recovered) -> 
         if found.dropped:
             what["sha256"] = found.dropped_digest
         first.append(lines.add("log.recovered", what, None))
-    read = lru_cache(maxsize=2)(whole_lines)
+    read = lru_cache(maxsize=2)(lambda path: list(whole_lines(path)))
     for call_id, seq in left_open.items():
         intent = _record(folder, seq, read)
         copied = {name: intent[name] for name in _COPIED if name in intent}

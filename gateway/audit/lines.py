@@ -61,10 +61,11 @@ def follow(open_calls: dict[str, int], type_: str, call_id: Json, seq: int) -> N
 class Lines:
     """Makes the lines of one shard, in order. Not thread-safe: its caller holds a lock."""
 
-    def __init__(self, shard: str, head: Head, clock: Callable[[], float]) -> None:
+    def __init__(self, shard: str, head: Head, clock: Callable[[], float], hlc: int = 0) -> None:
+        """`hlc` is the clock of the last record there is: what comes is later, whatever the system's clock says."""
         self._shard = shard
         self._clock = clock
-        self._hlc = 0
+        self._hlc = hlc
         self._nonces = Nonces()
         self._name = shard.encode()
         self._second = 0

@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -51,7 +52,7 @@ def tail(home: Path, count: int) -> list[Record]:
     for folder in shards(home):
         lines: list[bytes] = []
         for path in reversed(segments(folder)):
-            lines = whole_lines(path)[-count:] + lines
+            lines = list(whole_lines(path)) + lines
             if len(lines) >= count:
                 break
         newest += _parsed(lines[-count:])
@@ -122,7 +123,7 @@ def _after(folder: Path, seq: int) -> Iterator[Record]:
     paths = segments(folder)
     for path, later in zip(paths, [*paths[1:], None], strict=True):
         if later is None or int(later.stem) > seq + 1:
-            yield from _parsed(whole_lines(path)[max(0, seq + 1 - int(path.stem)) :])
+            yield from _parsed(islice(whole_lines(path), max(0, seq + 1 - int(path.stem)), None))
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Record]:
@@ -132,7 +133,7 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[Record]:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
             return
-        if not isinstance(record, dict) or not _MARKS <= record.keys():
+        if not isinstance(record, dict) or not record.keys() >= _MARKS:
             return
         yield record
 

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256, sha512
 from pathlib import Path
@@ -84,14 +84,13 @@ class Walk:
     """Reads a shard's lines in order, and compares the tree with each head as it gets there.
 
     After `run`: `size`, `peaks`, `leaf` of the records that stand in a row; `fault` if one below the last head, or
-    before the last segment, does not. `limit` ends the walk early, as if nothing stood there.
+    before the last segment, does not.
     """
 
     def __init__(self, folder: Path, key: Key, heads: Sequence[Head], start: Start | None = None) -> None:
         start = start or Start()
         self.size, self.peaks, self.leaf = start.size, list(start.peaks), start.leaf
         self.fault: Fault | None = None
-        self.limit: int | None = None
         self.blobs: Path | None = None
         self._folder, self._key, self._start = folder, key, start.size
         self._due = sorted((head for head in heads if head.size >= start.size), key=lambda h: (h.size, h.leaf is None))
@@ -108,18 +107,16 @@ class Walk:
                 self._segment(path, path == paths[-1])
         if self.fault is None and self._due:
             self._fail(self._suspect(), f"the log does not go on here, and {self._due[-1].size} records were signed")
-        self._fold()
+        self.peaks, self._fresh = self._peaks_with(self._fresh), []
 
     def _segment(self, path: Path, is_last: bool) -> None:
         self._segments.append((int(path.stem), path.name))
         if int(path.stem) != self.size:
             self._fail(self._suspect(), f"the log does not go on here, but in {path.name}")
             return
-        shard = self._folder.name.encode()
+        start = b'{"v":1,"shard":"%b","seq":' % self._folder.name.encode()
         for line in whole_lines(path):
-            if self.size == self.limit:
-                return
-            prefix = b'{"v":1,"shard":"%b","seq":%d,"prev":"%b",' % (shard, self.size, self.leaf.hex().encode())
+            prefix = b'%b%d,"prev":"%b",' % (start, self.size, self.leaf.hex().encode())
             if not line.startswith(prefix) and not self._accept(line, is_last and not self._due):
                 return
             self.leaf = sha256(b"\x00" + line).digest()
@@ -156,14 +153,14 @@ class Walk:
         """Compares with the heads of this size. What agrees is proven; else the altered record is looked for."""
         while self._due and self._due[0].size == self.size and self.fault is None:
             head = self._due[0]
-            root = _root(self._peaks_with(self._fresh))
-            if root != head.root or head.leaf not in (None, self.leaf):
+            peaks = self._peaks_with(self._fresh)
+            if _root(peaks) != head.root or head.leaf not in (None, self.leaf):
                 self._fail(*self._blame(head))
                 return
             if self._prevs:
                 self._fail(min(self._prevs), "it does not continue the record before it, and was signed so")
             self._due.pop(0)
-            self._fold()
+            self.peaks, self._fresh, self._prevs = peaks, [], {}
 
     def _blame(self, head: Head) -> tuple[int, str]:
         """Which record since the last good head was altered: the one whose true leaf, as its successor's `prev` (or
@@ -198,10 +195,6 @@ class Walk:
             peaks.append(leaf)
         return peaks
 
-    def _fold(self) -> None:
-        self.peaks = self._peaks_with(self._fresh)
-        self._fresh, self._prevs = [], {}
-
     def _suspect(self) -> int:
         if self._prevs:
             return min(self._prevs) - 1
@@ -227,9 +220,16 @@ def segments(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.jsonl") if len(path.stem) == 20 and path.stem.isdigit())
 
 
-def whole_lines(path: Path) -> list[bytes]:
+def whole_lines(path: Path) -> Iterator[bytes]:
     """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
-    return path.read_bytes().partition(b"\x00")[0].split(b"\n")[:-1]
+    rest = b""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            used, nul, _ = chunk.partition(b"\x00")
+            *lines, rest = (rest + used).split(b"\n")
+            yield from lines
+            if nul:
+                return
 
 
 class Key:
@@ -271,7 +271,9 @@ def head_of(note: str, leaf: bytes | None = None) -> Head:
     return Head(int(lines[1]), b64decode(lines[2], validate=True), note, leaf)
 
 
-def read_heads(folder: Path, key: Key, more: Iterable[str] = ()) -> tuple[list[Head], Fault | None]:
+def read_heads(
+    folder: Path, key: Key, more: Iterable[str] = (), history: bytes | None = None
+) -> tuple[list[Head], Fault | None]:
     """The heads of a shard: the newest, the history, and `more` notes from elsewhere that are of this shard."""
     try:
         newest = (folder / "checkpoint").read_text(encoding="utf-8")
@@ -282,7 +284,8 @@ def read_heads(folder: Path, key: Key, more: Iterable[str] = ()) -> tuple[list[H
         return [], Fault(max(0, heads[0].size - 1), "the checkpoint was altered: its signature is not valid")
     heads += [head_of(note) for note in more if note.startswith(f"{key.name}/{folder.name}\n")]
     try:
-        entries = [json.loads(line) for line in (folder / "checkpoints").read_bytes().split(b"\n")[:-1]]
+        octets = (folder / "checkpoints").read_bytes() if history is None else history
+        entries = [json.loads(line) for line in octets.split(b"\n")[:-1]]
         heads += [head_of(entry["note"], b64decode(entry["leaf"], validate=True)) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [], Fault(max(0, heads[0].size - 1), f"the history of checkpoints was altered: {type(error).__name__}")
@@ -384,15 +387,11 @@ def main(arguments: Sequence[str]) -> int:
     except (Unreadable, OSError, ValueError) as error:
         sys.stderr.write(f"unreadable: {error}\n")
         return 2
-    sys.stdout.write(json.dumps(report(results)) + "\n" if options.json else "".join(f"{r}\n" for r in results))
-    return 0 if all(result.ok for result in results) else 1
-
-
-def report(results: Sequence[ShardResult]) -> dict[str, object]:
-    """The findings as JSON has them: `ok`, every shard, and the first that is bad."""
     shards = [asdict(result) for result in results]
     first_bad = next((shard for shard in shards if not shard["ok"]), None)
-    return {"ok": first_bad is None, "shards": shards, "first_bad": first_bad}
+    found = {"ok": first_bad is None, "shards": shards, "first_bad": first_bad}
+    sys.stdout.write("".join(f"{line}\n" for line in ([json.dumps(found)] if options.json else results)))
+    return 0 if first_bad is None else 1
 
 
 if __name__ == "__main__":

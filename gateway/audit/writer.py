@@ -117,6 +117,7 @@ class Writer:
             self._stopping = True
         self._bell.put(None)
         await asyncio.to_thread(self._thread.join)
+        self.contents.close()
 
     # ── on the event loop ────────────────────────────────────────────────────────────────────────────────────────
 
