@@ -10,11 +10,12 @@ from pathlib import Path
 from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.policy.cases import Case, case_of
 from gateway.policy.language import schema_of as policy_schema
+from gateway.runners.http import BadTemplate, Plan
 from gateway.specs.checks import Offer
 from gateway.specs.language import schema_of as spec_schema
 from gateway.specs.load import Specs, load_specs
 from gateway.specs.yaml import SpecError, SpecErrors
-from gateway.tool import Json, Server, Tool
+from gateway.tool import HttpBackend, Json, Server, Tool
 from sandboxes.model import BOUNDS, GUARANTEES
 
 _MAX_FILES = 10_000
@@ -67,9 +68,24 @@ def load_folders(specs: Path, policies: Path) -> Loaded:
 def load_files(specs: Mapping[str, bytes], policies: Mapping[str, bytes]) -> Loaded:
     """Spec and policy files, name → bytes. Raises `SpecErrors` with every finding."""
     loaded: Specs = load_specs(specs, sandboxes=OFFERS)
+    unfit = [finding for tool in loaded.tools if (finding := _unfit(tool)) is not None]
+    if unfit:
+        raise SpecErrors(unfit)
     bundle = load_bundle({name: raw for name, raw in policies.items() if _is_yaml(name)}, loaded.tools)
     cases = [case_of(each.shape, each.tool, each.source) for each in loaded.cases]
     return Loaded(ToolCatalogue(loaded.tools), loaded.servers, bundle, cases)
+
+
+def _unfit(tool: Tool) -> SpecError | None:
+    """What the http runner itself says of a spec it could never run."""
+    if not isinstance(tool.backend, HttpBackend):
+        return None
+    try:
+        Plan.of(tool.backend)
+    except BadTemplate as bad:
+        file, _, line = tool.source.rpartition(":")
+        return SpecError(file, int(line), 1, f"the http runner cannot use this tool: {bad}")
+    return None
 
 
 def _read(folder: Path) -> dict[str, bytes]:

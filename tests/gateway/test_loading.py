@@ -1,0 +1,57 @@
+"""Specs and policies together: what fits, and every finding at its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.loading import SCHEMAS, load_files, load_folders
+from gateway.specs.yaml import SpecErrors
+from tests.kit import ECHO, PERMIT, ROOT
+
+
+def findings(specs: str, policies: str = PERMIT) -> list[str]:
+    """What is said of these files."""
+    with pytest.raises(SpecErrors) as caught:
+        load_files({"echo.yaml": specs.encode()}, {"lab.yaml": policies.encode()})
+    return [str(finding) for finding in caught.value.findings]
+
+
+def test_the_starter_files_fit_together_without_a_finding() -> None:
+    """Three tools and a policy, nothing for lint to say."""
+    loaded = load_folders(ROOT / "tool_specs", ROOT / "policies")
+    assert [tool.name for tool in loaded.catalogue.all()] == ["http_fetch", "json_query", "run_python"]
+    assert list(loaded.findings) == []
+
+
+@pytest.mark.parametrize("allow", ["GET https://*.com/**", "GET https://*.10.0.0.1/**"])
+def test_an_allow_entry_the_runner_would_not_take_is_refused_at_load(allow: str) -> None:
+    """Not at the first call: an operator learns it from `check`."""
+    fetch = ECHO.replace(
+        'http: {method: POST, url: "https://echo.example.com/say", json: {text: "{text}", loud: "{loud}"}}',
+        f'http: {{method: GET, url: {{argument: text}}, allow: ["{allow}"]}}',
+    )
+    (said,) = findings(fetch)
+    assert said.startswith("echo.yaml:")
+
+
+def test_a_policy_is_checked_against_the_tools_it_is_about() -> None:
+    """A misspelt argument in a condition is found at its line."""
+    (said,) = findings(ECHO, PERMIT.replace("args.text != ", "args.txt != "))
+    assert said.startswith("lab.yaml:6:")
+    assert "text" in said
+
+
+def test_a_folder_that_is_not_there_is_a_finding() -> None:
+    """Not a traceback."""
+    with pytest.raises(SpecErrors, match="must be a folder"):
+        load_folders(Path("nowhere"), ROOT / "policies")
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEMAS))
+def test_every_kind_of_file_has_a_schema_for_editors(kind: str) -> None:
+    """JSON Schema 2020-12, closed."""
+    schema = SCHEMAS[kind]()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["additionalProperties"] is False
