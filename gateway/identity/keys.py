@@ -41,6 +41,7 @@ class KeyAuthority:
     ) -> None:
         self._keys, self._clock, self._missed = keys, clock, missed
         self._nobody = _ANONYMOUS if anonymous else None
+        self._principals: dict[str, tuple[Key, Principal]] = {}  # by digest, as made from that very key
 
     async def identify(self, credential: str | None) -> Principal:
         """The principal of a bearer token. Raises `Refusal(unauthenticated)`."""
@@ -51,7 +52,11 @@ class KeyAuthority:
         key = self._find(credential)
         if key is None or key.revoked_at is not None or (key.expires_at or float("inf")) <= self._clock.now():
             raise refuse("unauthenticated", "This API key is not valid.")
-        return Principal(key.agent, key.tenant, key.user, frozenset(), key.scopes, "api_key", key.id)
+        known = self._principals.get(key.digest)
+        if known is None or known[0] is not key:
+            principal = Principal(key.agent, key.tenant, key.user, frozenset(), key.scopes, "api_key", key.id)
+            known = self._principals[key.digest] = (key, principal)
+        return known[1]
 
     def _find(self, credential: str) -> Key | None:
         if len(credential) > _LONGEST:
