@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256, sha512
@@ -260,7 +260,8 @@ class Key:
             blob = b64decode(encoded, validate=True)
         except ValueError:
             return False
-        return blob[:4] == self._hash and ed25519_verify(self._public, text, blob[4:])
+        exact = b64encode(blob).decode() == encoded  # a decoder ignores the last bits
+        return exact and blob[:4] == self._hash and ed25519_verify(self._public, text, blob[4:])
 
 
 def head_of(note: str, leaf: bytes | None = None) -> Head:

@@ -225,6 +225,17 @@ def test_any_flipped_byte_of_the_checkpoint_is_found(home: Path) -> None:
     assert not bad(home).ok
 
 
+def test_no_bit_of_a_signature_line_is_free(home: Path) -> None:
+    """Base64 whose unused last bits were changed decodes to the same signature, and is not accepted."""
+    key = verify_module.Key((home / "audit" / "key.pub").read_text())
+    note = (one(home) / "checkpoint").read_text()
+    assert key.signed(note, "w1")
+    assert note.endswith("=\n")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    accepted = [letter for letter in letters if key.signed(f"{note[:-3]}{letter}=\n", "w1")]
+    assert accepted == [note[-3]]
+
+
 def test_an_older_checkpoint_does_not_hide_a_cut(home: Path) -> None:
     """The newest note replaced by an older genuine one and the log cut to match: the history still knows."""
     history = (one(home) / "checkpoints").read_bytes().splitlines()
