@@ -81,12 +81,15 @@ def _output(done: Exit, backend: SandboxBackend) -> RawOutput:
 
 
 def _shape(done: Exit, backend: SandboxBackend, *, failed: bool) -> tuple[str, Json]:
-    """A snippet gives its stdout and `{result, stderr}`; a tool written in its spec gives its result itself."""
+    """A snippet gives its stdout and `{result, stdout, stderr}`; a tool written in its spec gives its result itself.
+
+    stdout stands in both, because some clients show a model nothing but the structured part.
+    """
     if failed:
         said = "\n".join(part.rstrip("\n") for part in (done.stdout, done.stderr) if part)
         return said, None
     if backend.code_argument is not None:
-        return done.stdout or _text(done.value), {"result": done.value, "stderr": done.stderr}
+        return done.stdout or _text(done.value), {"result": done.value, "stdout": done.stdout, "stderr": done.stderr}
     structured = done.value if isinstance(done.value, dict) else {"result": done.value}
     return done.stdout or _text(done.value), structured
 

@@ -34,6 +34,7 @@ _PLAIN = {
     *("writeOnly", "type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
     *("maxLength", "minLength", "pattern", "format", "maxItems", "minItems", "uniqueItems", "maxContains"),
     *("minContains", "maxProperties", "minProperties", "required", "dependentRequired"),
+    "x-mcp-header",  # MCP 2026-07-28: the argument is mirrored in a header (gateway/mirrors.py)
 }
 _KEYWORDS = _PLAIN | _MAPS.keys() | _LISTS.keys() | _SINGLES.keys()
 _NOT_TAKEN = {

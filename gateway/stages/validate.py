@@ -24,7 +24,7 @@ def validate(request: Request, tool: Tool) -> Arguments:
 
 def _invalid(fixes: tuple[Fix, ...]) -> Refusal:
     said = "; ".join(_sentence(fix) for fix in fixes)
-    return Refusal(problem("invalid_arguments", f"The arguments do not fit the tool's schema: {said}.", fix=fixes))
+    return Refusal(problem("invalid_arguments", f"{said[:1].upper()}{said[1:]}.", fix=fixes))
 
 
 def _sentence(fix: Fix) -> str:

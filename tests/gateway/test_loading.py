@@ -55,3 +55,12 @@ def test_every_kind_of_file_has_a_schema_for_editors(kind: str) -> None:
     schema = SCHEMAS[kind]()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["additionalProperties"] is False
+
+
+def test_an_argument_may_be_mirrored_in_a_header() -> None:
+    """`x-mcp-header` (MCP 2026-07-28) is part of a schema; any other unknown keyword is a finding."""
+    mirrored = ECHO.replace("text: {type: string,", "text: {type: string, x-mcp-header: Text,")
+    loaded = load_files({"echo.yaml": mirrored.encode()}, {"lab.yaml": PERMIT.encode()})
+    assert loaded.catalogue.find("echo") is not None
+    (said,) = findings(ECHO.replace("text: {type: string,", "text: {type: string, x-other: Text,"))
+    assert "x-other" in said
