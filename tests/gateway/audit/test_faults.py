@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -218,6 +219,49 @@ def test_a_writer_that_fails_unexpectedly_refuses(tmp_path: Path) -> None:
         await writer.close()
 
     run(test())
+
+
+def test_a_disk_that_comes_and_goes_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """16 callers over segments of 8 KiB while the disk fails in any step, again and again: what was acknowledged is at
+    its seq, what was refused is nowhere, and the log verifies."""
+    disk, dice = FaultyDisk(), random.Random(7)
+    kept: dict[int, str] = {}
+    refused: set[str] = set()
+
+    async def caller(writer: Writer, name: str) -> None:
+        for number in range(60):
+            call_id = f"{name}-{number}"
+            try:
+                kept[(await writer.append(intent(call_id))).seq] = call_id
+            except Refusal:
+                refused.add(call_id)
+                await asyncio.sleep(0.002)
+
+    async def break_and_mend(steps: tuple[str, ...]) -> None:
+        while True:
+            await asyncio.sleep(dice.random() * 0.01)
+            disk.on, disk.short = tuple(dice.sample(steps, dice.randint(1, len(steps)))), dice.random() < 0.3
+            disk.error = dice.choice([errno.EIO, errno.ENOSPC, errno.EROFS])
+            await asyncio.sleep(dice.random() * 0.01)
+            disk.error = None
+
+    async def test() -> None:
+        async with ledger(tmp_path, disk, replace(SMALL, segment=8 << 10, retry=0.001)) as writer:
+            await writer.append(intent("first"))
+            breaking = asyncio.create_task(break_and_mend(disk.on))
+            await asyncio.gather(*(caller(writer, f"a{number}") for number in range(16)))
+            breaking.cancel()
+            disk.error = None
+            await until_back(writer)
+
+    run(test())
+    verified(tmp_path)
+    written = {record["seq"]: str(record["call_id"]) for record in records(tmp_path) if record["type"] == "call.intent"}
+    assert kept
+    assert refused
+    assert {seq: written.get(seq) for seq in kept} == kept
+    assert not refused & set(written.values())
+    assert len(kept) + len(refused) == 16 * 60
 
 
 # ── a real full disk ─────────────────────────────────────────────────────────────────────────────────────────────────
