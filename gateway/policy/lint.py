@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from gateway.globs import matches
 from gateway.model import Effect, Obligations
 from gateway.policy import language
 from gateway.policy.arguments import never_empty, required
 from gateway.policy.compile import Placed
-from gateway.policy.rules import Globs, matches
+from gateway.policy.rules import Globs
 from gateway.policy.syntax import Apply, Constant, Expr, Loop, Path, references, walk
 from gateway.specs.yaml import SpecError
 from gateway.tool import SandboxBackend, Tool

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.globs import matches
 from gateway.model import Effect, Obligations, Principal
 from gateway.policy.engine import Program
 from gateway.policy.syntax import Path
@@ -102,22 +103,6 @@ class Part:
 def candidates(rules: Iterable[Rule], principal: Principal) -> tuple[Rule, ...]:
     """The rules, among those that take the tool, that this principal's call meets."""
     return tuple(rule for rule in rules if rule.part.covers(principal) and rule.match.takes_principal(principal))
-
-
-def matches(pattern: str, word: str) -> bool:
-    """Glob: `*` stands for any run of characters, everything else for itself. Linear in the word for each `*`."""
-    if "*" not in pattern:
-        return pattern == word
-    head, *middle, tail = pattern.split("*")
-    if len(word) < len(head) + len(tail) or not word.startswith(head) or not word.endswith(tail):
-        return False
-    at, end = len(head), len(word) - len(tail)
-    for piece in middle:
-        at = word.find(piece, at, end)
-        if at < 0:
-            return False
-        at += len(piece)
-    return True
 
 
 def _any(patterns: Globs | None, words: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gateway.globs import matches
 from gateway.runners.addresses import Address
 from gateway.urls import BadUrl, Url, parse_url
 
@@ -74,12 +75,6 @@ def find(entries: Iterable[Allow], method: str, url: Url) -> Allow | None:
     return next((entry for entry in entries if entry.permits(method, url)), None)
 
 
-def host_fits(pattern: str, host: str) -> bool:
-    """Is `host` (canonical) the pattern, or under it when it begins with `*.`?"""
-    pattern = pattern.lower()
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
-
-
 def _path_fits(glob: Sequence[str], path: str) -> bool:
     if not _segments_fit(glob, path.split("/")):
         return False
@@ -95,7 +90,7 @@ def _segments_fit(glob: Sequence[str], segments: Sequence[str]) -> bool:
     while here < len(segments):
         if at < len(glob) and glob[at] == "**":
             star, mark, at = at, here, at + 1
-        elif at < len(glob) and _segment_fits(glob[at], segments[here]):
+        elif at < len(glob) and matches(glob[at], segments[here]):
             at, here = at + 1, here + 1
         elif star >= 0:
             mark += 1
@@ -103,19 +98,3 @@ def _segments_fit(glob: Sequence[str], segments: Sequence[str]) -> bool:
         else:
             return False
     return all(part == "**" for part in glob[at:])
-
-
-def _segment_fits(glob: str, segment: str) -> bool:
-    first, *rest = glob.split("*")
-    if not rest:
-        return segment == glob
-    *middle, last = rest
-    if len(segment) < len(first) + len(last) or not (segment.startswith(first) and segment.endswith(last)):
-        return False
-    at, end = len(first), len(segment) - len(last)
-    for piece in middle:
-        at = segment.find(piece, at, end)
-        if at < 0:
-            return False
-        at += len(piece)
-    return True

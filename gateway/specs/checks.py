@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gateway.globs import host_fits
 from gateway.policy.findings import nearest
 from gateway.specs import facts, yaml
 from gateway.specs.language import HttpShape, SandboxShape, SecretShape, ToolShape
@@ -232,11 +233,6 @@ def _properties(tool: ToolShape) -> dict[str, Json]:
 def _always_given(name: str, tool: ToolShape) -> bool:
     schema, required = _properties(tool).get(name), tool.input_schema.get("required")
     return (isinstance(required, list) and name in required) or (isinstance(schema, dict) and "default" in schema)
-
-
-def host_fits(pattern: str, host: str) -> bool:
-    """Is a canonical host the pattern, or under it when it begins with `*.`?"""
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
 def _plain(text: str) -> bool:

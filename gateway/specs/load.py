@@ -11,10 +11,11 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.globs import host_fits
 from gateway.policy.findings import nearest
 from gateway.policy.language import CaseShape, case_errors
 from gateway.specs import yaml
-from gateway.specs.checks import Checks, Offer, host_fits
+from gateway.specs.checks import Checks, Offer
 from gateway.specs.language import RunnerShape, ServerShape, ToolShape, read_server, read_tool
 from gateway.specs.yaml import Located, SpecError, SpecErrors
 from gateway.strictjson import canonical

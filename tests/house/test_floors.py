@@ -19,6 +19,7 @@ FLOOR = {
     "gateway.regex": 0,
     "gateway.strictjson": 0,
     "gateway.tool": 0,
+    "gateway.globs": 0,
     "gateway.units": 0,
     "gateway.urls": 0,
     "gateway.audit.chain": 1,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.runners.allow import Allow, BadAllow, host_fits
+from gateway.globs import host_fits
+from gateway.runners.allow import Allow, BadAllow
 from gateway.urls import parse_url
 
 FITS = [
