@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from gateway import __version__
 from gateway.audit.ledger import open_ledger
 from gateway.audit.shard import Tuning
+from gateway.audit.writer import Writer
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
-from gateway.home import Home
+from gateway.home import BadHome, Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
 from gateway.identity.vault import LocalVault
 from gateway.loading import Loaded, load_folders
@@ -85,7 +86,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions = SqliteKeys(state), SqliteSessions(state)
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
-        ledger = await asyncio.to_thread(open_ledger, home.path, tuning=tuning)
+        ledger = await asyncio.to_thread(_open_ledger, home, tuning)
         stack.push_async_callback(ledger.close)
         vault = LocalVault(os.environ)
         gate = Gate(
@@ -105,6 +106,13 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         looking = asyncio.create_task(_keep_fresh(state, keys, sessions))
         stack.push_async_callback(_stop, looking)
         yield Service(gate, _doors(gate, settings), loaded, home)
+
+
+def _open_ledger(home: Home, tuning: Tuning) -> Writer:
+    try:
+        return open_ledger(home.path, tuning=tuning)
+    except (OSError, ValueError) as error:
+        raise BadHome(f"{home.audit}: the audit log cannot be opened: {error}") from error
 
 
 async def _runners(

@@ -120,3 +120,15 @@ def test_an_operator_key_cannot_call_tools(tmp_path: Path) -> None:
         gateway.key = made.stdout.split()[0]
         status, said = gateway.call("run_python", {"code": "1"})
         assert (status, said["code"]) == (403, "insufficient_scope")
+
+
+def test_a_log_that_cannot_be_opened_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """A signing key that others may read, for one: the sentence names the folder, and no traceback is shown."""
+    home = tmp_path / "home"
+    with served(home):
+        pass
+    (home / "signing.key").chmod(0o644)
+    out, err = start(home).communicate(timeout=60)
+    assert out == ""
+    assert "the audit log cannot be opened" in err
+    assert "Traceback" not in err
