@@ -1,7 +1,7 @@
 """The writer: the `Ledger` of one worker. A line is durable when `append` returns, or it was refused.
 
-The event loop makes lines and gathers them; one thread writes what gathered while it was flushing, and flushes again
-(group commit without a timer). A write or flush that fails is never tried again on the same descriptor: everything
+The event loop makes lines and gathers them; one thread writes what gathered in a turn of the loop, or while it was
+flushing, and flushes (group commit without a timer). A write or flush that fails is never tried again on the same descriptor: everything
 not acknowledged is refused with `audit_unavailable`, cut off, and a new segment is begun once the disk lets it. It
 never acknowledges what is not durable, never blocks the event loop on the log's disk, and never writes to a log it
 cannot continue (`ledger.py` opens it only after recovery).
@@ -56,7 +56,7 @@ class Writer:
         self._batches: deque[Batch] = deque([Batch()])
         self._taken: list[Batch] = []
         self._queued = 0  # bytes not yet durable
-        self._awake = False
+        self._ringing = False
         self._stopping = False
         self._down: OSError | None = None
         self._lost: dict[str, int] = {}  # calls whose outcome was refused, by id: the seq of the intent
@@ -88,13 +88,14 @@ class Writer:
         try:
             self.check()
             sealing = None if line.content is None else self._sealing(line) or await self._prepare(line)
-            waiter: Waiter = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            waiter: Waiter = loop.create_future()
             with self._lock:
                 self.check()
                 seq = self._add(line, sealing, waiter)
-                ring, self._awake = not self._awake, True
-            if ring:
-                self._bell.put(None)
+            if not self._ringing:
+                self._ringing = True
+                loop.call_soon(self._ring)
             await waiter
         except Refusal:
             self._lose(line)
@@ -120,6 +121,11 @@ class Writer:
         self.contents.close()
 
     # ── on the event loop ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ring(self) -> None:
+        """Wakes the thread once every callback that was due has run: what they all wrote is one commit."""
+        self._ringing = False
+        self._bell.put(None)
 
     def _unavailable(self, why: object) -> Refusal:
         wait = max(10, int(1000 * self._tuning.retry))
@@ -210,14 +216,10 @@ class Writer:
 
     def _gather(self) -> bool:
         """Takes everything that gathered, waiting for it or for a due checkpoint; False when it is time to stop."""
-        with self._lock:
-            idle = not (self._queued or self._stopping)
-            self._awake = not idle
-        if idle:
+        if not self._stopping:
             with suppress(Empty):
                 self._bell.get(timeout=self._shard.until_checkpoint())
         with self._lock:
-            self._awake = True
             self._taken = self._swap()
             return bool(self._taken) or not self._stopping
 
