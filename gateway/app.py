@@ -51,13 +51,26 @@ class SystemClock:
 
 
 class RandomIds:
-    """Identifiers from the system's random source."""
+    """Identifiers from the system's random source, drawn many at a time.
+
+    Each system call gives up the interpreter lock, which wakes the ledger's thread for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._next = 0
 
     def new(self, prefix: str) -> str:
-        return prefix + os.urandom(16).hex()
+        return prefix + self._take(16).hex()
 
     def seed(self) -> int:
-        return int.from_bytes(os.urandom(8)) >> 1
+        return int.from_bytes(self._take(8)) >> 1
+
+    def _take(self, octets: int) -> bytes:
+        if self._next + octets > len(self._pool):
+            self._pool, self._next = os.urandom(4096), 0
+        self._next += octets
+        return self._pool[self._next - octets : self._next]
 
 
 @dataclass(frozen=True, slots=True)
