@@ -13,6 +13,8 @@ import os
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -163,7 +165,10 @@ def seal(session: Mac, shard: str, seq: int, call_id: str, type_: str, plain: by
 
 
 def encode(value: Json) -> bytes:
-    """JSON in UTF-8 without spaces. Integers beyond 64 bits and lone surrogates are kept (as ASCII escapes)."""
+    """JSON in UTF-8 without spaces; our frozen dataclasses are objects, sets are sorted arrays.
+
+    Integers beyond 64 bits and lone surrogates are kept (as ASCII escapes).
+    """
     try:
         return orjson.dumps(value, default=_plain)
     except TypeError:
@@ -175,6 +180,10 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

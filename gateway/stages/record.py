@@ -20,7 +20,6 @@ from gateway.model import (
     Permit,
     Position,
     Problem,
-    Reason,
     Refusal,
     Request,
     SafeOutput,
@@ -32,15 +31,16 @@ from gateway.problems import TABLE
 from gateway.tool import Json, Tool
 
 Seen = TypeVar("Seen", Caller, Tool, Call, Decision, Permit, Lease, Intent, SafeOutput)
-_STAGE: dict[type, str] = {
-    Caller: "authenticate",
-    Tool: "resolve",
-    Call: "validate",
-    Decision: "decide",
-    Permit: "approve",
-    Lease: "admit",
-    Intent: "record",
-    SafeOutput: "screen",
+# Which stage gives it, and where it is kept; a Permit and a Lease say nothing that the Intent does not.
+_SEEN: dict[type, tuple[str, str | None]] = {
+    Caller: ("authenticate", "caller"),
+    Tool: ("resolve", "tool"),
+    Call: ("validate", "call"),
+    Decision: ("decide", "decision"),
+    Permit: ("approve", None),
+    Lease: ("admit", None),
+    Intent: ("record", "intent"),
+    SafeOutput: ("screen", None),
 }
 _NO_VERDICT = Verdict("allow", frozenset())
 # These end a call after its intent without the tool being known to have done nothing.
@@ -50,40 +50,36 @@ _MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
 class Opened:
     """The open record of one call: what each stage gave so far and how long it took (microseconds)."""
 
-    __slots__ = ("_last", "caller", "decision", "intent", "now", "request", "started", "took", "tool", "what")
+    __slots__ = ("_last", "call", "caller", "decision", "intent", "now", "request", "started", "took", "tool")
 
     def __init__(self, request: Request, now: float) -> None:
         self.request = request
         self.now = now
-        self.started = self._last = time.perf_counter()
+        self.started = self._last = time.perf_counter_ns()
         self.took: dict[str, int] = {}
         self.caller: Caller | None = None
         self.tool: Tool | None = None
         self.decision: Decision | None = None
         self.intent: Intent | None = None
-        self.what: Call | None = None
+        self.call: Call | None = None
 
     def mark(self, stage: str) -> None:
         """Notes that `stage` ends now."""
-        now = time.perf_counter()
-        self.took[stage] = round((now - self._last) * 1e6)
+        now = time.perf_counter_ns()
+        self.took[stage] = (now - self._last) // 1000
         self._last = now
 
     def saw(self, value: Seen) -> Seen:
         """Keeps what a stage gave, and gives it on."""
-        kind = type(value)
-        self.mark(_STAGE[kind])
-        if isinstance(value, Caller):
-            self.caller = value
-        elif isinstance(value, Tool):
-            self.tool = value
-        elif isinstance(value, Call):
-            self.what = value
-        elif isinstance(value, Decision):
-            self.decision = value
-        elif isinstance(value, Intent):
-            self.intent = value
+        stage, kept_as = _SEEN[type(value)]
+        self.mark(stage)
+        if kept_as is not None:
+            setattr(self, kept_as, value)
         return value
+
+    def wall_ms(self) -> float:
+        """Milliseconds since the record was opened."""
+        return (time.perf_counter_ns() - self.started) // 1000 / 1000
 
 
 def open_record(request: Request, clock: Clock) -> Opened:
@@ -109,10 +105,18 @@ async def close_record(
     try:
         position = await ledger.append(_closing_line(opened, result, ledger))
     except Refusal as refusal:
-        return _outcome(opened, refusal.problem, None)
+        return _outcome(opened, _unrecorded(opened, result, refusal.problem), None)
     outcome = _outcome(opened, result, position)
     outcomes.keep(caller.principal.key, outcome)
     return outcome
+
+
+def _unrecorded(opened: Opened, result: SafeOutput | Problem, refused: Problem) -> Problem:
+    """The refusal of a closing line, in words that are true: after a call that may have run, not `nothing ran`."""
+    if opened.intent is None or not (isinstance(result, SafeOutput) or result.code in _MAY_HAVE_RUN):
+        return refused
+    detail = "The call ran, or may have run, but its outcome could not be recorded, so its result is withheld."
+    return Problem(refused.code, detail, advice="Check what it did before calling again.")
 
 
 def _outcome(opened: Opened, result: SafeOutput | Problem, position: Position | None) -> Outcome:
@@ -138,11 +142,11 @@ def _status(opened: Opened, result: SafeOutput | Problem) -> Literal["done", "fa
 
 
 def _usage(opened: Opened, safe: SafeOutput | None) -> Usage:
-    wall_ms = (time.perf_counter() - opened.started) * 1000
     if safe is None:
-        return Usage(wall_ms=round(wall_ms, 3))
+        return Usage(wall_ms=opened.wall_ms())
     cost = opened.tool.cost if opened.tool else 0.0
-    return Usage(round(wall_ms, 3), safe.raw.sandbox_ms, len(safe.text.encode()), cost)
+    size = len(safe.text) if safe.text.isascii() else len(safe.text.encode())
+    return Usage(opened.wall_ms(), safe.raw.sandbox_ms, size, cost)
 
 
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +158,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     if caller is None:
         raise ValueError("a line needs a known caller")
     principal, session = caller.principal, caller.session
-    call, tool = opened.what, opened.tool
+    call, tool = opened.call, opened.tool
     arguments: Json = call.arguments if call else request.arguments
     fields: dict[str, Json] = {
         "call_id": request.call_id,
@@ -185,43 +189,22 @@ def _content(opened: Opened, arguments: Json) -> Json:
     if decision and decision.obligations.record == "metadata":
         return None
     content: dict[str, Json] = {"arguments": arguments}
-    if opened.what:
-        content["seed"] = opened.what.seed
+    if opened.call:
+        content["seed"] = opened.call.seed
     if decision:
-        content["reasons"] = [_reason(reason) for reason in decision.reasons]
+        content["reasons"] = decision.reasons
     return content
 
 
 def _decision(decision: Decision | None) -> Json:
     if decision is None:
         return None
-    duties = decision.obligations
     return {
-        "effect": decision.effect.value,
+        "effect": decision.effect,
         "code": decision.problem.code if decision.problem else None,
-        "rules": list(decision.rules),
+        "rules": decision.rules,
         "bundle_digest": decision.bundle,
-        "obligations": {
-            "timeout": duties.timeout,
-            "output": duties.output,
-            "labels": sorted(duties.labels),
-            "limits": [[x.rule, x.key, x.rate.calls, x.rate.per] for x in duties.limits],
-            "record": duties.record,
-            "backends": sorted(duties.backends) if duties.backends is not None else None,
-            "require": sorted(duties.require),
-            "origin": {key: list(rules) for key, rules in duties.origin.items()},
-        },
-    }
-
-
-def _reason(reason: Reason) -> Json:
-    return {
-        "rule": reason.rule,
-        "source": reason.source,
-        "effect": reason.effect.value,
-        "result": reason.result,
-        "clauses": [{"text": c.text, "result": c.result, "values": dict(c.values)} for c in reason.clauses],
-        "message": reason.message,
+        "obligations": decision.obligations,
     }
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from gateway.audit.content import encode
 from gateway.model import Outcome, Position, Session
 from gateway.ports import Key, Line, Taken
 from gateway.reliability.limits import earliest, spend
-from gateway.tool import Labels, Rate
+from gateway.tool import Json, Labels, Rate
 
 
 class MemoryKeys:
@@ -146,7 +149,10 @@ class MemoryPins:
 
 
 class MemoryLedger:
-    """A ledger that forgets: for cases and tests of what stands above it. It proves nothing and survives nothing."""
+    """A ledger that forgets: for cases and tests of what stands above it. It proves nothing and survives nothing.
+
+    Lines are kept as they would be read back: what is written has to be JSON here too.
+    """
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -155,8 +161,12 @@ class MemoryLedger:
         """It can always be written."""
 
     async def append(self, line: Line) -> Position:
-        self.lines.append(line)
+        self.lines.append(replace(line, fields=_as_read(line.fields), content=_as_read(line.content)))
         return Position("memory", len(self.lines) - 1)
 
     def digest(self, tenant: str, value: bytes) -> str:
         return "hmac:" + hmac.new(tenant.encode(), value, hashlib.sha256).hexdigest()
+
+
+def _as_read(value: Json) -> Any:
+    return json.loads(encode(value))
