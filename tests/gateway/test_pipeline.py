@@ -96,6 +96,10 @@ def test_a_result_is_withheld_when_its_outcome_cannot_be_written() -> None:
     assert outcome.problem.code == "audit_unavailable"
     assert "the result" not in repr(outcome)
     assert outcome.position is None
+    said = f"{outcome.problem.detail} {outcome.problem.advice}"
+    assert "may have run" in said
+    assert "Nothing ran" not in said
+    assert outcome.problem.retry_after_ms is None
 
 
 def test_a_refusal_is_an_outcome_on_record_not_an_exception() -> None:
