@@ -119,14 +119,6 @@ def _unrecorded(opened: Opened, result: SafeOutput | Problem, refused: Problem) 
     return Problem(refused.code, detail, advice="Check what it did before calling again.")
 
 
-def _unrecorded(opened: Opened, result: SafeOutput | Problem, refused: Problem) -> Problem:
-    """The refusal of a closing line, in words that are true: after a call that may have run, not `nothing ran`."""
-    if opened.intent is None or not (isinstance(result, SafeOutput) or result.code in _MAY_HAVE_RUN):
-        return refused
-    detail = "The call ran, or may have run, but its outcome could not be recorded, so its result is withheld."
-    return Problem(refused.code, detail, advice="Check what it did before calling again.")
-
-
 def _outcome(opened: Opened, result: SafeOutput | Problem, position: Position | None) -> Outcome:
     safe = result if isinstance(result, SafeOutput) else None
     return Outcome(
