@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from gateway.model import Call, Lease, Limit, Permit, Refusal
 from gateway.ports import Clock, Counters, Taken
 from gateway.problems import problem
-from gateway.tool import Rate
 
 DEFAULT_CONCURRENCY = 256  # calls of one principal to one tool at a time
 
 
-@asynccontextmanager
-async def admit(permit: Permit, counters: Counters, clock: Clock) -> AsyncIterator[Lease]:
+class admit:
     """A lease for the time of the call: its concurrency slot is given back at the end, its rate is spent.
 
-    Raises:
+    Named like the other stages, which are functions: it is used as `async with admit(…) as lease`.
+
+    Raises, on entering:
         Refusal: `rate_limited` or `concurrency_limited`, with the time after which to call again.
     """
-    call, obligations = permit.decision.call, permit.decision.obligations
-    tool, principal = call.tool, call.caller.principal
-    pair = f"{principal.key}\x1f{tool.name}"
-    buckets: list[tuple[str, Rate]] = [(f"tool\x1f{pair}", tool.rate)] if tool.rate else []
-    buckets += [(_bucket(limit, call), limit.rate) for limit in obligations.limits]
-    slots = ((pair, tool.concurrency or DEFAULT_CONCURRENCY),)
-    started = clock.monotonic()
-    taken = counters.take(buckets, slots, started)
-    if taken.refused is not None:
-        raise _refused(taken)
-    timeout = min(tool.timeout, obligations.timeout or math.inf)
-    try:
-        yield Lease(permit, started + timeout)
-    finally:
-        counters.leave(slots)
+
+    __slots__ = ("_clock", "_counters", "_permit", "_slots")
+
+    def __init__(self, permit: Permit, counters: Counters, clock: Clock) -> None:
+        call = permit.decision.call
+        pair = f"{call.caller.principal.key}\x1f{call.tool.name}"
+        self._slots = ((pair, call.tool.concurrency or DEFAULT_CONCURRENCY),)
+        self._permit, self._counters, self._clock = permit, counters, clock
+
+    async def __aenter__(self) -> Lease:
+        call, obligations = self._permit.decision.call, self._permit.decision.obligations
+        tool = call.tool
+        buckets = [(_bucket(limit, call), limit.rate) for limit in obligations.limits]
+        if tool.rate:
+            buckets.append((f"tool\x1f{self._slots[0][0]}", tool.rate))
+        started = self._clock.monotonic()
+        taken = self._counters.take(buckets, self._slots, started)
+        if taken.refused is not None:
+            raise _refused(taken)
+        return Lease(self._permit, started + min(tool.timeout, obligations.timeout or math.inf))
+
+    async def __aexit__(self, *_: object) -> None:
+        self._counters.leave(self._slots)
 
 
 def _bucket(limit: Limit, call: Call) -> str:

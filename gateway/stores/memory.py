@@ -73,8 +73,18 @@ class MemorySessions:
         place = (session.owner, session.id)
         there = self._sessions.get(place)
         if there is not None and there.uid == session.uid:
-            self._sessions[place] = replace(
-                there, labels=there.labels | labels, calls=there.calls + 1, cost=there.cost + cost
+            seen = there.labels if labels <= there.labels else there.labels | labels
+            # Written out: `dataclasses.replace` costs three times as much, and this is every call.
+            self._sessions[place] = Session(
+                there.id,
+                there.uid,
+                there.owner,
+                there.opened_at,
+                there.expires_at,
+                seen,
+                there.state,
+                there.calls + 1,
+                there.cost + cost,
             )
 
     def all(self) -> Sequence[Session]:
