@@ -27,7 +27,7 @@ from gateway.model import (
     Verdict,
 )
 from gateway.ports import Clock, Ledger, Line, Outcomes, Sessions
-from gateway.problems import TABLE
+from gateway.problems import TABLE, problem
 from gateway.tool import Json, Tool
 
 Seen = TypeVar("Seen", Caller, Tool, Call, Decision, Permit, Lease, Intent, SafeOutput)
@@ -100,8 +100,7 @@ async def close_record(
     if caller is None:  # not a call: nobody is known to have made it
         return _outcome(opened, result, None)
     if isinstance(result, SafeOutput):
-        cost = opened.tool.cost if opened.tool else 0.0
-        await sessions.spend(caller.session, result.verdict.labels, cost)
+        result = await _spent(opened, caller, result, sessions)
     try:
         position = await ledger.append(_closing_line(opened, result, ledger))
     except Refusal as refusal:
@@ -109,6 +108,15 @@ async def close_record(
     outcome = _outcome(opened, result, position)
     outcomes.keep(caller.principal.key, outcome)
     return outcome
+
+
+async def _spent(opened: Opened, caller: Caller, safe: SafeOutput, sessions: Sessions) -> SafeOutput | Problem:
+    """The result, once its labels are in the session: what could not be labelled must not be read."""
+    try:
+        await sessions.spend(caller.session, safe.verdict.labels, opened.tool.cost if opened.tool else 0.0)
+    except Refusal:
+        return problem("internal", "The call ran, but its session could not be kept, so its result is withheld.")
+    return safe
 
 
 def _unrecorded(opened: Opened, result: SafeOutput | Problem, refused: Problem) -> Problem:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gateway.model import Session
 from gateway.ports import Key
+from gateway.problems import refuse
 from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
 from gateway.tool import Labels
 
@@ -28,6 +29,13 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS pins (
   server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
 """
+_SAVE = """
+INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET
+  state = CASE WHEN sessions.uid = excluded.uid AND sessions.state = 'closed' THEN 'closed' ELSE excluded.state END,
+  uid = excluded.uid, opened_at = excluded.opened_at, expires_at = excluded.expires_at,
+  labels = excluded.labels, calls = excluded.calls, cost = excluded.cost
+"""
+_RETRY_MS = 500
 
 
 class State:
@@ -46,6 +54,11 @@ class State:
         """Runs one statement; returns the number of rows it changed."""
         with self._lock:
             return self._db.execute(sql, values).rowcount
+
+    def write_latest(self, sql: str, values: Callable[[], Sequence[object]]) -> None:
+        """As `write`, with values asked for when it is their turn: what is written last is what was true last."""
+        with self._lock:
+            self._db.execute(sql, values())
 
     def read(self, sql: str) -> list[tuple[object, ...]]:
         with self._lock:
@@ -122,7 +135,8 @@ class SqliteSessions(MemorySessions):
     async def close(self, owner: str, session_id: str) -> Session | None:
         closed = await super().close(owner, session_id)
         if closed is not None:
-            await self._save(closed)
+            sql = "UPDATE sessions SET state = 'closed' WHERE owner = ? AND id = ?"
+            await self._durably(self._state.write, sql, (owner, session_id))
         return closed
 
     async def spend(self, session: Session, labels: Labels, cost: float) -> None:
@@ -133,10 +147,20 @@ class SqliteSessions(MemorySessions):
             await self._save(after)
 
     async def _save(self, session: Session) -> None:
-        values = (session.owner, session.id, session.uid, session.opened_at, session.expires_at)
-        rest = (" ".join(sorted(session.labels)), session.state, session.calls, session.cost)
-        sql = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        await asyncio.to_thread(self._state.write, sql, values + rest)
+        """Writes what is true of the session by then. What another process closed stays closed."""
+
+        def values() -> tuple[object, ...]:
+            now = self.find(session.owner, session.id) or session
+            times = (now.opened_at, now.expires_at)
+            return (now.owner, now.id, now.uid, *times, " ".join(sorted(now.labels)), now.state, now.calls, now.cost)
+
+        await self._durably(self._state.write_latest, _SAVE, values)
+
+    async def _durably(self, write: Callable[..., object], *given: object) -> None:
+        try:
+            await asyncio.to_thread(write, *given)
+        except sqlite3.Error:
+            raise refuse("audit_unavailable", "The session cannot be kept.", retry_after_ms=_RETRY_MS) from None
 
 
 class SqlitePins(MemoryPins):

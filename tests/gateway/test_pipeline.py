@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from gateway.model import Failure, Position, RawOutput, Refusal, Work
+from gateway.model import Failure, Position, RawOutput, Refusal, Session, Work
 from gateway.ports import Line
 from gateway.problems import problem, refuse
-from gateway.stores.memory import MemoryLedger
-from gateway.tool import HttpBackend
+from gateway.stores.memory import MemoryLedger, MemorySessions
+from gateway.tool import HttpBackend, Labels
 from tests.kit import ECHO, PERMIT, Lab
 
 
@@ -100,6 +100,22 @@ def test_a_result_is_withheld_when_its_outcome_cannot_be_written() -> None:
     assert "may have run" in said
     assert "Nothing ran" not in said
     assert outcome.problem.retry_after_ms is None
+
+
+def test_a_result_whose_labels_cannot_be_kept_is_withheld_on_record() -> None:
+    """Nobody reads personal data out of a session that does not know of it."""
+
+    class Full(MemorySessions):
+        async def spend(self, session: Session, labels: Labels, cost: float) -> None:
+            raise refuse("audit_unavailable", "The session cannot be kept.")
+
+    lab, _, ledger = journalled(RawOutput("the result"))
+    lab.gate = replace(lab.gate, sessions=Full())
+    outcome = asyncio.run(lab.call("echo", {"text": "7"}))
+    assert outcome.problem is not None
+    assert (outcome.status, outcome.problem.code) == ("failed", "internal")
+    assert "the result" not in repr(outcome)
+    assert ledger.events == ["call.intent", "run", "call.outcome"]
 
 
 def test_a_refusal_is_an_outcome_on_record_not_an_exception() -> None:

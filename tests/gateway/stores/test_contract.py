@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.identity.keys import new_key
-from gateway.model import Session
+from gateway.model import Refusal, Session
 from gateway.ports import Keys, Pins, Sessions
 from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
 from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
@@ -138,3 +138,45 @@ def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     """`state.db` holds digests of keys and wrapped content keys: mode 0600."""
     with closing(State(tmp_path / "state.db")):
         assert (tmp_path / "state.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_command_line_closed_is_not_opened_again_by_a_call_that_ends(tmp_path: Path) -> None:
+    """Between two looks at the file the gateway writes labels of a session that an operator has just closed."""
+    with closing(State(tmp_path / "state.db")) as ours, closing(State(tmp_path / "state.db")) as theirs:
+        sessions = SqliteSessions(ours)
+        opened = asyncio.run(sessions.open(session()))
+        asyncio.run(SqliteSessions(theirs).close(opened.owner, opened.id))
+        asyncio.run(sessions.spend(opened, frozenset({"pii"}), 0.0))
+        sessions.refresh()
+        found = sessions.find(opened.owner, opened.id)
+        assert found is not None
+        assert (found.state, found.labels) == ("closed", frozenset({"pii"}))
+        again = SqliteSessions(theirs).find(opened.owner, opened.id)
+        assert again is not None
+        assert (again.state, again.labels) == ("closed", frozenset({"pii"}))
+
+
+def test_closing_while_labels_are_written_keeps_both(tmp_path: Path) -> None:
+    """Writes end in any order; the last one tells what was true last."""
+
+    async def many(sessions: SqliteSessions, opened: Session) -> None:
+        labels = [sessions.spend(opened, frozenset({f"l{n}"}), 0.0) for n in range(16)]
+        await asyncio.gather(*labels[:8], sessions.close(opened.owner, opened.id), *labels[8:])
+
+    with closing(State(tmp_path / "state.db")) as ours, closing(State(tmp_path / "state.db")) as theirs:
+        sessions = SqliteSessions(ours)
+        opened = asyncio.run(sessions.open(session()))
+        asyncio.run(many(sessions, opened))
+        again = SqliteSessions(theirs).find(opened.owner, opened.id)
+        assert again is not None
+        assert (again.state, len(again.labels)) == ("closed", 16)
+
+
+def test_a_session_that_cannot_be_kept_is_a_refusal(tmp_path: Path) -> None:
+    """A database that cannot be written is no traceback."""
+    state = State(tmp_path / "state.db")
+    sessions = SqliteSessions(state)
+    state.close()
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(sessions.open(session()))
+    assert refused.value.problem.code == "audit_unavailable"
