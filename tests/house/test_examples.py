@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import IO
 
 import pytest
 
-from gateway.loading import load_all
+from gateway.loading import load_folders
 from tests.house.documents import DOCUMENTS, LANGUAGES, Block, blocks, commands
 from tests.house.tree import ROOT
 
@@ -119,31 +120,31 @@ def test_commands_print_what_the_document_shows(document: Path, tmp_path: Path) 
         terminal.close()
 
 
+ANY = "apiVersion: toolgate/v1\nkind: Policy\nid: any\nrules: [{id: any, effect: permit, match: {agents: [dev]}}]\n"
+
+
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.text.startswith("apiVersion:")], ids=str)
 def test_files_that_are_shown_can_be_loaded(block: Block, tmp_path: Path) -> None:
-    """A spec or policy in a document loads, beside the starter tools."""
-    is_policy = "\nkind: Policy\n" in block.text
-    folders = {"tool_specs": ROOT / "tool_specs", "policies": ROOT / "policies"}
-    mine = "policies" if is_policy else "tool_specs"
-    folders[mine] = tmp_path
-    (tmp_path / "shown.yaml").write_text(block.text)
-    if not is_policy:
-        (tmp_path / "policies").mkdir()
-        folders["policies"] = tmp_path / "policies"
-        permit = "{id: any, effect: permit, match: {agents: [dev]}}"
-        policy = f"apiVersion: toolgate/v1\nkind: Policy\nid: shown\nrules: [{permit}]\n"
-        (folders["policies"] / "any.yaml").write_text(policy)
-    loaded = load_all(folders["tool_specs"], folders["policies"])
-    assert loaded.catalogue.all()
+    """A policy in a document loads beside the starter tools, a spec beside a policy that permits everything."""
+    specs, policies = tmp_path / "tool_specs", tmp_path / "policies"
+    policies.mkdir()
+    if "\nkind: Policy\n" in block.text:
+        shutil.copytree(ROOT / "tool_specs", specs)
+        (policies / "shown.yaml").write_text(block.text)
+    else:
+        specs.mkdir()
+        (specs / "shown.yaml").write_text(block.text)
+        (policies / "any.yaml").write_text(ANY)
+    assert load_folders(specs, policies).catalogue.all()
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=str)
-def test_python_that_is_shown_runs(block: Block, tmp_path: Path) -> None:
-    """A Python block of a document runs by itself, without an error."""
+def test_python_that_is_shown_runs(tmp_path: Path) -> None:
+    """Every Python block of a document runs by itself, without an error."""
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = [sys.executable, "-c", block.text]
-    ran = subprocess.run(run, cwd=tmp_path, env=environ, timeout=120, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    for block in [block for block in BLOCKS if block.language == "python"]:
+        run = [sys.executable, "-c", block.text]
+        ran = subprocess.run(run, cwd=tmp_path, env=environ, timeout=120, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"{block}: {ran.stderr}"
 
 
 def test_every_block_says_what_it_is() -> None:

@@ -50,6 +50,7 @@ IMPORTERS = {
     "cel_expr_python": ("gateway/policy/engine.py",),
     "cryptography": ("gateway/audit/", "gateway/identity/"),
     "fastapi": ("gateway/doors/", "gateway/app.py"),
+    "idna": ("gateway/urls.py",),
     "httptools": ("gateway/runners/http1.py",),
     "jsonschema": (),
     "jsonschema_rs": ("gateway/specs/schema.py",),

@@ -51,7 +51,7 @@ def test_nothing_is_global() -> None:
 
 
 def test_broad_excepts_stand_at_edges_with_a_reason() -> None:
-    """`except Exception` and broader stand in the listed files, with a reason, unless they only clean up and raise on."""
+    """`except Exception` and broader stand in the listed files with a reason, unless they clean up and raise on."""
     for path in sources():
         lines = text(path).splitlines()
         for node in nodes(path, ast.ExceptHandler):
