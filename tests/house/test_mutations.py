@@ -129,7 +129,7 @@ def test_ordinary_tests_catch_what_types_cannot(mutation: Mutation, checked: Pat
     for name in ("tests", "policies", "tool_specs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", ORDINARY]
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-x", ORDINARY]
     ran = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 1, ran.stdout[-2000:] + ran.stderr[-2000:]
     assert " failed" in ran.stdout
