@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import __version__
 from gateway.app import Service, ensure_dev_key, open_service
@@ -28,6 +29,9 @@ from sandboxes.model import SandboxUnavailable
 
 _BACKLOG = 2048
 _KEEP_ALIVE = 15  # seconds an idle connection is kept
+_HEAD_SECONDS = 5.0  # a head has to arrive within
+_HEAD_BYTES = 64 * 1024  # of an unfinished head, beyond the piece it began in; the door has the exact limits
+_CONNECTIONS = 2048
 _DRAIN = 10  # seconds running calls have to end when the gateway is told to stop
 
 
@@ -77,7 +81,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
     async with open_service(settings, lambda line: print(line, file=sys.stderr, flush=True)) as service:
         config = uvicorn.Config(
             service.app,
-            http="httptools",
+            http=_Bounded,
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -89,6 +93,61 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
         )
         await _Announced(config, lambda: _announce(settings, service, as_json=as_json)).serve(sockets=[listening])
     return 0
+
+
+class _Bounded(HttpToolsProtocol):
+    """A connection that is bounded before there is a request: its head by size and time, and their number.
+
+    What the door could say about a head comes too late: until it is complete, all of it is kept.
+    """
+
+    _in_head, _head_bytes = True, 0
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always a stream
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.abort()
+        else:
+            self._head_due = self.loop.call_later(_HEAD_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relax()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._in_head:
+            self._relax()
+        elif self._head_bytes > _HEAD_BYTES:
+            self.transport.abort()
+        elif self._head_due is None:
+            self._head_due = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # not a trailer: those come behind the body, where no proxy looks for a header
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if not self.url.startswith((b"/", b"*")) and not self._is_for_host():
+            raise ValueError("the target names another host than Host does")  # uvicorn answers 400
+        super().on_headers_complete()
+
+    def _is_for_host(self) -> bool:
+        authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+        return [value.lower() for name, value in self.headers if name == b"host"] == [authority.lower()]
 
 
 class _Announced(uvicorn.Server):

@@ -3,17 +3,18 @@
 It never calls a tool, and shows a caller nothing but its own things.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
+from gateway import strictjson
 from gateway.doors import render
-from gateway.doors.asgi import problem_headers, read_head
+from gateway.doors.asgi import problem_headers, read_body, read_head, require_json
 from gateway.doors.openapi import document
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
@@ -21,6 +22,7 @@ from gateway.problems import TABLE, problem, refuse
 from gateway.tool import Json, Tool
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+_MAX_SESSION = 16 * 1024  # bytes
 _NO_SESSION = "There is no session of that id."
 
 
@@ -98,8 +100,9 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
     known = _known(gate)
 
     @app.post("/v1/sessions", status_code=201)
-    async def open_session(body: NewSession, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+    async def open_session(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
         """Opens a session, bound to this caller."""
+        body = await _new_session(request)
         now = gate.clock.now()
         fresh = Session(
             id=gate.ids.new("s_"),
@@ -126,6 +129,24 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
         if closed is None:
             raise refuse("not_found", _NO_SESSION)
         return JSONResponse(_session(closed))
+
+
+async def _new_session(request: Request) -> NewSession:
+    """The body, read as the call path reads one: FastAPI would take any size, before it asks who calls."""
+    head = read_head(request.scope)
+    require_json(head)
+    try:
+        raw = await read_body(head, request.receive, _MAX_SESSION)
+        return NewSession.model_validate(strictjson.loads(raw, max_bytes=_MAX_SESSION))
+    except strictjson.MalformedJson as error:
+        raise refuse("malformed", f"The body is not strict JSON: {error}.") from None
+    except ValidationError as error:
+        raise refuse("malformed", _misfit(error.errors())) from None
+
+
+def _misfit(errors: Sequence[Any]) -> str:
+    said = "; ".join(f"{'/'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in errors[:5])
+    return f"The request does not fit this route: {said}."
 
 
 def _plain(tool: Tool) -> dict[str, Json]:
@@ -171,6 +192,6 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:
-        wrong = error.errors() if isinstance(error, RequestValidationError) else []
-        said = "; ".join(f"{'/'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in wrong[:5])
-        return answer(problem("malformed", f"The request does not fit this route: {said}."))
+        return answer(
+            problem("malformed", _misfit(error.errors() if isinstance(error, RequestValidationError) else []))
+        )

@@ -45,12 +45,12 @@ class Head:
 
     @property
     def credential(self) -> str | None:
-        """The bearer token, or the whole Authorization value where it is something else (which nobody will know)."""
+        """The bearer token; empty, which nobody knows, where Authorization says something else."""
         value = self.values.get("authorization")
         if value is None:
             return None
         scheme, _, token = value.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else value
+        return token.strip() if scheme.lower() == "bearer" else ""
 
     @property
     def trace(self) -> Trace | None:
@@ -108,29 +108,26 @@ async def read_body(head: Head, receive: Receive, limit: int = MAX_BODY) -> byte
     declared = head.get("content-length")
     if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
         raise refuse("too_large", f"The body is larger than {limit} bytes.")
-    message = await _within(receive(), BODY_DEADLINE)
-    body: bytes = message.get("body", b"")
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body"):
-        message = await _within(receive(), BODY_DEADLINE)
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            return await _gathered(receive, limit)
+    except TimeoutError:
+        raise refuse("request_timeout", f"The body did not arrive within {BODY_DEADLINE:g} s.") from None
+
+
+async def _gathered(receive: Receive, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise refuse("malformed", "The request ended before its body did.")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
             raise refuse("too_large", f"The body is larger than {limit} bytes.")
-    if message["type"] == "http.disconnect":
-        raise refuse("malformed", "The request ended before its body did.")
-    if size > limit:
-        raise refuse("too_large", f"The body is larger than {limit} bytes.")
-    return body if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _within(waiting: Awaitable[T], seconds: float) -> T:
-    try:
-        async with asyncio.timeout(seconds):
-            return await waiting
-    except TimeoutError:
-        raise refuse("request_timeout", f"The body did not arrive within {seconds:g} s.") from None
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def send_json(
@@ -162,7 +159,7 @@ def problem_headers(problem: Problem, call_id: str | None) -> Headers:
     if problem.code == "unauthenticated":
         headers.append((b"www-authenticate", b'Bearer realm="toolgate"'))
         headers.append((b"connection", b"close"))  # the body was not read
-    if problem.code == "too_large":
+    if problem.code in ("too_large", "request_timeout"):
         headers.append((b"connection", b"close"))
     if problem.retry_after_ms is not None:
         headers.append((b"retry-after", str(-(-problem.retry_after_ms // 1000)).encode()))

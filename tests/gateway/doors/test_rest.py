@@ -205,7 +205,11 @@ def test_a_session_is_opened_used_shown_and_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"ttl": 0}', b'{"labels": ["No Good"]}', b'{"budget": {}}', b"[]", b"{", b'{"ttl": "60"}']
+    "body",
+    [
+        *(b'{"ttl": 0}', b'{"labels": ["No Good"]}', b'{"budget": {}}', b"[]", b"{", b'{"ttl": "60"}'),
+        *(b'{"labels": [], "labels": ["x"]}', b'{"ttl": NaN}', b'{"ttl": 1e400}', b"[" * 10_000),
+    ],
 )
 def test_a_session_that_makes_no_sense_is_malformed(body: bytes) -> None:
     """A typed problem, never FastAPI's own error page."""
