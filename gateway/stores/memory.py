@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +14,11 @@ from typing import Any
 from gateway.audit.content import encode
 from gateway.model import Outcome, Position, Session
 from gateway.ports import Key, Line, Taken
+from gateway.problems import refuse
 from gateway.reliability.limits import earliest, spend
 from gateway.tool import Json, Labels, Rate
+
+_BLOWN_UP = 16  # bytes that a value takes in memory, for each byte of it as JSON
 
 
 class MemoryKeys:
@@ -41,10 +45,11 @@ class MemoryKeys:
 
 
 class MemorySessions:
-    """Sessions by owner and id."""
+    """Sessions by owner and id, at most `most` of one owner: callers name them, and each is kept until it expires."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 10_000) -> None:
         self._sessions: dict[tuple[str, str], Session] = {}
+        self._most = most
 
     def find(self, owner: str, session_id: str) -> Session | None:
         return self._sessions.get((owner, session_id))
@@ -58,8 +63,24 @@ class MemorySessions:
         there = self._sessions.get(place)
         if there is not None and there.state == "open" and session.opened_at < there.expires_at:
             return there
+        if there is None:
+            await self._make_room(session.owner, session.opened_at)
         self._sessions[place] = session
         return session
+
+    async def _make_room(self, owner: str, now: float) -> None:
+        """Forgets what has expired when there is no room for one more. Raises `Refusal(rate_limited)`."""
+        if len(self._sessions) < self._most:
+            return
+        owned = [place for place in self._sessions if place[0] == owner]
+        if len(owned) < self._most:
+            return
+        expired = [place for place in owned if self._sessions[place].expires_at <= now]
+        if not expired:
+            wait_ms = math.ceil(1000 * (min(self._sessions[place].expires_at for place in owned) - now))
+            raise refuse("rate_limited", "There are too many sessions of this caller: use one.", retry_after_ms=wait_ms)
+        for place in expired:
+            del self._sessions[place]
 
     async def close(self, owner: str, session_id: str) -> Session | None:
         there = self._sessions.get((owner, session_id))
@@ -133,7 +154,7 @@ class MemoryOutcomes:
         self._most, self._most_bytes, self._bytes = most, most_bytes, 0
 
     def keep(self, owner: str, outcome: Outcome) -> None:
-        size = 512 + 2 * len(outcome.text)
+        size = 512 + 2 * len(outcome.text) + (_BLOWN_UP * len(encode(outcome.structured)) if outcome.structured else 0)
         self._kept[outcome.call_id] = (owner, outcome, size)
         self._bytes += size
         while self._kept and (len(self._kept) > self._most or self._bytes > self._most_bytes):

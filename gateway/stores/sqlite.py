@@ -111,8 +111,8 @@ class SqliteSessions(MemorySessions):
     The number of calls and their cost are written with the next such change; a crash may forget the last of them.
     """
 
-    def __init__(self, state: State) -> None:
-        super().__init__()
+    def __init__(self, state: State, most: int = 10_000) -> None:
+        super().__init__(most)
         self._state = state
         for row in state.read("SELECT owner, id, uid, opened_at, expires_at, labels, state, calls, cost FROM sessions"):
             session = _session(row)
@@ -131,6 +131,13 @@ class SqliteSessions(MemorySessions):
         if kept is session:
             await self._save(session)
         return kept
+
+    async def _make_room(self, owner: str, now: float) -> None:
+        before = len(self._sessions)
+        await super()._make_room(owner, now)
+        if len(self._sessions) < before:
+            sql = "DELETE FROM sessions WHERE owner = ? AND expires_at <= ?"
+            await self._durably(self._state.write, sql, (owner, now))
 
     async def close(self, owner: str, session_id: str) -> Session | None:
         closed = await super().close(owner, session_id)

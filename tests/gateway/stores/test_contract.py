@@ -31,12 +31,12 @@ class Stores:
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     """The stores, once in memory and once in SQLite."""
     if request.param == "memory":
-        yield Stores(MemoryKeys(), MemorySessions(), MemoryPins())
+        yield Stores(MemoryKeys(), MemorySessions(most=3), MemoryPins())
         return
     with closing(State(tmp_path / "state.db")) as state, closing(State(tmp_path / "state.db")) as other:
 
         def opened(db: State) -> Stores:
-            return Stores(SqliteKeys(db), SqliteSessions(db), SqlitePins(db), lambda: opened(other))
+            return Stores(SqliteKeys(db), SqliteSessions(db, most=3), SqlitePins(db), lambda: opened(other))
 
         yield opened(state)
 
@@ -73,6 +73,23 @@ def test_opening_a_name_again_gives_the_session_that_is_open(stores: Stores) -> 
     assert asyncio.run(stores.sessions.open(session(uid="u_2"))).uid == first.uid
     later = Session("s_1", "u_3", first.owner, 111.0, 120.0)
     assert asyncio.run(stores.sessions.open(later)).uid == "u_3"
+
+
+def test_one_caller_keeps_so_many_sessions_and_no_more(stores: Stores) -> None:
+    """Names are free to invent; expired sessions make room, for good, and other callers have room of their own."""
+
+    async def opened(*sessions: Session) -> None:
+        for each in sessions:
+            await stores.sessions.open(each)
+
+    asyncio.run(opened(*(session(f"n{n}", uid=f"u_{n}") for n in range(3))))
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(opened(session("n3", uid="u_3")))
+    assert (refused.value.problem.code, refused.value.problem.retry_after_ms) == ("rate_limited", 10_000)
+    asyncio.run(opened(session("n2", uid="u_9"), session("n3", owner="t\x1fother\x1f")))
+    asyncio.run(opened(Session("n4", "u_4", "t\x1fa\x1f", 110.0, 120.0)))
+    kept = (stores.again() if stores.again else stores).sessions.all()
+    assert sorted(each.id for each in kept) == ["n3", "n4"]
 
 
 def test_labels_only_grow_and_calls_add_up(stores: Stores) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from gateway.model import Outcome, Usage, Verdict
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
@@ -68,3 +69,12 @@ def test_old_outcomes_make_room_for_new_ones() -> None:
     kept.keep("ann", outcome("c_big", "x" * 4_000))
     assert asyncio.run(kept.find("ann", "c_1")) is None
     assert asyncio.run(kept.find("ann", "c_big")) is not None
+
+
+def test_structured_results_count_too() -> None:
+    """A result that is all structure takes room like one that is all text."""
+    kept = MemoryOutcomes(most_bytes=100_000)
+    for n in range(3):
+        kept.keep("ann", replace(outcome(f"c_{n}"), structured={"rows": [[]] * 1_500}))
+    assert asyncio.run(kept.find("ann", "c_1")) is None
+    assert asyncio.run(kept.find("ann", "c_2")) is not None
