@@ -19,8 +19,8 @@ from bench import wasm_python
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
 
-CALLS, WARM, ROUNDS = 4000, 1000, 3
-ALONE, ALONE_WARM = 600, 100  # calls with one connection
+CALLS, WARM, ROUNDS = 3000, 1000, 5
+ALONE, ALONE_WARM = 400, 100  # calls with one connection
 SAID = "hello {n}, this is the text of an ordinary call: some words, a number or two like 1972, and the name of a file"
 BODY = json.dumps({"arguments": {"text": f"{SAID} such as notes/today.txt, as agents send them all day long."}})
 EXPECT = "hello {n}, this is the text"
@@ -29,7 +29,7 @@ Report = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table. `ratio` is value over baseline; `gate` is the largest ratio or value that will do."""
+    """One line of the table. `ratio` is value over baseline."""
 
     name: str
     value: float
