@@ -12,7 +12,7 @@ def render(record: Mapping[str, Json]) -> str:
     place = f"{record['shard']}:{record['seq']}"
     who = [_text(_in(record, "principal", "agent")), _text(_in(record, "tool", "name"))]
     parts = [str(record["ts"])[11:23], f"{place:<9}", f"{record['type']!s:<13}", *who, *_what(record)]
-    return " ".join(part for part in map(_printable, parts) if part).rstrip()
+    return " ".join(part for part in map(printable, parts) if part).rstrip()
 
 
 def _what(record: Mapping[str, Json]) -> list[str]:
@@ -44,5 +44,6 @@ def _text(value: Json) -> str:
     return "" if value is None else str(value)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with every control, bidi or invisible character spelled out: others wrote it, a terminal obeys it."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gateway.audit.verify as verifier
 from gateway.audit import query
-from gateway.audit.text import render
+from gateway.audit.text import printable, render
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 
 
@@ -59,7 +59,7 @@ def run_show(arguments: Arguments) -> int:
 
 def _indented(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=True)
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return "\n".join(f"    {printable(line)}" for line in text.splitlines())
 
 
 def run_verify(arguments: Arguments) -> int:

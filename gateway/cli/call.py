@@ -10,6 +10,7 @@ from argparse import ArgumentParser
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of
 
 _TIMEOUT = 330.0  # seconds; longer than any tool may take
@@ -45,7 +46,7 @@ def run(arguments: Arguments) -> int:
     except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"toolgate: no gateway answers at {url}: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(said) if arguments.json else _text(said))
+    print(json.dumps(said) if arguments.json else _shown(_text(said)))
     return 0 if status == 200 and said.get("status") == "done" else 1
 
 
@@ -69,6 +70,11 @@ def _post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int,
         return answer.status, said if isinstance(said, dict) else {}
     finally:
         connection.close()
+
+
+def _shown(text: str) -> str:
+    """Lines and tabs stay; what else would move or colour a terminal is spelled out (`--json` has it as it came)."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def _text(said: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.audit import query
 from gateway.audit.query import Shown
+from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of, say
 from gateway.tool import Json
 
@@ -27,7 +28,7 @@ def run(arguments: Arguments) -> int:
         say(arguments, None, f"no record of {arguments.call_id}")
         return 1
     whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
-    say(arguments, whole, "\n".join(explain(shown)))
+    say(arguments, whole, "\n".join(map(printable, explain(shown))))
     return 0
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import orjson
 
-from gateway.model import Problem, RawOutput, Work
+from gateway import strictjson
+from gateway.model import Arguments, Problem, RawOutput, Work
 from gateway.problems import problem, refuse
 from gateway.tool import Json, SandboxBackend
 from sandboxes.model import Exit, Job, Limits, SandboxUnavailable
@@ -50,7 +51,7 @@ def _job(work: Work, backend: SandboxBackend) -> Job:
     limits = backend.limits
     return Job(
         program=program,
-        input=orjson.dumps(given),
+        input=_encoded(given),
         seed=work.seed,
         now=work.now,
         limits=Limits(
@@ -62,6 +63,13 @@ def _job(work: Work, backend: SandboxBackend) -> Job:
         deadline=work.deadline,
         tenant=work.tenant,
     )
+
+
+def _encoded(given: Json | Arguments) -> bytes:
+    try:
+        return orjson.dumps(given)
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits, which Python code can well use
+        return strictjson.canonical(given)
 
 
 def _output(done: Exit, backend: SandboxBackend) -> RawOutput:

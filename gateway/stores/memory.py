@@ -60,11 +60,11 @@ class MemorySessions:
 
     async def open(self, session: Session) -> Session:
         place = (session.owner, session.id)
+        if place not in self._sessions:
+            await self._make_room(session.owner, session.opened_at)
         there = self._sessions.get(place)
         if there is not None and there.state == "open" and session.opened_at < there.expires_at:
             return there
-        if there is None:
-            await self._make_room(session.owner, session.opened_at)
         self._sessions[place] = session
         return session
 
