@@ -17,7 +17,9 @@ async def authenticate(
     """The caller behind `credential`, in the session it names, or in its own default session.
 
     A session name of the caller's own is opened on first use. An id we gave out (`s_…`) that is unknown, closed,
-    expired or somebody else's is `session_closed`, with the same words for each, so that ids cannot be probed.
+    expired or somebody else's is `session_closed`, with the same words for each, so that ids cannot be probed. The
+    default session is opened anew once it has expired, but not while it is closed: who closes it means it, and its
+    labels are not shed that way.
 
     Raises:
         Refusal: `unauthenticated`, `session_closed`, or `malformed` for a name outside `[A-Za-z0-9._-]{1,128}`.
@@ -27,7 +29,7 @@ async def authenticate(
     found = sessions.find(principal.key, name)
     if found is not None and found.state == "open" and clock.now() < found.expires_at:
         return Caller(principal, found)
-    if session_id is not None:
+    if session_id is not None or (found is not None and found.state == "closed" and clock.now() < found.expires_at):
         _must_be_new(name, found)
     return Caller(principal, await _open(principal, name, sessions, clock, ids))
 

@@ -19,6 +19,7 @@ from gateway.screening.views import Views, views
 from gateway.tool import Json, Tool
 
 HARD_LIMIT = 2 * 1024 * 1024  # bytes
+_MOST_FOUND = 128  # secrets told of, as of rules; all are taken out
 SUSPICIOUS = "suspicious"
 WITHHELD = "The tool ran, but its result was withheld because it tries to instruct the reader."
 TOO_LARGE = "The tool ran, but its result is larger than 2 MiB and was not kept."
@@ -126,7 +127,7 @@ def _redact(draft: _Draft, forms: SecretForms, own_names: set[str]) -> Views:
         decoded = views(clean)
     if draft.structured is not None and (found or draft.strings[_OWN:] != draft.leaves.strings):
         draft.structured = rebuild(draft.structured, draft.strings[_OWN:], draft.numbers)
-    draft.findings += _placed(found, draft)
+    draft.findings += _placed(found[:_MOST_FOUND], draft)
     return decoded
 
 

@@ -10,7 +10,7 @@ from gateway.ports import Line
 from gateway.problems import problem, refuse
 from gateway.stores.memory import MemoryLedger, MemorySessions
 from gateway.tool import HttpBackend, Labels
-from tests.kit import ECHO, PERMIT, Lab
+from tests.kit import DEV, ECHO, PERMIT, Lab
 
 
 @dataclass
@@ -251,6 +251,25 @@ def test_an_idempotency_key_is_refused_in_words() -> None:
     assert outcome.problem.code == "malformed"
     assert "not supported yet" in outcome.problem.detail
     assert "run" not in ledger.events
+
+
+def test_the_default_session_stays_closed_until_it_would_have_expired() -> None:
+    """Closing it stops its caller; it is no way to shed the labels it has."""
+    lab, _, _ = journalled()
+
+    async def calls() -> list[str]:
+        said = []
+        for close in (False, True, False):
+            if close:
+                await lab.gate.sessions.close(DEV.key, "default")
+            outcome = await lab.call("echo", {"text": "7"})
+            said.append(outcome.problem.code if outcome.problem else outcome.status)
+        kept = lab.gate.sessions.find(DEV.key, "default")
+        assert kept is not None
+        lab.gate.sessions.put(replace(kept, expires_at=0.0))  # type: ignore[attr-defined]  # the one in memory
+        return [*said, (await lab.call("echo", {"text": "7"})).status]
+
+    assert asyncio.run(calls()) == ["done", "session_closed", "session_closed", "done"]
 
 
 def test_sessions_are_bound_to_their_principal() -> None:

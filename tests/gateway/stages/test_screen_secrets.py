@@ -100,3 +100,11 @@ def test_no_secret_leaves_among_any_text(form: str, place: str, before: str, aft
     """Whatever stands around it, a secret does not leave."""
     raw = places(f"{before} {forms(CANARY)[form]} {after}")[place]
     assert CANARY not in shown(screen(raw, intent(), SCREENER))
+
+
+def test_a_secret_said_many_times_is_taken_out_everywhere_and_told_of_in_few_findings() -> None:
+    """A backend that echoes its credential does not make the verdict, and the record, larger than the result."""
+    output = screen(RawOutput(f"{CANARY} " * 2_000), intent(), SCREENER)
+    assert CANARY not in shown(output)
+    assert output.verdict.action == "redact"
+    assert len(output.verdict.findings) <= 130
