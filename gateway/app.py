@@ -103,7 +103,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         stack.push_async_callback(ledger.close)
         vault = LocalVault(os.environ)
         gate = Gate(
-            authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.refresh),
+            authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=loaded,
@@ -181,7 +181,7 @@ async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) 
         await asyncio.sleep(_REFRESH)
         try:
             if await asyncio.to_thread(state.changed):
-                keys.refresh()
+                await asyncio.to_thread(keys.refresh)
                 sessions.refresh()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")

@@ -33,11 +33,11 @@ class KeyAuthority:
     """Recognises API keys, and the anonymous caller where that was switched on explicitly.
 
     Keys are looked up by their digest, so the time of the look-up says nothing about a secret. `missed` is called
-    when a key is unknown: the store may know more than its copy in memory.
+    with the digest of a key that is unknown: the store may know more than its copy in memory.
     """
 
     def __init__(
-        self, keys: Keys, clock: Clock, *, anonymous: bool = False, missed: Callable[[], None] = lambda: None
+        self, keys: Keys, clock: Clock, *, anonymous: bool = False, missed: Callable[[str], None] = lambda _: None
     ) -> None:
         self._keys, self._clock, self._missed = keys, clock, missed
         self._nobody = _ANONYMOUS if anonymous else None
@@ -64,7 +64,7 @@ class KeyAuthority:
         digest = digest_of(credential)
         found = self._keys.find(digest)
         if found is None and credential.startswith(_PREFIX):
-            self._missed()
+            self._missed(digest)
             found = self._keys.find(digest)
         return found
 

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE TABLE IF NOT EXISTS pins (
   server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
 """
+_KEYS = "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
 _SAVE = """
 INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET
   state = CASE WHEN sessions.uid = excluded.uid AND sessions.state = 'closed' THEN 'closed' ELSE excluded.state END,
@@ -49,6 +50,9 @@ class State:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._version = -1
+        # Reads have a connection of their own: in WAL mode they wait for no writer, of this process or another.
+        self._reading = threading.Lock()
+        self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
 
     def write(self, sql: str, values: Sequence[object]) -> int:
         """Runs one statement; returns the number of rows it changed."""
@@ -60,9 +64,9 @@ class State:
         with self._lock:
             self._db.execute(sql, values())
 
-    def read(self, sql: str) -> list[tuple[object, ...]]:
-        with self._lock:
-            return self._db.execute(sql).fetchall()
+    def read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
 
     def changed(self) -> bool:
         """True when another connection committed since the last time this was asked (and the first time)."""
@@ -72,7 +76,8 @@ class State:
         return bool(was != version)
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
 
@@ -86,10 +91,12 @@ class SqliteKeys(MemoryKeys):
 
     def refresh(self) -> None:
         """Reads the table again."""
-        rows = self._state.read(
-            "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
-        )
-        self._by_digest = {str(row[1]): _key(row) for row in rows}
+        self._by_digest = {str(row[1]): _key(row) for row in self._state.read(_KEYS)}
+
+    def look(self, digest: str) -> None:
+        """Reads one key again, which another process may have made; quick, because anybody can ask for it."""
+        for row in self._state.read(f"{_KEYS} WHERE digest = ?", (digest,)):
+            self._by_digest[digest] = _key(row)
 
     async def add(self, key: Key) -> None:
         values = (key.id, key.digest, key.agent, key.tenant, key.user, " ".join(sorted(key.scopes)))

@@ -197,3 +197,24 @@ def test_a_session_that_cannot_be_kept_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as refused:
         asyncio.run(sessions.open(session()))
     assert refused.value.problem.code == "audit_unavailable"
+
+
+def test_reads_wait_for_no_writer(tmp_path: Path) -> None:
+    """An unknown key is looked for while another process holds the file, and while a write of ours waits for it."""
+    with closing(State(tmp_path / "state.db")) as ours, closing(State(tmp_path / "state.db")) as theirs:
+        keys = SqliteKeys(ours)
+        _, key = new_key("dev", "default", "agent", 100.0)
+        asyncio.run(SqliteKeys(theirs).add(key))
+        theirs.write("BEGIN IMMEDIATE", ())
+
+        async def look_while_writing() -> bool:
+            write = asyncio.create_task(SqliteSessions(ours).open(session()))
+            await asyncio.sleep(0.2)
+            keys.look(key.digest)
+            waited = not write.done()
+            theirs.write("ROLLBACK", ())
+            await write
+            return waited
+
+        assert asyncio.run(look_while_writing())
+        assert keys.find(key.digest) == key
