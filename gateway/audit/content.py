@@ -176,10 +176,10 @@ def encode(value: Json) -> bytes:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, frozenset):
+        return sorted(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):

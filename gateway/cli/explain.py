@@ -82,7 +82,8 @@ def _outcome(last: Mapping[str, Json]) -> Iterator[str]:
     if screen:
         found = _list(screen, "findings")
         labels = ", ".join(map(str, _strings(last.get("labels_added")))) or "none"
-        yield f"  screened: {screen.get('action')}, {len(found)} findings, labels {labels}, {last.get('bytes')} bytes"
+        size = _part(last, "usage").get("bytes_out")
+        yield f"  screened: {screen.get('action')}, {len(found)} findings, labels {labels}, {size} bytes"
 
 
 def _part(value: Json, key: str) -> Mapping[str, Json]:

@@ -31,7 +31,7 @@ _ONCE = frozenset({b"authorization", b"content-type", b"content-length", b"host"
 _ONCE_PREFIXES = (b"mcp-", b"toolgate-")
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _READ = "toolgate.head"
-_PATIENCE = 0.05  # seconds a call may take before anybody looks whether its caller is still there
+_PATIENCE = 0.25  # seconds a call may take before anybody looks whether its caller is still there
 
 
 @dataclass(frozen=True, slots=True)

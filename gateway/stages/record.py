@@ -98,14 +98,15 @@ async def close_record(
     """Stage 10: the outcome, durable. When it cannot be made durable the result is withheld."""
     caller = opened.caller
     if caller is None:  # not a call: nobody is known to have made it
-        return _outcome(opened, result, None)
+        return _outcome(opened, result, _usage(opened, result), None)
     if isinstance(result, SafeOutput):
         result = await _spent(opened, caller, result, sessions)
+    usage = _usage(opened, result)
     try:
-        position = await ledger.append(_closing_line(opened, result, ledger))
+        position = await ledger.append(_closing_line(opened, result, usage, ledger))
     except Refusal as refusal:
-        return _outcome(opened, _unrecorded(opened, result, refusal.problem), None)
-    outcome = _outcome(opened, result, position)
+        return _outcome(opened, _unrecorded(opened, result, refusal.problem), usage, None)
+    outcome = _outcome(opened, result, usage, position)
     outcomes.keep(caller.principal.key, outcome)
     return outcome
 
@@ -127,7 +128,7 @@ def _unrecorded(opened: Opened, result: SafeOutput | Problem, refused: Problem) 
     return Problem(refused.code, detail, advice="Check what it did before calling again.")
 
 
-def _outcome(opened: Opened, result: SafeOutput | Problem, position: Position | None) -> Outcome:
+def _outcome(opened: Opened, result: SafeOutput | Problem, usage: Usage, position: Position | None) -> Outcome:
     safe = result if isinstance(result, SafeOutput) else None
     return Outcome(
         call_id=opened.request.call_id,
@@ -137,7 +138,7 @@ def _outcome(opened: Opened, result: SafeOutput | Problem, position: Position | 
         structured=safe.structured if safe else None,
         problem=result.problem if isinstance(result, SafeOutput) else result,
         verdict=safe.verdict if safe else _NO_VERDICT,
-        usage=_usage(opened, safe),
+        usage=usage,
         position=position,
         truncated=safe.truncated if safe else False,
     )
@@ -149,12 +150,12 @@ def _status(opened: Opened, result: SafeOutput | Problem) -> Literal["done", "fa
     return "failed" if opened.intent and result.code in _MAY_HAVE_RUN else "refused"
 
 
-def _usage(opened: Opened, safe: SafeOutput | None) -> Usage:
-    if safe is None:
+def _usage(opened: Opened, result: SafeOutput | Problem) -> Usage:
+    if not isinstance(result, SafeOutput):
         return Usage(wall_ms=opened.wall_ms())
     cost = opened.tool.cost if opened.tool else 0.0
-    size = len(safe.text) if safe.text.isascii() else len(safe.text.encode())
-    return Usage(opened.wall_ms(), safe.raw.sandbox_ms, size, cost)
+    size = len(result.text) if result.text.isascii() else len(result.text.encode())
+    return Usage(opened.wall_ms(), result.raw.sandbox_ms, size, cost)
 
 
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,7 +217,7 @@ def _decision(decision: Decision | None) -> Json:
     }
 
 
-def _closing_line(opened: Opened, result: SafeOutput | Problem, ledger: Ledger) -> Line:
+def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, ledger: Ledger) -> Line:
     problem = result.problem if isinstance(result, SafeOutput) else result
     said: dict[str, Json] = {
         "outcome": {
@@ -225,7 +226,8 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, ledger: Ledger) 
             "retryable": TABLE[problem.code].retryable if problem else None,
             "rule": problem.rule if problem else None,
         },
-        "stages": dict(opened.took),
+        "stages": opened.took,
+        "usage": usage,
     }
     if opened.intent is None:
         return _line(opened, "call.refused", ledger, said)
@@ -240,31 +242,23 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, ledger: Ledger) 
     }
     content: Json = None
     if isinstance(result, SafeOutput):
-        said |= _measured(opened, result, ledger, principal.tenant)
+        said |= _screened(result, ledger, principal.tenant)
         if opened.intent.obligations.record == "request_response":
             content = _shown(result)
     return Line("call.outcome", said, content, session.uid, principal.tenant)
 
 
-def _measured(opened: Opened, safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
-    usage = _usage(opened, safe)
+def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
     verdict, raw = safe.verdict, safe.raw
     shown_digest = ledger.digest(tenant, safe.text.encode())
     return {
         "raw_digest": shown_digest if raw.text == safe.text else ledger.digest(tenant, raw.text.encode()),
         "shown_digest": shown_digest,
-        "bytes": usage.bytes_out,
         "truncated": safe.truncated,
         "origin": raw.origin,
-        "guarantees": sorted(raw.guarantees),
-        "screen": {
-            "action": verdict.action,
-            "findings": [
-                [f.stage, f.rule, f.action, f.path, list(f.span) if f.span else None] for f in verdict.findings
-            ],
-        },
-        "labels_added": sorted(verdict.labels),
-        "usage": {"wall_ms": usage.wall_ms, "sandbox_ms": usage.sandbox_ms, "cost": usage.cost},
+        "guarantees": raw.guarantees,
+        "screen": {"action": verdict.action, "findings": verdict.findings},
+        "labels_added": verdict.labels,
     }
 
 
@@ -272,6 +266,6 @@ def _shown(safe: SafeOutput) -> Json:
     shown: dict[str, Json] = {"text": safe.text, "structured": safe.structured}
     if safe.problem:
         shown["detail"] = safe.problem.detail
-    if safe.raw.text != safe.text:
+    if safe.raw.text != safe.text or safe.raw.structured != safe.structured:
         shown["raw"] = {"text": safe.raw.text, "structured": safe.raw.structured}
     return shown
