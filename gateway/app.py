@@ -32,7 +32,7 @@ from gateway.runners.mcp import McpRunner
 from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import IssuedSecrets, Screener, bundled
-from gateway.settings import Settings
+from gateway.settings import BadSettings, Settings
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, HttpBackend, Json, McpBackend, SandboxBackend
@@ -88,8 +88,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """Makes a gateway out of files and settings; takes everything down in reverse order.
 
     Raises:
-        SpecErrors: specs or policies are wrong. BadHome, SandboxUnavailable, LedgerLocked, TamperedLog: what is
-        needed to serve at all is not there.
+        SpecErrors: specs or policies are wrong. BadSettings, BadHome, SandboxUnavailable, LedgerLocked, TamperedLog:
+        what is needed to serve at all is not there.
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
     home = Home(settings.home)
@@ -115,7 +115,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             clock=clock,
             ids=ids,
         )
-        await _record_loaded(ledger, loaded)
+        await _record_loaded(ledger, loaded, gate.screener)
         looking = asyncio.create_task(_keep_fresh(state, keys, sessions))
         stack.push_async_callback(_stop, looking)
         yield Service(gate, _doors(gate, settings), loaded, home)
@@ -132,16 +132,7 @@ async def _runners(
     settings: Settings, loaded: Loaded, vault: Vault, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
 ) -> Mapping[type[Backend], Runner]:
     """A runner for each kind of backend; the sandbox pool is started only when a tool needs it."""
-    egress = settings.egress
-    net = Net(
-        Egress(
-            networks=egress.networks,
-            resolver=egress.resolver,
-            ca=str(egress.ca) if egress.ca else None,
-            own_addresses=[settings.address],
-        ),
-        vault,
-    )
+    net = _net(settings, vault)
     stack.push_async_callback(net.close)
     runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net)}
     mcp = McpRunner(net, loaded.servers, pins)
@@ -153,6 +144,15 @@ async def _runners(
         stack.push_async_callback(pool.close)
         runners[SandboxBackend] = SandboxRunner(pool)
     return runners
+
+
+def _net(settings: Settings, vault: Vault) -> Net:
+    egress = settings.egress
+    ca = str(egress.ca) if egress.ca else None
+    try:
+        return Net(Egress(egress.networks, egress.resolver, ca, own_addresses=[settings.address]), vault)
+    except (ValueError, OSError) as error:
+        raise BadSettings([f"egress: {error}"]) from error
 
 
 def _doors(gate: Gate, settings: Settings) -> App:
@@ -170,9 +170,11 @@ def _doors(gate: Gate, settings: Settings) -> App:
     return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready), hosts)
 
 
-async def _record_loaded(ledger: Ledger, loaded: Loaded) -> None:
+async def _record_loaded(ledger: Ledger, loaded: Loaded, screener: Screener) -> None:
+    """What every later record was judged by, until the next line of this type."""
     digests: Json = {tool.name: tool.digest for tool in loaded.catalogue.all()}
-    await ledger.append(Line("policy.loaded", {"bundle_digest": loaded.bundle.digest, "tools": digests}))
+    judged: dict[str, Json] = {"bundle_digest": loaded.bundle.digest, "tools": digests}
+    await ledger.append(Line("policy.loaded", judged | {"screening": screener.rules.version}))
 
 
 async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:

@@ -56,7 +56,7 @@ def run(arguments: Arguments) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         with _listen(*settings.address) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            settings = settings.at(settings.address[0], listening.getsockname()[1])
+            settings = settings.at(*listening.getsockname()[:2])
             return runner.run(_serve(settings, listening, as_json=arguments.json))
     except SpecErrors as error:
         return _cannot(*error.findings)

@@ -64,6 +64,7 @@ def test_no_process_is_left_when_it_stops(tmp_path: Path) -> None:
 UNSAFE = {
     "anonymous beyond loopback": (["--anonymous", "--host", "0.0.0.0"], "anonymous: only on a loopback address"),
     "several workers": (["--workers", "2"], "workers:"),
+    "a resolver that is none": (["--config", "CONFIG"], "egress:"),
     "no such folder": (["--specs", "nowhere"], "must be a folder"),
 }
 
@@ -72,6 +73,9 @@ UNSAFE = {
 def test_what_cannot_be_served_safely_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
     """An exit code other than 0, one sentence, no traceback."""
     flags, sentence = UNSAFE[name]
+    config = tmp_path / "toolgate.yaml"
+    config.write_text("egress: {resolver: nonsense}\n")
+    flags = [str(config) if flag == "CONFIG" else flag for flag in flags]
     process = start(tmp_path / "home", *flags)
     out, err = process.communicate(timeout=60)
     assert process.returncode in (1, 2)
