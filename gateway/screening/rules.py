@@ -67,13 +67,13 @@ class RuleSet:
             self._set.add(rule.pattern.source)
         self._set.compile()
 
-    def search(self, text: str, where: str) -> list[Hit]:
-        """The hits of rules that apply to `where` (text, keys or views) in a `comparable` text, by position."""
+    def search(self, text: str, *where: str) -> list[Hit]:
+        """The hits of rules that apply to one of `where` (text, keys, views) in a `comparable` text, by position."""
         matched = self._set.match(text)
         if not matched:
             return []
         rules = (self.rules[number] for number in matched)
-        found = [hit for rule in rules if where in rule.applies for hit in _hits(rule, text)]
+        found = [hit for rule in rules if not rule.applies.isdisjoint(where) for hit in _hits(rule, text)]
         return sorted(found, key=lambda hit: hit.start)
 
 

@@ -134,22 +134,8 @@ def _redact(draft: _Draft, forms: SecretForms, own_names: set[str]) -> Views:
 def _judge(draft: _Draft, decoded: Views, known: rules.RuleSet, spelled: str) -> None:
     joined = SEPARATOR.join(draft.strings)
     shown = comparable(joined)
-    starts = _starts(shown)
-
-    def field_of(start: int) -> int:
-        return bisect_right(starts, start) - 1
-
-    def is_key(start: int) -> bool:
-        return field_of(start) - _OWN in draft.leaves.keys
-
-    hits = [hit for hit in known.search(shown, "text") if not is_key(hit.start)]
-    if draft.leaves.keys:
-        hits += [hit for hit in known.search(shown, "keys") if is_key(hit.start)]
-        hits.sort(key=lambda hit: hit.start)
-    best = rules.score(hits, field_of)
-    action = "quarantine" if best >= rules.HIGH else "annotate"
-    spans = [Finding("S5", hit.rule.id, action, span=(hit.start, hit.end)) for hit in hits]
-    draft.findings += _placed(spans, draft) if shown is joined else [replace(each, span=None) for each in spans]
+    hits = known.search(shown, "text", "keys")
+    best = _judge_shown(draft, hits, shown, exact=shown is joined) if hits else 0
     for text in dict.fromkeys((*(text for text, _ in decoded.found), *([spelled] if spelled else ()))):
         best = max(best, _judge_view(draft, text, known))
     if spelled:
@@ -158,6 +144,24 @@ def _judge(draft: _Draft, decoded: Views, known: rules.RuleSet, spelled: str) ->
         draft.findings.append(Finding("S3", "views.incomplete", "annotate"))
     draft.suspicious = best >= rules.ANNOTATE or bool(spelled) or not decoded.complete
     draft.withheld = best >= rules.HIGH
+
+
+def _judge_shown(draft: _Draft, hits: list[rules.Hit], shown: str, *, exact: bool) -> int:
+    """The score of hits in the joined strings, by field; `exact` when their places are those of the strings."""
+    starts = _starts(shown)
+
+    def field_of(start: int) -> int:
+        return bisect_right(starts, start) - 1
+
+    def applies(hit: rules.Hit) -> bool:
+        return ("keys" if field_of(hit.start) - _OWN in draft.leaves.keys else "text") in hit.rule.applies
+
+    hits = [hit for hit in hits if applies(hit)]
+    best = rules.score(hits, field_of)
+    action = "quarantine" if best >= rules.HIGH else "annotate"
+    spans = [Finding("S5", hit.rule.id, action, span=(hit.start, hit.end)) for hit in hits]
+    draft.findings += _placed(spans, draft) if exact else [replace(each, span=None) for each in spans]
+    return best
 
 
 def _judge_view(draft: _Draft, text: str, known: rules.RuleSet) -> int:
