@@ -42,6 +42,8 @@ _SEEN: dict[type, tuple[str, str | None]] = {
     Intent: ("record", "intent"),
     SafeOutput: ("screen", None),
 }
+# Bytes of arguments kept of a refused call. Refusals spend no rate, so whoever has a key could fill the disk with them.
+_REFUSED_KEPT = 16 * 1024
 _NO_VERDICT = Verdict("allow", frozenset())
 # These end a call after its intent without the tool being known to have done nothing.
 _MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
@@ -169,6 +171,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     principal, session = caller.principal, caller.session
     call, tool = opened.call, opened.tool
     arguments: Json = call.arguments if call else request.arguments
+    spelled = strictjson.canonical(arguments)
     fields: dict[str, Json] = {
         "call_id": request.call_id,
         "session_id": session.id,
@@ -182,7 +185,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "tool": {"name": tool.name, "version": tool.version, "digest": tool.digest}
         if tool
         else {"name": request.tool[:128]},
-        "args_digest": ledger.digest(principal.tenant, strictjson.canonical(arguments)),
+        "args_digest": ledger.digest(principal.tenant, spelled),
         "decision": _decision(opened.decision),
         "opened_at": opened.now,
     }
@@ -190,14 +193,15 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         fields["trace_id"], fields["span_id"] = request.trace.trace_id, request.trace.span_id
     if extra:
         fields.update(extra)
-    return Line(kind, fields, _content(opened, arguments), session.uid, principal.tenant)
+    kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
+    content = _content(opened, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
+    return Line(kind, fields, content, session.uid, principal.tenant)
 
 
-def _content(opened: Opened, arguments: Json) -> Json:
+def _content(opened: Opened, content: dict[str, Json]) -> Json:
     decision = opened.decision
     if decision and decision.obligations.record == "metadata":
         return None
-    content: dict[str, Json] = {"arguments": arguments}
     if opened.call:
         content["seed"] = opened.call.seed
     if decision:

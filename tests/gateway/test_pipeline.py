@@ -128,6 +128,21 @@ def test_a_refusal_is_an_outcome_on_record_not_an_exception() -> None:
     assert ledger.events == ["call.refused"]
 
 
+def test_a_refused_call_cannot_fill_the_disk_with_its_arguments() -> None:
+    """Refusals spend no rate, so of large arguments only digest and size are kept; of small ones everything."""
+    lab, _, ledger = journalled()
+
+    async def both() -> None:
+        await lab.call("no_such_tool", {"text": "7"})
+        await lab.call("no_such_tool", {"text": "y" * 100_000})
+
+    asyncio.run(both())
+    small, large = (line.content for line in ledger.lines)
+    assert small == {"arguments": {"text": "7"}}
+    assert large == {"arguments_bytes": 100_011}
+    assert ledger.lines[0].fields["args_digest"] != ledger.lines[1].fields["args_digest"]
+
+
 def test_an_unknown_caller_leaves_no_record() -> None:
     """A request without a valid key is not a call."""
     lab, _, ledger = journalled()
