@@ -57,7 +57,7 @@ IMPORTERS = {
     "pydantic": ("gateway/specs/", "gateway/policy/", "gateway/settings.py", "gateway/doors/admin.py"),
     "re2": ("gateway/regex.py",),
     "starlette": ("gateway/doors/", "gateway/app.py"),
-    "uvicorn": ("gateway/cli/serve.py",),
+    "uvicorn": ("gateway/doors/server.py",),
     "uvloop": ("gateway/cli/serve.py",),
     "wasmtime": ("sandboxes/wasm.py", "sandboxes/wasm_engine.py", "sandboxes/worker.py"),
     "yaml": ("gateway/specs/yaml.py",),
