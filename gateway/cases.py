@@ -67,7 +67,7 @@ def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:
         decision = recorded.get("decision")
         effect, code, rules = _decided(decision if isinstance(decision, dict) else {})
         ok = effect == ("permit" if expect.kind == "permit" else "forbid") and expect.value in {code, *rules}
-        got = f"{got}, {effect} {code or ''} rules {sorted(rules)}"
+        got = _spelled(effect, code, rules) or got
     if ok and expect.record is not None:
         ok, got = includes(recorded, dict(expect.record)), f"record {recorded}"
     return CaseResult(case.name, case.source, ok, got, f"{expect.kind} {expect.value}")
@@ -87,6 +87,13 @@ def _recorded(trial: Trial) -> dict[str, Json]:
         fields.update(line.fields)
     fields["types"] = [line.type for line in trial.ledger.lines]
     return fields
+
+
+def _spelled(effect: Json, code: Json, rules: Sequence[str]) -> str:
+    """What policy said, in the words of a case; empty when it was not asked."""
+    if effect == "permit":
+        return f"permit {', '.join(rules)}"
+    return f"deny {', '.join([str(code), *rules])}" if effect else ""
 
 
 def _decided(decision: Mapping[str, Json]) -> tuple[Json, Json, Sequence[str]]:

@@ -81,7 +81,7 @@ def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, An
     if kind == "value_error":
         return str(given["error"])
     if kind == "string_pattern_mismatch":
-        return f"{_short(each['input'])} is no name here: it has to match {given['pattern']}"
+        return f"{_short(each['input'])} is not taken for {key!r}: it has to match {given['pattern']}"
     if kind in _KINDS:
         return f"{_short(each['input'])} does not fit {key!r}: {_KINDS[kind]}"
     return f"{_short(each['input'])} does not fit {key!r}: {each['msg'][:1].lower()}{each['msg'][1:]}"

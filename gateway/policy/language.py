@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.policy.findings import shape_errors
+from gateway.policy.findings import nearest, shape_errors
 from gateway.policy.quantities import Duration, RateText, Size
 from gateway.problems import TABLE
 from gateway.specs import yaml
 from gateway.tool import Json
 
 EFFECTS = ("read", "write", "destructive", "egress", "exec")
+WANTED = ("permit", "deny", "refused", "done")
 BACKENDS = ("wasm-python", "wasm-js", "wasm", "docker", "process")
 
 PartId = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
@@ -117,6 +118,8 @@ class SessionShape(Shape):
 
 class ExpectShape(Shape):
     """What a case wants: exactly one of permit, deny, refused, done."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in WANTED]})
 
     permit: str | None = None
     deny: str | None = None
@@ -233,14 +236,16 @@ def case_errors(located: yaml.Located, cases: list[CaseShape], key: str) -> list
     """What is wrong with cases beyond their shape."""
     found = []
     for index, case in enumerate(cases):
-        wanted = case.expect.model_fields_set & {"permit", "deny", "refused", "done"}
+        wanted = case.expect.model_fields_set & set(WANTED)
         at = yaml.pointer(key, index, "expect")
         if len(wanted) != 1:
             found.append(located.error(at, "a case expects exactly one of permit, deny, refused or done"))
         elif case.expect.obligations is not None and wanted != {"permit"}:
             found.append(located.error(at, "obligations come only with permit"))
         elif case.expect.refused is not None and case.expect.refused not in TABLE:
-            found.append(located.error(at, f"{case.expect.refused!r} is no problem code"))
+            found.append(
+                located.error(at, f"{case.expect.refused!r} is no problem code: {nearest(case.expect.refused, TABLE)}")
+            )
     return found
 
 

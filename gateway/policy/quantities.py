@@ -21,12 +21,12 @@ def _text(read: Callable[[str], T]) -> Callable[[Json], T]:
     return lambda value: read(value if isinstance(value, str) else str(value))
 
 
-Duration = Annotated[
-    float, BeforeValidator(_text(units.seconds)), WithJsonSchema({"type": "string", "examples": ["200ms", "5s", "1m"]})
-]
-Size = Annotated[
-    int, BeforeValidator(_text(units.size)), WithJsonSchema({"type": "string", "examples": ["64KiB", "1MiB"]})
-]
-RateText = Annotated[
-    Rate, BeforeValidator(_text(units.rate)), WithJsonSchema({"type": "string", "examples": ["60/1m", "1000/24h"]})
-]
+def _spelled(pattern: str, *examples: str) -> WithJsonSchema:
+    """What an editor is told: a pattern of the published schema only, the reader above has the last word."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)})
+
+
+_COUNT, _SPAN = "0*[1-9][0-9]*", "0*[1-9][0-9]*(ms|s|m|h|d)"
+Duration = Annotated[float, BeforeValidator(_text(units.seconds)), _spelled(_SPAN, "200ms", "5s", "1m")]
+Size = Annotated[int, BeforeValidator(_text(units.size)), _spelled(f"{_COUNT}(B|KiB|MiB|GiB)", "64KiB", "1MiB")]
+RateText = Annotated[Rate, BeforeValidator(_text(units.rate)), _spelled(f"{_COUNT}/{_SPAN}", "60/1m", "1000/24h")]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WithJsonSchema, model_validator
 
 from gateway.policy.findings import shape_errors
 from gateway.policy.language import CaseShape
 from gateway.policy.quantities import Duration, RateText, Size
-from gateway.specs import yaml
+from gateway.specs import facts, yaml
 from gateway.tool import Json
 
 ToolName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
@@ -25,6 +25,7 @@ Argument = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Line = Annotated[str, Field(min_length=1, max_length=1024)]
 Code = Annotated[str, Field(min_length=1, max_length=131_072)]
+FactKind = Annotated[str, WithJsonSchema({"enum": sorted(facts.KINDS)})]
 Fields = Annotated[dict[str, Line], Field(max_length=32)]
 
 
@@ -102,6 +103,8 @@ class McpShape(Shape):
 class CodeShape(Shape):
     """Where the code comes from: an argument, or a file beside the spec."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
     argument: Argument | None = None
     file: Line | None = None
 
@@ -134,6 +137,8 @@ class SandboxShape(Shape):
 
 class RunnerShape(Shape):
     """What does the work."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     http: HttpShape | None = None
     mcp: McpShape | None = None
@@ -169,7 +174,7 @@ class ToolShape(Shape):
     labels: LabelsShape = Field(default_factory=LabelsShape)
     links: list[str] = Field(default_factory=list, max_length=256)
     screen: ScreenShape = Field(default_factory=ScreenShape)
-    facts: dict[Argument, str] = Field(default_factory=dict)
+    facts: dict[Argument, FactKind] = Field(default_factory=dict)
     cost: CostShape | None = None
     timeout: Duration | None = None
     limits: LimitsShape = Field(default_factory=LimitsShape)

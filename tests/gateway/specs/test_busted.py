@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from gateway.specs import yaml
 from gateway.specs.checks import Offer
+from gateway.specs.language import schema_of
 from gateway.specs.load import load_specs
 from gateway.specs.yaml import SpecErrors
 
@@ -29,3 +32,16 @@ def test_a_busted_file_is_refused_with_its_place(path: Path) -> None:
 def test_there_are_many_ways_to_be_wrong() -> None:
     """The folder is not empty by accident."""
     assert len(FILES) >= 70
+
+
+SEEN_BY_EDITORS = [
+    *("timeout_bare", "timeout_word", "output_unit", "rate_unit", "effects_unknown", "fact_kind", "key_unknown"),
+    *("runner_two", "code_both", "case_two_expectations"),
+]
+
+
+@pytest.mark.parametrize("name", SEEN_BY_EDITORS)
+def test_an_editor_sees_a_wrong_unit_or_choice_before_the_gateway_does(name: str) -> None:
+    """The published schema says more than which keys there are."""
+    value = yaml.load((FOLDER / f"{name}.yaml").read_bytes(), name).value
+    assert not jsonschema.Draft202012Validator(schema_of("tool")).is_valid(value)
