@@ -177,6 +177,7 @@ class McpRunner:
         self._net, self._servers, self._pins = net, servers, pins
         self._check, self._wait, self._monotonic = check, wait, monotonic
         self._links: dict[tuple[str, tuple[SecretUse, ...]], Link] = {}
+        self._warned: dict[tuple[str, str], str] = {}
 
     async def run(self, work: Work) -> RawOutput:
         """What the tool answered.
@@ -221,8 +222,18 @@ class McpRunner:
         if pinned is None:
             await self._pins.pin(server.name, tool, offer.digest)
         elif pinned != offer.digest:
+            self._warn(server.name, tool, pinned, offer.digest)
             raise refuse("tool_changed", "The MCP server changed this tool's definition after it was pinned.")
         return speech, offer
+
+    def _warn(self, server: str, tool: str, pinned: str, offered: str) -> None:
+        """Tells the operator, once for each definition: the new digest is what accepts it, as a pin in the file."""
+        if self._warned.get((server, tool)) != offered:
+            self._warned[server, tool] = offered
+            said = (
+                "tool %s of MCP server %s changed: pinned is %s; to accept what it is now, pin %s in the server's file"
+            )
+            log.warning(said, tool, server, pinned, offered)
 
 
 async def _sent(link: Link, speech: Speech, offer: Offer, tool: str, work: Work) -> Reply:

@@ -58,6 +58,23 @@ def test_a_legacy_server_without_sessions_is_served() -> None:
     run(McpServer(modern=False, sessions=False), scene)
 
 
+def test_the_operator_is_told_the_digest_that_accepts_a_change(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, however often the changed tool is called: the digest is what a pin in the server's file holds."""
+
+    async def scene(b: Bench) -> None:
+        await b.call()
+        b.server.tools = [echo("changed")]
+        b.later(31)
+        for _ in range(3):
+            with pytest.raises(Refusal):
+                await b.call()
+
+    run(McpServer(), scene)
+    (said,) = [record.getMessage() for record in caplog.records if "pinned is" in record.getMessage()]
+    assert f"pinned is {definition_digest(echo())};" in said
+    assert f"pin {definition_digest(echo('changed'))} in" in said
+
+
 @pytest.mark.parametrize(("modern", "stream"), ERAS)
 def test_a_changed_definition_is_refused_with_nothing_sent(modern: bool, stream: bool) -> None:
     """The first call pins; once the description changed and was looked at, the tool is off and is not called."""
