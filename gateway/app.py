@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
 from gateway.home import BadHome, Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
-from gateway.identity.vault import LocalVault
+from gateway.identity.vault import BadSecret, LocalVault
 from gateway.loading import Loaded, load_folders
 from gateway.model import Refusal
 from gateway.pipeline import Gate
@@ -92,6 +92,9 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         what is needed to serve at all is not there.
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
+    vault = LocalVault(os.environ)
+    for line in _remarks(loaded, vault):
+        progress(f"toolgate: {line}")
     home = Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
@@ -101,7 +104,6 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
         stack.push_async_callback(ledger.close)
-        vault = LocalVault(os.environ)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
@@ -119,6 +121,18 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         looking = asyncio.create_task(_keep_fresh(state, keys, sessions))
         stack.push_async_callback(_stop, looking)
         yield Service(gate, _doors(gate, settings), loaded, home)
+
+
+def _remarks(loaded: Loaded, vault: LocalVault) -> Iterator[str]:
+    """What keeps nothing from being served, but an operator wants to hear before an agent does."""
+    yield from map(str, loaded.findings)
+    tools = [(tool.source, use) for tool in loaded.catalogue.all() for use in tool.secrets]
+    servers = [(f"server {server.name}", use) for server in loaded.servers.values() for use in server.secrets]
+    for place, use in tools + servers:
+        try:
+            vault.read(use)
+        except BadSecret as bad:
+            yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {bad.reason}"
 
 
 def _open_ledger(home: Home, tuning: Tuning) -> Writer:

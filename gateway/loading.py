@@ -91,9 +91,11 @@ def _unfit(tool: Tool) -> SpecError | None:
 def _read(folder: Path) -> dict[str, bytes]:
     """The files below a folder, by their path as an operator would name it."""
     try:
+        if not folder.is_dir():
+            raise SpecErrors([SpecError(str(folder), 1, 1, "there is no such folder")])
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        if not folder.is_dir() or len(paths) > _MAX_FILES:
-            raise SpecErrors([SpecError(str(folder), 1, 1, f"must be a folder of at most {_MAX_FILES} files")])
+        if len(paths) > _MAX_FILES:
+            raise SpecErrors([SpecError(str(folder), 1, 1, f"a folder holds at most {_MAX_FILES} files")])
         return {os.path.normpath(path): path.read_bytes() for path in paths}
     except OSError as error:
         raise SpecErrors([SpecError(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error

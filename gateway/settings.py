@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
 
 _PREFIX = "TOOLGATE_"
+_MAX_PORT = 65535
 _NOT_SETTINGS = frozenset({"TOOLGATE_KEY"})  # read by `toolgate call`
 STARTER = Path(__file__).parent / "starter"
 _CHECKOUT = Path(__file__).parent.parent
@@ -105,6 +107,8 @@ class Settings(_Part):
 
     def check_safe(self) -> None:
         """Raises `BadSettings` for a combination that must not be served."""
+        if not 0 <= self.address[1] <= _MAX_PORT:
+            raise BadSettings([f"listen: a port lies between 0 and {_MAX_PORT}, not {self.address[1]}"])
         if self.anonymous and not self.on_loopback:
             sentence = "anonymous: only on a loopback address; listen on 127.0.0.1, or make keys and leave it off"
             raise BadSettings([sentence])
@@ -113,7 +117,7 @@ class Settings(_Part):
     @classmethod
     def _address(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
+        if not host or not port.isdecimal() or int(port) > _MAX_PORT:
             raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080")
         return listen
 
@@ -181,5 +185,17 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 def _finding(item: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
-    said = "there is no such setting" if item["type"] == "extra_forbidden" else str(item["msg"])
-    return f"{where}: {said}"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting: {nearest(where, _names(Settings))}"
+    said = str(item["ctx"]["error"]) if item["type"] == "value_error" else str(item["msg"])
+    return f"{where}: {said[:1].lower()}{said[1:]}, not {item['input']!r}"
+
+
+def _names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting by its dotted name."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _names(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -43,10 +43,16 @@ def run_check(arguments: Arguments) -> int:
     lines = findings + [f"{r.source}: case {r.name!r}: wanted {r.wanted}, got {r.got}" for r in failed]
     tools, digest = len(loaded.catalogue.all()), loaded.bundle.digest
     ok = not lines
-    lines.append(f"{'ok' if ok else 'not ok'}: {tools} tools, {len(results)} cases, bundle {digest}")
+    lines.append(
+        f"{'ok' if ok else 'not ok'}: {_count(tools, 'tool')}, {_count(len(results), 'case')}, bundle {digest}"
+    )
     cases = [{"name": r.name, "source": r.source, "ok": r.ok, "wanted": r.wanted, "got": r.got} for r in results]
     say(arguments, {"ok": ok, "findings": findings, "cases": cases, "bundle": digest}, "\n".join(lines))
     return 0 if ok else 1
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 async def _cases(loaded: Loaded, settings: Settings) -> list[CaseResult]:

@@ -14,6 +14,8 @@ from gateway.ports import Key
 from gateway.stores.sqlite import SqliteKeys, SqliteSessions, State
 from gateway.units import seconds
 
+_MAX_NAME = 128
+
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds both verbs."""
@@ -44,6 +46,10 @@ def create_key(arguments: Arguments) -> int:
     """Makes a key and shows its secret, once."""
     state = State(home_of(arguments).state)
     now = time.time()
+    for flag, name in (("agent", arguments.agent), ("tenant", arguments.tenant), ("user", arguments.user)):
+        if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable() and " " not in name):
+            print(f"toolgate: --{flag}: a name has 1 to {_MAX_NAME} characters, none of them a space", file=sys.stderr)
+            return 2
     try:
         expires_at = now + seconds(arguments.expires) if arguments.expires else None
     except ValueError as error:

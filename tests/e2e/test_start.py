@@ -65,7 +65,8 @@ UNSAFE = {
     "anonymous beyond loopback": (["--anonymous", "--host", "0.0.0.0"], "anonymous: only on a loopback address"),
     "several workers": (["--workers", "2"], "workers:"),
     "a resolver that is none": (["--config", "CONFIG"], "egress:"),
-    "no such folder": (["--specs", "nowhere"], "must be a folder"),
+    "a port that is none": (["--port", "99999"], "listen: a port lies between 0 and 65535, not 99999"),
+    "no such folder": (["--specs", "nowhere"], "there is no such folder"),
 }
 
 
@@ -89,7 +90,7 @@ def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
     file.write_text("listn: 127.0.0.1:9\n")
     done = subprocess.run([TOOLGATE, "check", "--config", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "listn: there is no such setting" in done.stderr
+    assert "listn: there is no such setting: did you mean 'listen'?" in done.stderr
     process = start(tmp_path / "home", env={"TOOLGATE_AUDIT__SEGMNT": "1"})
     _, err = process.communicate(timeout=60)
     assert "audit.segmnt: there is no such setting" in err
@@ -136,3 +137,44 @@ def test_a_log_that_cannot_be_opened_is_said_in_a_sentence(tmp_path: Path) -> No
     assert out == ""
     assert "the audit log cannot be opened" in err
     assert "Traceback" not in err
+
+
+WEATHER = """
+apiVersion: toolgate/v1
+kind: Tool
+name: weather
+version: 1.0.0
+description: The weather.
+input_schema: {type: object}
+effects: [read, egress]
+secrets: [{name: weather-key, from: "env:WEATHER_KEY", hosts: [weather.example.com], header: "X-Key: {}"}]
+runner: {http: {method: GET, url: "https://weather.example.com/now"}}
+"""
+
+
+def test_what_an_agent_would_stumble_over_is_said_at_the_start(tmp_path: Path) -> None:
+    """A finding of lint, and a credential that is not there: both with their place, and the gateway serves."""
+    specs, policies = tmp_path / "specs", tmp_path / "policies"
+    specs.mkdir()
+    policies.mkdir()
+    (specs / "weather.yaml").write_text(WEATHER)
+    rules = "[{id: r, effect: permit, match: {tools: [wether]}}]"
+    (policies / "p.yaml").write_text(f"apiVersion: toolgate/v1\nkind: Policy\nid: p\nrules: {rules}\n")
+    process = start(tmp_path / "home", "--specs", str(specs), "--policies", str(policies))
+    ready(process, tmp_path / "home")
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert "p.yaml:4:" in err
+    assert "'wether' matches no loaded tool" in err
+    assert "weather.yaml:4: the credential weather-key cannot be used" in err
+    assert "it is not set" in err
+
+
+def test_the_name_of_an_agent_is_one_word(tmp_path: Path) -> None:
+    """A key is made for a name that policies can write and a terminal can show."""
+    with served(tmp_path / "home"):
+        for flag in ("--agent", "--tenant", "--user"):
+            for name in ("", "two words", "es\x1bcape"):
+                made = toolgate(tmp_path / "home", "keys", "create", flag, name)
+                assert made.returncode == 2
+                assert made.stderr.startswith(f"toolgate: {flag}: ")

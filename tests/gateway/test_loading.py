@@ -45,7 +45,7 @@ def test_a_policy_is_checked_against_the_tools_it_is_about() -> None:
 
 def test_a_folder_that_is_not_there_is_a_finding() -> None:
     """Not a traceback."""
-    with pytest.raises(SpecErrors, match="must be a folder"):
+    with pytest.raises(SpecErrors, match="there is no such folder"):
         load_folders(Path("nowhere"), ROOT / "policies")
 
 
