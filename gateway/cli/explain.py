@@ -12,6 +12,7 @@ from gateway.cli.common import Arguments, Verbs, home_of, say
 from gateway.tool import Json
 
 _STAGES = ("authenticate", "resolve", "validate", "decide", "approve", "admit", "record", "execute", "screen")
+_UNITS = {"timeout": " s", "limits.output": " bytes"}
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -34,14 +35,14 @@ def run(arguments: Arguments) -> int:
 
 def explain(shown: Sequence[Shown]) -> Iterator[str]:
     """The lines for one call, from its records in order: the first says what was asked, the last how it ended."""
-    asked, last = shown[0], shown[-1].record
+    asked = shown[0]
     who, tool = _part(asked.record, "principal"), _part(asked.record, "tool")
     user = f" for {who['user']}" if who.get("user") else ""
     yield f"{asked.record.get('call_id')}: {tool.get('name')} called by agent {who.get('agent')}{user}"
     yield f"  session {asked.record.get('session_id')}, tenant {asked.record.get('tenant')}, {asked.record.get('ts')}"
     yield from _decision(asked)
-    yield from _outcome(last)
-    took = _part(last, "stages")
+    yield from _outcome(shown[-1])
+    took = _part(shown[-1].record, "stages")
     if took:
         yield "  took " + ", ".join(f"{stage} {took[stage]} µs" for stage in _STAGES if stage in took)
 
@@ -68,10 +69,25 @@ def _obligations(duties: Mapping[str, Json]) -> Iterator[str]:
     origin = _part(duties, "origin")
     for key, rules in origin.items():
         value = duties.get({"limit": "limits", "label": "labels"}.get(key, key.rpartition(".")[2]))
-        yield f"    obligation {key} = {value}, from {' and '.join(map(str, rules)) if isinstance(rules, list) else ''}"
+        yield f"    obligation {key}: {_duty(key, value)}, from {' and '.join(map(str, _strings(rules)))}"
 
 
-def _outcome(last: Mapping[str, Json]) -> Iterator[str]:
+def _duty(key: str, value: Json) -> str:
+    """What a permitted call has to obey, with its unit."""
+    if key == "limit":
+        rates = [(_part(limit, "rate"), limit.get("key")) for limit in _list({"of": value}, "of")]
+        return " and ".join(f"{rate.get('calls')} calls in {_number(rate.get('per'))} s by {by}" for rate, by in rates)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{_number(value)}{_UNITS.get(key, '')}"
+
+
+def _number(value: Json) -> str:
+    return f"{value:.15g}" if isinstance(value, int | float) else str(value)
+
+
+def _outcome(ended: Shown) -> Iterator[str]:
+    last = ended.record
     outcome, screen = _part(last, "outcome"), _part(last, "screen")
     if not outcome:
         yield f"  ended: not known ({last.get('type')})"
@@ -79,6 +95,8 @@ def _outcome(last: Mapping[str, Json]) -> Iterator[str]:
     code = f" ({outcome['code']})" if outcome.get("code") else ""
     rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""
     yield f"  ended: {outcome.get('status')}{code}{rule}"
+    if isinstance(ended.content, Mapping) and ended.content.get("detail"):
+        yield f"    {ended.content['detail']}"
     if screen:
         found = _list(screen, "findings")
         labels = ", ".join(map(str, _strings(last.get("labels_added")))) or "none"

@@ -249,6 +249,8 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
         said |= _screened(result, ledger, principal.tenant)
         if opened.intent.obligations.record == "request_response":
             content = _shown(result)
+    elif opened.intent.obligations.record != "metadata":
+        content = {"detail": result.detail}
     return Line("call.outcome", said, content, session.uid, principal.tenant)
 
 

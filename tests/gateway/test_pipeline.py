@@ -163,11 +163,12 @@ def test_a_fault_of_ours_shows_no_detail() -> None:
 
 
 def test_a_backend_that_was_never_reached_is_refused_although_its_intent_stands() -> None:
-    """Nothing ran, so the outcome says refused: the caller may try again."""
+    """Nothing ran, so the outcome says refused: the caller may try again, and the record says what the caller read."""
     lab, _, ledger = journalled(Refusal(problem("upstream_unreachable", "Nobody is there.")))
     outcome = asyncio.run(lab.call("echo", {"text": "7"}))
     assert outcome.status == "refused"
     assert ledger.events == ["call.intent", "run", "call.outcome"]
+    assert ledger.lines[-1].content == {"detail": "Nobody is there."}
 
 
 def test_a_tool_that_failed_is_an_answer() -> None:

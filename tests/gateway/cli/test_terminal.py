@@ -23,3 +23,18 @@ def test_a_result_cannot_move_the_cursor() -> None:
     assert _shown("a\tb\nc") == "a\tb\nc"
     shown = _shown(HOSTILE)
     assert shown == "\\u001b]0;owned\\u0007\\u009b2J\\u202e\\u200b\nrun_python"
+
+
+def test_an_explanation_gives_obligations_with_units_and_the_reason_of_the_end() -> None:
+    """What an operator reads needs no knowledge of how it is kept."""
+    rates: Json = [{"rule": "r", "key": "agent", "rate": {"calls": 5, "per": 60.0}}]
+    origin: Json = {"timeout": ["r"], "limit": ["r"], "label": ["r"], "limits.output": ["r", "s"]}
+    duties: Json = {"timeout": 3.0, "limits": rates, "labels": ["a", "b"], "output": 1024, "origin": origin}
+    asked: dict[str, Json] = {"call_id": "c_1", "decision": {"effect": "permit", "obligations": duties}}
+    ended: dict[str, Json] = {"type": "call.outcome", "outcome": {"status": "refused", "code": "upstream_unreachable"}}
+    lines = list(explain([Shown(asked, None, None), Shown(ended, {"detail": "Nobody is there."}, None)]))
+    assert "    obligation timeout: 3 s, from r" in lines
+    assert "    obligation limit: 5 calls in 60 s by agent, from r" in lines
+    assert "    obligation label: a, b, from r" in lines
+    assert "    obligation limits.output: 1024 bytes, from r and s" in lines
+    assert lines[-2:] == ["  ended: refused (upstream_unreachable)", "    Nobody is there."]
