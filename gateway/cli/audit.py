@@ -12,6 +12,8 @@ from gateway.audit import query
 from gateway.audit.text import printable, render
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 
+_NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next start)"
+
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
@@ -30,7 +32,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verify.add_argument("--key", type=Path, help="public key kept elsewhere")
     verify.add_argument("--head", type=Path, action="append", default=[], help="checkpoint kept elsewhere")
     verify.set_defaults(run=run_verify)
-    doubt = what.add_parser("in-doubt", parents=[common], help="calls with an intent and no outcome")
+    doubt = what.add_parser("in-doubt", parents=[common], help="calls that began and whose end nobody knows")
     doubt.set_defaults(run=run_in_doubt)
 
 
@@ -74,5 +76,5 @@ def run_verify(arguments: Arguments) -> int:
 def run_in_doubt(arguments: Arguments) -> int:
     """Lists calls that may have run and whose outcome nobody knows. Exit 1 when there is one."""
     found = query.in_doubt(home_of(arguments).path)
-    say(arguments, found, "\n".join(render(record) for record in found) or "no call is in doubt")
+    say(arguments, found, "\n".join(render(record) for record in found) or _NO_DOUBT)
     return 1 if found else 0
