@@ -176,8 +176,7 @@ class _Loading:
             if url is not None and not any(host_fits(host, url.host) for host in use.hosts):
                 checks.note(f"this secret may not go to {url.host}, the host of this server", "secrets", place, "hosts")
         self.found += checks.found
-        pins = {tool: digest.removeprefix("sha256:") for tool, digest in shape.pins.items()}
-        self.servers.setdefault(shape.name, Server(shape.name, str(url), secrets, pins, shape.tenant))
+        self.servers.setdefault(shape.name, Server(shape.name, str(url), secrets, shape.pins, shape.tenant))
 
     def _name(self, checks: Checks, name: str) -> None:
         """Names are unique over the whole set, also for somebody who reads them quickly."""

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.model import Refusal
 from gateway.runners.mcp import definition_digest
+from gateway.specs.load import load_specs
 from gateway.tool import Json, SecretUse
 from tests.gateway.runners.mcp_bench import Bench, refused, run
 from tests.gateway.runners.mcp_server import McpServer, echo
@@ -56,6 +57,18 @@ def test_a_legacy_server_without_sessions_is_served() -> None:
         assert "mcp-session-id" not in headers
 
     run(McpServer(modern=False, sessions=False), scene)
+
+
+def test_a_pin_is_taken_as_a_server_file_holds_it() -> None:
+    """The digest that the gateway names is the one that the file takes."""
+
+    async def scene(b: Bench) -> None:
+        assert (await b.call()).text == "hi"
+
+    pin = f'pins: {{echo: "{definition_digest(echo())}"}}'
+    file = f"apiVersion: toolgate/v1\nkind: Server\nname: up\nurl: https://mcp.example.com/mcp\n{pin}\n"
+    loaded = load_specs({"up.yaml": file.encode()}, sandboxes={}).servers["up"]
+    run(McpServer(), scene, pins=loaded.pins)
 
 
 def test_the_operator_is_told_the_digest_that_accepts_a_change(caplog: pytest.LogCaptureFixture) -> None:

@@ -185,7 +185,7 @@ def test_a_mirrored_tool_finds_its_server() -> None:
     specs = load(a_yaml=MIRROR, b_yaml=SERVER)
     assert specs.tools[0].backend == McpBackend("files", "read")
     server = specs.servers["files"]
-    assert (server.url, server.pins) == ("https://mcp.example.org/mcp", {"read": "0" * 64})
+    assert (server.url, server.pins) == ("https://mcp.example.org/mcp", {"read": "sha256:" + "0" * 64})
     assert server.secrets[0].weak
 
 
