@@ -98,7 +98,7 @@ Backend = HttpBackend | McpBackend | SandboxBackend
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An upstream MCP server. `pins` maps its tools to the digest (`sha256:…`) they must have; else pin on first sight."""
+    """An upstream MCP server. `pins` maps its tools to the digest they must have; else pin on first sight."""
 
     name: str
     url: str

@@ -120,20 +120,23 @@ def test_commands_print_what_the_document_shows(document: Path, tmp_path: Path) 
         terminal.close()
 
 
+KIND_POLICY = "\nkind: Policy\n"
 ANY = "apiVersion: toolgate/v1\nkind: Policy\nid: any\nrules: [{id: any, effect: permit, match: {agents: [dev]}}]\n"
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.text.startswith("apiVersion:")], ids=str)
 def test_files_that_are_shown_can_be_loaded(block: Block, tmp_path: Path) -> None:
-    """A policy in a document loads beside the starter tools, a spec beside a policy that permits everything."""
+    """A policy loads beside the starter tools; a spec beside the others of its document, under a policy for all."""
     specs, policies = tmp_path / "tool_specs", tmp_path / "policies"
     policies.mkdir()
-    if "\nkind: Policy\n" in block.text:
+    if KIND_POLICY in block.text:
         shutil.copytree(ROOT / "tool_specs", specs)
         (policies / "shown.yaml").write_text(block.text)
     else:
         specs.mkdir()
-        (specs / "shown.yaml").write_text(block.text)
+        beside = [b for b in blocks(block.document) if b.text.startswith("apiVersion:") and KIND_POLICY not in b.text]
+        for number, shown in enumerate(beside):
+            (specs / f"shown{number}.yaml").write_text(shown.text)
         (policies / "any.yaml").write_text(ANY)
     assert load_folders(specs, policies).catalogue.all()
 
