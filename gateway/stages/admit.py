@@ -46,12 +46,14 @@ class admit:
 
 def _bucket(limit: Limit, call: Call) -> str:
     principal = call.caller.principal
-    who = {
-        "session": call.caller.session.uid,
-        "agent": f"{principal.tenant}\x1f{principal.agent}",
-        "user": f"{principal.tenant}\x1f{principal.user or principal.agent}",
-        "tenant": principal.tenant,
-    }[limit.key]
+    if limit.key == "session":
+        who = call.caller.session.uid
+    elif limit.key == "agent":
+        who = f"{principal.tenant}\x1f{principal.agent}"
+    elif limit.key == "user":
+        who = f"{principal.tenant}\x1f{principal.user or principal.agent}"
+    else:
+        who = principal.tenant
     return f"rule\x1f{limit.rule}\x1f{who}"
 
 
