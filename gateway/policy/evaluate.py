@@ -200,7 +200,7 @@ def _told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown
 
 def _follow(value: Json, path: Path) -> Json:
     for step in path:
-        value = value.get(step, _MISSING) if isinstance(value, Mapping) else _MISSING
+        value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
     return value
 
 
@@ -209,7 +209,7 @@ def _short(value: Json) -> Json:
         return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return f"a mapping of {len(value)}"
     if isinstance(value, list):
         more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
