@@ -93,7 +93,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
     vault = LocalVault(os.environ)
-    for line in _remarks(loaded, vault):
+    for line in _remarks(loaded, vault, settings):
         progress(f"toolgate: {line}")
     home = Home(settings.home)
     home.make()
@@ -123,9 +123,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         yield Service(gate, _doors(gate, settings), loaded, home)
 
 
-def _remarks(loaded: Loaded, vault: LocalVault) -> Iterator[str]:
+def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
     """What keeps nothing from being served, but an operator wants to hear before an agent does."""
     yield from map(str, loaded.findings)
+    if settings.address[0] in ("0.0.0.0", "::") and not settings.hosts:
+        yield f"hosts: nobody calls this server {settings.address[0]}; name the hosts clients use, or all are refused"
     tools = [(tool.source, use) for tool in loaded.catalogue.all() for use in tool.secrets]
     servers = [(f"server {server.name}", use) for server in loaded.servers.values() for use in server.secrets]
     for place, use in tools + servers:

@@ -178,3 +178,14 @@ def test_the_name_of_an_agent_is_one_word(tmp_path: Path) -> None:
                 made = toolgate(tmp_path / "home", "keys", "create", flag, name)
                 assert made.returncode == 2
                 assert made.stderr.startswith(f"toolgate: {flag}: ")
+
+
+def test_a_server_that_no_host_name_reaches_says_so(tmp_path: Path) -> None:
+    """Listening on every address without `hosts` refuses every request that names one of them."""
+    process = start(tmp_path / "home", "--host", "0.0.0.0")
+    gateway = ready(process, tmp_path / "home")
+    status, said = gateway.get("/healthz")
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (status, said["code"]) == (403, "bad_origin")
+    assert "toolgate: hosts: nobody calls this server 0.0.0.0" in err
