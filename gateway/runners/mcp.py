@@ -1,10 +1,10 @@
 """The runner of tools that live on an MCP server: one warm connection, and exactly one request per warm call.
 
 A tool's definition is pinned: by the server file, else at first sight. Before each call the definition last listed is
-compared with the pin, and a changed one is refused with nothing sent. Definitions are listed on every (re)connect, in
-the background once the list is older than `check` seconds, and before the call once it is older than `wait` seconds or
-the server said that its list changed. So no call rests on a definition looked at more than `wait` seconds ago, and on a
-busy server no call waits for one.
+compared with the pin, and a changed one is refused with nothing sent. Definitions are listed before the first call over
+a new connection, in the background once the list is older than `check` seconds, and before the call once it is older
+than `wait` seconds or the server said that its list changed. So a server that was restarted is looked at first, no call
+rests on a definition looked at more than `wait` seconds ago, and on a busy server no call waits for one.
 
 It never passes the caller's credential on, never sends a call twice unless the server said that it took none, and hands
 out nothing but text and structured content.
@@ -70,7 +70,7 @@ class Link:
     async def ready(self, deadline: float) -> Speech:
         """The agreed speech, with offers that are fresh enough. Raises `Refusal(upstream_unreachable)`."""
         age = self._monotonic() - self._listed_at
-        if self._speech is None or age >= self._wait:
+        if self._speech is None or age >= self._wait or not self.peer.is_warm():
             await self.refresh(deadline)
         elif age >= self._check:
             self._begin()

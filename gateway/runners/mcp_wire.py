@@ -97,6 +97,10 @@ class Peer:
                 heard.take(await _whole(answer), strict=answer.status == 200)
             return Reply(answer.status, heard.result, heard.error, answer.headers.get("mcp-session-id"), heard.changed)
 
+    def is_warm(self) -> bool:
+        """Is the connection still open over which the server was last heard?"""
+        return self._net.is_warm(self._ask([], {}, 0.0))
+
     async def tell(self, speech: Speech, method: str, deadline: float) -> None:
         """A notification. Whatever the server answers is not looked at."""
         message = {"jsonrpc": "2.0", "method": method}

@@ -13,6 +13,7 @@ import asyncio
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ class Net:
             self._tls.load_verify_locations(egress.ca)
         self._routes: dict[tuple[str, int, Address | None], tuple[float, tuple[Address, ...]]] = {}
         self._pool = Pool()
+        self._busy: Counter[Origin] = Counter()
 
     async def request(self, ask: Ask, follow: int = 0) -> Answer:
         """One request, one whole answer; at most `follow` (0 to 3) redirects, each of them checked like the first."""
@@ -134,6 +136,11 @@ class Net:
         finally:
             self._done(sent)
 
+    def is_warm(self, ask: Ask) -> bool:
+        """Is a connection open to where this would go? If not, whoever answers there may be somebody new."""
+        origin = _origin(ask.url, self._credentials(ask))
+        return self._busy[origin] > 0 or self._pool.holds(origin)
+
     async def close(self) -> None:
         """Cut the idle connections; those in use are cut when their call is over."""
         self._pool.close()
@@ -159,13 +166,14 @@ class Net:
         credentials = self._credentials(ask)
         request = request_bytes(ask, credentials)
         addresses = await self._route(url, entry)
-        key, connection = await self._connection((url.scheme, url.host, url.port, credentials), addresses, ask)
+        key, connection = await self._connection(_origin(url, credentials), addresses, ask)
         remaining = ask.deadline - self._monotonic()
         if remaining <= 0:
             connection.close()
             raise refuse("upstream_unreachable", "There was no time left to send the request.")
         exchange = Exchange(ask.max_bytes, head_only=ask.method == "HEAD", streamed=streamed)
         connection.start(exchange, request)
+        self._busy[key[0]] += 1
         timer = asyncio.get_running_loop().call_later(remaining, _expire, connection, exchange)
         return _Sent(key, connection, exchange, timer)
 
@@ -177,6 +185,9 @@ class Net:
 
     def _done(self, sent: _Sent) -> None:
         sent.timer.cancel()
+        self._busy[sent.key[0]] -= 1
+        if not self._busy[sent.key[0]]:
+            del self._busy[sent.key[0]]
         self._pool.give(sent.key, sent.connection)
 
     # ── where to ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,6 +277,10 @@ class Net:
             _, connection = await loop.create_connection(Connection, sock=opened, ssl=tls, server_hostname=name)
             undo.pop_all()
             return connection
+
+
+def _origin(url: Url, credentials: Headers) -> Origin:
+    return url.scheme, url.host, url.port, credentials
 
 
 def _expire(connection: Connection, exchange: Exchange) -> None:

@@ -41,6 +41,16 @@ class Pool:
         del self._idle[key]
         return None
 
+    def holds(self, origin: Origin) -> bool:
+        """Is there a connection to this place, with this credential, that could be taken now?"""
+        now = asyncio.get_running_loop().time()
+        return any(
+            connection.usable and connection.idle_until > now
+            for (there, _), idle in self._idle.items()
+            if there == origin
+            for connection in idle
+        )
+
     def give(self, key: Key, connection: Connection) -> None:
         """Keep the connection, or close it when it cannot be used again or there is no room."""
         if connection.usable and self._count >= MAX_IDLE:
