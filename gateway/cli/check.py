@@ -1,4 +1,4 @@
-"""`toolgate check`, `test` and `schema`: files, judged before they are served. Nothing is dialled."""
+"""`toolgate check` and `schema`: files, judged before they are served. Nothing is dialled."""
 
 from __future__ import annotations
 
