@@ -73,7 +73,7 @@ class Gate:
             intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
             raw = await execute(intent, self.runners, self.clock)
             opened.mark("execute")
-            return opened.saw(screen(raw, intent, self.screener))
+            return opened.saw(await screen(raw, intent, self.screener))
 
     async def authenticate(self, credential: str | None, session: str | None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""

@@ -6,6 +6,7 @@ shows what it held back, nor the rule that held it back: agents read errors, and
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from gateway.tool import Json, Tool
 
 HARD_LIMIT = 2 * 1024 * 1024  # bytes
 _MOST_FOUND = 128  # secrets told of, as of rules; all are taken out
+_APART = 64 * 1024  # characters
 SUSPICIOUS = "suspicious"
 WITHHELD = "The tool ran, but its result was withheld because it tries to instruct the reader."
 TOO_LARGE = "The tool ran, but its result is larger than 2 MiB and was not kept."
@@ -56,7 +58,14 @@ class _Draft:
 _OWN = 3  # strings before those of the structured output
 
 
-def screen(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
+async def screen(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
+    """The result of one call, screened; a large one in a thread, so that other calls go on meanwhile."""
+    if len(raw.text) <= _APART:
+        return screened(raw, intent, screener)
+    return await asyncio.to_thread(screened, raw, intent, screener)
+
+
+def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     """The result of one call, screened. Never raises, whatever the tool gave; linear in the size of the result.
 
     A result over the tool's limit is cut; structured output over it is left out.

@@ -33,7 +33,7 @@ RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bu
 VALIDATE = "        arguments = validate(request, tool)\n"
 WITHIN = """            raw = await execute(intent, self.runners, self.clock)
             opened.mark("execute")
-            return opened.saw(screen(raw, intent, self.screener))
+            return opened.saw(await screen(raw, intent, self.screener))
 """
 
 REFUSED_BY_TYPES = [
@@ -57,7 +57,7 @@ REFUSED_BY_TYPES = [
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),
     Mutation("execute is not awaited", "await execute(", "execute("),
-    Mutation("screen is skipped", "opened.saw(screen(raw, intent, self.screener))", "raw"),
+    Mutation("screen is skipped", "opened.saw(await screen(raw, intent, self.screener))", "raw"),
     Mutation("no record is opened", "self._run(request, opened)", "self._run(request)"),
     Mutation(
         "no record is closed",

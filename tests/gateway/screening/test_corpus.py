@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import RawOutput
-from gateway.stages.screen import screen
+from gateway.stages.screen import screened
 from tests.gateway.stages.screened import OPEN, intent
 
 FOLDER = os.environ.get("TOOLGATE_CORPUS", "")
@@ -34,7 +34,7 @@ def table(name: str) -> Table:
     """For each kind: how many records, how many withheld, how many marked or withheld."""
     counts: Table = {}
     for kind, text in records(name):
-        output = screen(RawOutput(text), intent(), OPEN)
+        output = screened(RawOutput(text), intent(), OPEN)
         row = counts.setdefault(kind, Counter())
         row["all"] += 1
         row["withheld"] += output.problem is not None

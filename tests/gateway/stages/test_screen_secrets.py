@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.model import Problem, RawOutput
 from gateway.problems import problem
-from gateway.stages.screen import screen
+from gateway.stages.screen import screened
 from gateway.tool import Fix
 from tests.gateway.stages.screened import CANARY, DIGITS, FOREIGN, SCREENER, intent, shown
 
@@ -59,7 +59,7 @@ def places(piece: str) -> dict[str, RawOutput]:
 def test_no_secret_leaves(form: str, place: str, secret: str) -> None:
     """An issued secret, in whatever form and wherever it stands, is nowhere in what leaves the gateway."""
     piece = forms(secret)[form]
-    everything = shown(screen(places(piece)[place], intent(), SCREENER))
+    everything = shown(screened(places(piece)[place], intent(), SCREENER))
     for leaked in (piece, secret, secret[::-1], *forms(secret).values()):
         assert leaked not in everything
         assert json.dumps(leaked)[1:-1] not in everything
@@ -69,7 +69,7 @@ def test_split_over_fields() -> None:
     """A secret cut into the fields of a list or an object is found; the fields stay as many."""
     third = len(CANARY) // 3
     parts = [CANARY[:third], CANARY[third : 2 * third], CANARY[2 * third :]]
-    output = screen(RawOutput(json.dumps(parts), {"parts": ["keep", *parts, "keep"]}), intent(), SCREENER)
+    output = screened(RawOutput(json.dumps(parts), {"parts": ["keep", *parts, "keep"]}), intent(), SCREENER)
     assert output.structured == {"parts": ["keep", *["[redacted:api_token]"] * 3, "keep"]}
     assert not [part for part in parts if part in output.text]
     assert output.verdict.action == "redact"
@@ -77,20 +77,20 @@ def test_split_over_fields() -> None:
 
 def test_secret_as_number() -> None:
     """A secret of digits is found when it stands in JSON as a number."""
-    output = screen(RawOutput("x", {"pin": int(DIGITS), "n": 7}), intent(), SCREENER)
+    output = screened(RawOutput("x", {"pin": int(DIGITS), "n": 7}), intent(), SCREENER)
     assert output.structured == {"pin": "[redacted]", "n": 7}
 
 
 def test_only_the_tools_own_secret_is_named() -> None:
     """Another tool's secret is removed without its name."""
-    output = screen(RawOutput(f"{CANARY} and {FOREIGN}"), intent(), SCREENER)
+    output = screened(RawOutput(f"{CANARY} and {FOREIGN}"), intent(), SCREENER)
     assert output.text == "[redacted:api_token] and [redacted]"
     assert "foreign" not in shown(output)
 
 
 def test_redaction_is_found_where_it_is() -> None:
     """A redaction's finding points at the mark in the field it stands in."""
-    output = screen(RawOutput("x", {"a": ["b", f"see {FOREIGN}"]}), intent(), SCREENER)
+    output = screened(RawOutput("x", {"a": ["b", f"see {FOREIGN}"]}), intent(), SCREENER)
     (finding,) = output.verdict.findings
     assert (finding.path, finding.span) == ("/a/1", (4, 14))
 
@@ -99,12 +99,12 @@ def test_redaction_is_found_where_it_is() -> None:
 def test_no_secret_leaves_among_any_text(form: str, place: str, before: str, after: str) -> None:
     """Whatever stands around it, a secret does not leave."""
     raw = places(f"{before} {forms(CANARY)[form]} {after}")[place]
-    assert CANARY not in shown(screen(raw, intent(), SCREENER))
+    assert CANARY not in shown(screened(raw, intent(), SCREENER))
 
 
 def test_a_secret_said_many_times_is_taken_out_everywhere_and_told_of_in_few_findings() -> None:
     """A backend that echoes its credential does not make the verdict, and the record, larger than the result."""
-    output = screen(RawOutput(f"{CANARY} " * 2_000), intent(), SCREENER)
+    output = screened(RawOutput(f"{CANARY} " * 2_000), intent(), SCREENER)
     assert CANARY not in shown(output)
     assert output.verdict.action == "redact"
     assert len(output.verdict.findings) <= 130
