@@ -124,7 +124,6 @@ class Tool:
     effects: frozenset[str] = frozenset()
     sinks: tuple[str, ...] = ()
     labels: Labels = frozenset({"untrusted"})
-    links: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     cost: float = 0.0
     timeout: float = 30.0

@@ -67,8 +67,6 @@ class Checks:
                 self.note(f"{name!r} is no argument of this tool: {nearest(name, known)}", "facts", name)
             if kind not in facts.KINDS:
                 self.note(f"{kind!r} is no kind of fact: {nearest(kind, facts.KINDS)}", "facts", name)
-        for place, host in enumerate(shape.links):
-            self.host(host, "links", place)
 
     def host(self, pattern: str, *path: str | int) -> None:
         """A canonical host name, or `*.` and one."""

@@ -172,7 +172,6 @@ class ToolShape(Shape):
     idempotent: bool = False
     sinks: list[Argument] = Field(default_factory=list)
     labels: LabelsShape = Field(default_factory=LabelsShape)
-    links: list[str] = Field(default_factory=list, max_length=256)
     screen: ScreenShape = Field(default_factory=ScreenShape)
     facts: dict[Argument, FactKind] = Field(default_factory=dict)
     cost: CostShape | None = None
@@ -201,7 +200,8 @@ S = TypeVar("S", bound=Shape)
 # Words of the language that nothing here honours yet.
 _LATER = {
     "Tool": (
-        *(("retry",), ("fallback",), ("preview",), ("cache",), ("idempotency",), ("runner", "agent")),
+        *((key,) for key in ("retry", "fallback", "preview", "cache", "idempotency", "links")),
+        ("runner", "agent"),
         *(("runner", "sandbox", key) for key in ("network", "files", "tools")),
         *(("runner", "sandbox", "code", key) for key in ("module", "image", "command")),
         *(("runner", "sandbox", "limits", key) for key in ("cpu", "pids", "disk")),

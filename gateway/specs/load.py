@@ -144,7 +144,6 @@ class _Loading:
             effects=frozenset(shape.effects),
             sinks=tuple(shape.sinks),
             labels=frozenset(shape.labels.output),
-            links=tuple(shape.links),
             facts=shape.facts,
             cost=shape.cost.per_call if shape.cost else 0.0,
             timeout=shape.timeout or _DEFAULT_TIMEOUT,

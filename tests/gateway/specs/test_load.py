@@ -35,7 +35,6 @@ output_schema: {type: object, properties: {number: {type: integer}}, required: [
 effects: [write, egress]
 sinks: [repo, body]
 labels: {output: [untrusted, code]}
-links: [github.com, "*.github.io"]
 screen: {on_failure: annotate, cut_span: false}
 facts: {repo: repo_path}
 cost: {per_call: 0.002}
@@ -119,11 +118,7 @@ def test_every_key_reaches_the_tool() -> None:
         frozenset({"untrusted", "code"}),
         0.002,
     )
-    assert (tool.sinks, tool.links, tool.facts) == (
-        ("repo", "body"),
-        ("github.com", "*.github.io"),
-        {"repo": "repo_path"},
-    )
+    assert (tool.sinks, tool.facts) == (("repo", "body"), {"repo": "repo_path"})
     assert tool.secrets == (
         SecretUse("github_token", "env:GITHUB_TOKEN", ("api.github.com",), "Authorization", "Bearer {}"),
     )
@@ -176,7 +171,7 @@ def test_a_file_is_looked_for_beside_its_spec() -> None:
 def test_cases_carry_their_tool_and_place() -> None:
     """A spec's case names only arguments; the loaded case names the tool too."""
     (case,) = load(a_yaml=FULL).cases
-    assert (case.tool, case.source) == ("create_issue", "a.yaml:34")
+    assert (case.tool, case.source) == ("create_issue", "a.yaml:33")
     assert case.shape.call == {"create_issue": {"repo": "a/b"}}
 
 
