@@ -33,11 +33,15 @@ class Problem:
 
 
 class Refusal(Exception):
-    """We said no and nothing ran (or nothing was sent). Carries the `Problem`."""
+    """We said no and nothing ran (or nothing was sent). Carries the `Problem`.
 
-    def __init__(self, problem: Problem) -> None:
+    `principal` is who was refused, where that is known before there is a `Caller`: in a session that is not theirs.
+    """
+
+    def __init__(self, problem: Problem, principal: Principal | None = None) -> None:
         super().__init__(problem.code)
         self.problem = problem
+        self.principal = principal
 
 
 class Failure(Exception):

@@ -53,7 +53,7 @@ class Gate:
             self.ledger.check()
             result = await self._run(request, opened)
         except Refusal as refusal:
-            result = refusal.problem
+            result = opened.refused(refusal)
         except asyncio.CancelledError:
             result = problem("cancelled", "The caller went away before the call ended.")
         except Exception:  # the pipeline's edge: whatever it was, it is an outcome on record and a line in the log

@@ -44,7 +44,7 @@ class CallRoute:
             if scope["method"] != "POST":
                 raise refuse("method_not_allowed", "A tool is called with POST.")
             head = read_head(scope)
-            await self._gate.authenticate(head.credential, head.get("toolgate-session"))
+            await self._known(head)
         except Refusal as refusal:
             await send_problem(send, refusal.problem, call_id)
             return
@@ -63,6 +63,14 @@ class CallRoute:
         outcome = await while_connected(self._gate.handle(request), receive)
         if outcome is not None:
             await send_outcome(send, outcome, trace.trace_id if trace else None)
+
+    async def _known(self, head: Head) -> None:
+        """Refuses who is not known. A known caller in a session that is closed is for the pipeline to refuse."""
+        try:
+            await self._gate.authenticate(head.credential, head.get("toolgate-session"))
+        except Refusal as refusal:
+            if refusal.principal is None:
+                raise
 
 
 async def _arguments(head: Head, receive: Receive) -> tuple[Json, Problem | None]:

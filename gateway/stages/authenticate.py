@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.model import SESSION_TTL, Caller, Principal, Session
+from gateway.model import SESSION_TTL, Caller, Principal, Refusal, Session
 from gateway.ports import Authority, Clock, Ids, Sessions
 from gateway.problems import refuse
 
@@ -22,16 +22,24 @@ async def authenticate(
     labels are not shed that way.
 
     Raises:
-        Refusal: `unauthenticated`, `session_closed`, or `malformed` for a name outside `[A-Za-z0-9._-]{1,128}`.
+        Refusal: `unauthenticated`; with the principal, who is known by then: `session_closed`, or `malformed` for a
+        name outside `[A-Za-z0-9._-]{1,128}`.
     """
     principal = await authority.identify(credential)
+    try:
+        return Caller(principal, await _enter(principal, session_id, sessions, clock, ids))
+    except Refusal as refusal:
+        raise Refusal(refusal.problem, principal) from None
+
+
+async def _enter(principal: Principal, session_id: str | None, sessions: Sessions, clock: Clock, ids: Ids) -> Session:
     name = session_id or DEFAULT_SESSION
     found = sessions.find(principal.key, name)
     if found is not None and found.state == "open" and clock.now() < found.expires_at:
-        return Caller(principal, found)
+        return found
     if session_id is not None or (found is not None and found.state == "closed" and clock.now() < found.expires_at):
         _must_be_new(name, found)
-    return Caller(principal, await _open(principal, name, sessions, clock, ids))
+    return await _open(principal, name, sessions, clock, ids)
 
 
 def _must_be_new(name: str, found: Session | None) -> None:

@@ -19,6 +19,7 @@ from gateway.model import (
     Outcome,
     Permit,
     Position,
+    Principal,
     Problem,
     Refusal,
     Request,
@@ -52,7 +53,19 @@ _MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
 class Opened:
     """The open record of one call: what each stage gave so far and how long it took (microseconds)."""
 
-    __slots__ = ("_last", "call", "caller", "decision", "intent", "now", "request", "started", "took", "tool")
+    __slots__ = (
+        "_last",
+        "call",
+        "caller",
+        "decision",
+        "intent",
+        "now",
+        "request",
+        "started",
+        "known",
+        "took",
+        "tool",
+    )
 
     def __init__(self, request: Request, now: float) -> None:
         self.request = request
@@ -60,6 +73,7 @@ class Opened:
         self.started = self._last = time.perf_counter_ns()
         self.took: dict[str, int] = {}
         self.caller: Caller | None = None
+        self.known: Principal | None = None
         self.tool: Tool | None = None
         self.decision: Decision | None = None
         self.intent: Intent | None = None
@@ -78,6 +92,16 @@ class Opened:
         if kept_as is not None:
             setattr(self, kept_as, value)
         return value
+
+    def refused(self, refusal: Refusal) -> Problem:
+        """Keeps who was refused, and gives the problem on."""
+        self.known = refusal.principal
+        return refusal.problem
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who calls, with or without a session to call in; None when nobody is known to."""
+        return self.caller.principal if self.caller else self.known
 
     def wall_ms(self) -> float:
         """Milliseconds since the record was opened."""
@@ -98,18 +122,18 @@ async def close_record(
     opened: Opened, result: SafeOutput | Problem, ledger: Ledger, sessions: Sessions, outcomes: Outcomes
 ) -> Outcome:
     """Stage 10: the outcome, durable. When it cannot be made durable the result is withheld."""
-    caller = opened.caller
-    if caller is None:  # not a call: nobody is known to have made it
+    principal = opened.principal
+    if principal is None:  # not a call: nobody is known to have made it
         return _outcome(opened, result, _usage(opened, result), None)
-    if isinstance(result, SafeOutput):
-        result = await _spent(opened, caller, result, sessions)
+    if isinstance(result, SafeOutput) and opened.caller:
+        result = await _spent(opened, opened.caller, result, sessions)
     usage = _usage(opened, result)
     try:
         position = await ledger.append(_closing_line(opened, result, usage, ledger))
     except Refusal as refusal:
         return _outcome(opened, _unrecorded(opened, result, refusal.problem), usage, None)
     outcome = _outcome(opened, result, usage, position)
-    outcomes.keep(caller.principal.key, outcome)
+    outcomes.keep(principal.key, outcome)
     return outcome
 
 
@@ -165,16 +189,16 @@ def _usage(opened: Opened, result: SafeOutput | Problem) -> Usage:
 
 def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | None = None) -> Line:
     """A line that says who calls what with which arguments, and what was decided."""
-    caller, request = opened.caller, opened.request
-    if caller is None:
-        raise ValueError("a line needs a known caller")
-    principal, session = caller.principal, caller.session
+    principal, request = opened.principal, opened.request
+    if principal is None:
+        raise ValueError("a line needs a known principal")
+    session = opened.caller.session if opened.caller else None
     call, tool = opened.call, opened.tool
     arguments: Json = call.arguments if call else request.arguments
     spelled = strictjson.canonical(arguments)
     fields: dict[str, Json] = {
         "call_id": request.call_id,
-        "session_id": session.id,
+        "session_id": session.id if session else (request.session or "")[:128],
         "tenant": principal.tenant,
         "principal": {
             "agent": principal.agent,
@@ -193,6 +217,8 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         fields["trace_id"], fields["span_id"] = request.trace.trace_id, request.trace.span_id
     if extra:
         fields.update(extra)
+    if session is None:  # and so no key to encrypt its content with
+        return Line(kind, fields)
     kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
     content = _content(opened, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
     return Line(kind, fields, content, session.uid, principal.tenant)

@@ -289,8 +289,8 @@ def test_the_default_session_stays_closed_until_it_would_have_expired() -> None:
 
 
 def test_sessions_are_bound_to_their_principal() -> None:
-    """A name of one's own opens on first use; an id given to somebody else answers as one that never was."""
-    lab, _, _ = journalled()
+    """A name of one's own opens on first use; an id given to somebody else answers as one that never was, on record."""
+    lab, _, ledger = journalled()
 
     async def calls() -> list[str]:
         said = []
@@ -300,3 +300,6 @@ def test_sessions_are_bound_to_their_principal() -> None:
         return said
 
     assert asyncio.run(calls()) == ["done", "session_closed", "malformed"]
+    refused = [line for line in ledger.lines if line.type == "call.refused"]
+    assert [line.fields["session_id"] for line in refused] == ["s_" + "0" * 32, "no spaces"]
+    assert all(line.content is None and line.fields["args_digest"] for line in refused)

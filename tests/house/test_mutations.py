@@ -64,13 +64,15 @@ REFUSED_BY_TYPES = [
         "await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes))",
         "result",
     ),
-    Mutation("a refusal is answered without a record", "result = refusal.problem", "return refusal.problem"),
+    Mutation(
+        "a refusal is answered without a record", "result = opened.refused(refusal)", "return opened.refused(refusal)"
+    ),
 ]
 CAUGHT_BY_TESTS = [
     Mutation("execute outside the lease", WITHIN, WITHIN.replace("\n    ", "\n").removeprefix("    ")),
     Mutation(
         "a refusal leaks",
-        "        except Refusal as refusal:\n            result = refusal.problem\n",
+        "        except Refusal as refusal:\n            result = opened.refused(refusal)\n",
         "        except Refusal:\n            raise\n",
     ),
 ]
