@@ -59,10 +59,10 @@ class Opened:
         "caller",
         "decision",
         "intent",
+        "known",
         "now",
         "request",
         "started",
-        "known",
         "took",
         "tool",
     )
