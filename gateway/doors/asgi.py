@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ _MAX_HEADERS, _MAX_HEADER_BYTES, _MAX_HEADER_LINE = 64, 16 * 1024, 8 * 1024
 _ONCE = frozenset({b"authorization", b"content-type", b"content-length", b"host", b"idempotency-key", b"origin"})
 _ONCE_PREFIXES = (b"mcp-", b"toolgate-")
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_LINGER = 2.0  # seconds
 _READ = "toolgate.head"
 _PATIENCE = 0.25  # seconds a call may take before anybody looks whether its caller is still there
 
@@ -107,6 +109,8 @@ async def read_body(head: Head, receive: Receive, limit: int = MAX_BODY) -> byte
     """The whole body, counted as it comes. Raises `Refusal(too_large | request_timeout | malformed)`."""
     declared = head.get("content-length")
     if declared is not None and declared.isdecimal() and int(declared[:20]) > limit:
+        if head.get("expect") is None:  # else the body waits for us to ask for it
+            await _discard(receive)
         raise refuse("too_large", f"The body is larger than {limit} bytes.")
     try:
         async with asyncio.timeout(BODY_DEADLINE):
@@ -124,10 +128,23 @@ async def _gathered(receive: Receive, limit: int) -> bytes:
             raise refuse("malformed", "The request ended before its body did.")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > limit:
-            raise refuse("too_large", f"The body is larger than {limit} bytes.")
         more = message.get("more_body", False)
+        if size > limit:
+            if more:
+                await _discard(receive)
+            raise refuse("too_large", f"The body is larger than {limit} bytes.")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _discard(receive: Receive) -> None:
+    """Throws away what still comes of a body, for a while.
+
+    A connection that is closed with bytes unread is reset, and its client never sees why it was refused.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 async def send_json(
