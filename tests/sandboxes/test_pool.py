@@ -46,11 +46,11 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def until_busy(pool: WasmPython, task: "asyncio.Task[object]") -> int:
-    """The pid of the one worker that burns CPU, once there is one."""
+    """The pid of the one worker that has a job and burns CPU, once there is one."""
     while not task.done():
-        for pid in pool.pids:
-            if state(pid) == "R":
-                return pid
+        for worker in pool._busy:
+            if worker.pid is not None and state(worker.pid) == "R":
+                return worker.pid
         await asyncio.sleep(0.01)
     raise AssertionError("the job ended")
 
