@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import ports
@@ -46,10 +46,7 @@ class Gate:
     ids: ports.Ids
 
     async def handle(self, request: Request) -> Outcome:
-        """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such.
-
-        Only who is cancelled again, or while the outcome is written, sees the cancellation: it is on record by then.
-        """
+        """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
         opened = open_record(request, self.clock)
         result: SafeOutput | Problem
         try:
@@ -62,7 +59,7 @@ class Gate:
         except Exception:  # the pipeline's edge: whatever it was, it is an outcome on record and a line in the log
             log.exception("call %s failed inside the gateway", request.call_id)
             result = problem("internal", "Something failed inside the gateway; the operator's log has it.")
-        return await close_record(opened, result, self.ledger, self.sessions, self.outcomes)
+        return await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes))
 
     async def _run(self, request: Request, opened: Opened) -> SafeOutput:
         bundle = self.bundles.current()
@@ -90,3 +87,14 @@ class Gate:
     def new_call_id(self) -> str:
         """A fresh id for a call: `c_` and 128 random bits."""
         return self.ids.new("c_")
+
+
+async def _whole(closing: Coroutine[None, None, Outcome]) -> Outcome:
+    """Closes a record to its end, also when the caller goes away meanwhile: what ran is never left without outcome."""
+    task = asyncio.ensure_future(closing)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            continue  # ours, which changes nothing any more; the task's own (the loop is ending) ends the waiting
+    return task.result()

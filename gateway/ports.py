@@ -142,10 +142,7 @@ class Ledger(Protocol):
         ...
 
     async def append(self, line: Line) -> Position:
-        """Writes one line; it is durable when this returns. Raises the refusals of `check`.
-
-        Who is cancelled while waiting can rely on it all the same: the line is written.
-        """
+        """Writes one line; it is durable when this returns. Raises the refusals of `check`."""
         ...
 
     def digest(self, tenant: str, value: bytes) -> str:

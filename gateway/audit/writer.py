@@ -25,7 +25,6 @@ from gateway.audit.shard import Shard, Tuning
 from gateway.model import Position, Refusal
 from gateway.ports import Line
 from gateway.problems import refuse
-from gateway.whole import whole
 
 Waiter = asyncio.Future[None]
 
@@ -83,15 +82,12 @@ class Writer:
     async def append(self, line: Line) -> Position:
         """Writes one line; it is durable when this returns.
 
-        Who is cancelled while waiting can rely on it all the same: the line is written. Raises the refusals of
-        `check`, and `ValueError` or `TypeError` for what cannot be a record (`Lines.add`). A call whose outcome is
-        refused is written down as `call.in_doubt` as soon as something can be written.
+        Raises the refusals of `check`, and `ValueError` or `TypeError` for what cannot be a record (`Lines.add`). A
+        call whose outcome is refused is written down as `call.in_doubt` as soon as something can be written.
         """
         try:
             self.check()
-            sealing, cancelled = None if line.content is None else self._sealing(line), False
-            if sealing is None and line.content is not None:
-                sealing, cancelled = await whole(self._prepare(line))
+            sealing = None if line.content is None else self._sealing(line) or await self._prepare(line)
             loop = asyncio.get_running_loop()
             waiter: Waiter = loop.create_future()
             with self._lock:
@@ -100,8 +96,6 @@ class Writer:
             if not self._ringing:
                 self._ringing = True
                 loop.call_soon(self._ring)
-            if cancelled:
-                raise asyncio.CancelledError
             await waiter
         except Refusal:
             self._lose(line)

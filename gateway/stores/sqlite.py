@@ -18,7 +18,6 @@ from gateway.ports import Key
 from gateway.problems import refuse
 from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
 from gateway.tool import Labels
-from gateway.whole import whole
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -159,7 +158,7 @@ class SqliteSessions(MemorySessions):
         await super().spend(session, labels, cost)
         after = self.find(session.owner, session.id)
         if before is not None and after is not None and after.labels != before.labels:
-            await whole(self._save(after))  # a call that ran is not left without outcome because its caller left
+            await self._save(after)
 
     async def _save(self, session: Session) -> None:
         """Writes what is true of the session by then. What another process closed stays closed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ async def cancelled_at(nth: int, call: Coroutine[Any, Any, Outcome]) -> bool:
             if waits == nth:
                 task.cancel()
         await asyncio.sleep(0)
-    with suppress(asyncio.CancelledError):
-        await task
+    await task
     return waits >= nth
 
 

@@ -20,7 +20,6 @@ FLOOR = {
     "gateway.strictjson": 0,
     "gateway.tool": 0,
     "gateway.globs": 0,
-    "gateway.whole": 2,
     "gateway.units": 0,
     "gateway.urls": 0,
     "gateway.audit.chain": 1,

@@ -61,7 +61,7 @@ REFUSED_BY_TYPES = [
     Mutation("no record is opened", "self._run(request, opened)", "self._run(request)"),
     Mutation(
         "no record is closed",
-        "await close_record(opened, result, self.ledger, self.sessions, self.outcomes)",
+        "await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes))",
         "result",
     ),
     Mutation(
