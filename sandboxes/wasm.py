@@ -138,7 +138,7 @@ class Worker:
             raise SandboxUnavailable(
                 f"the sandbox worker did not start: {str(error) or 'it ended or kept silent'}"
             ) from error
-        except BaseException:
+        except BaseException:  # cancelled too: no process is left behind
             await worker.kill()
             raise
         return worker

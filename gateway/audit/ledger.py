@@ -62,7 +62,7 @@ def open_ledger(
         on_disk.begin(found.head)
         first = _first_lines(folder, lines, signer.gateway, found)
         on_disk.write(first, lines.head(), begins=found.head.size)
-    except BaseException:
+    except BaseException:  # whatever it was goes on, but the lock is not left behind
         os.close(lock)
         raise
     return Writer(on_disk, lines, contents, tuning, clock)

@@ -98,11 +98,3 @@ def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Jso
         },
         "record": {"shard": outcome.position.shard, "seq": outcome.position.seq} if outcome.position else None,
     }
-
-
-def status_of(outcome: Outcome) -> int:
-    """The HTTP status of an outcome: a failed tool is an answer, so only a refusal is an HTTP error."""
-    if outcome.status == "refused" and outcome.problem is not None:
-        status = TABLE[outcome.problem.code].status
-        return status if status != 200 else 409
-    return 200

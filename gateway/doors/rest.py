@@ -94,4 +94,4 @@ async def send_outcome(send: Send, outcome: Outcome, trace_id: str | None) -> No
         await send_problem(send, outcome.problem, outcome.call_id, trace_id)
         return
     headers = [(b"toolgate-call-id", outcome.call_id.encode())]
-    await send_json(send, render.status_of(outcome), render.outcome_json(outcome, trace_id), headers)
+    await send_json(send, 200, render.outcome_json(outcome, trace_id), headers)

@@ -44,11 +44,6 @@ class Match:
             and _any(self.tenants, (principal.tenant,))
         )
 
-    @property
-    def anyone(self) -> bool:
-        """No key is about the caller."""
-        return self.agents is None and self.users is None and self.groups is None and self.tenants is None
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reads:
