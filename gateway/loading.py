@@ -16,10 +16,11 @@ from gateway.specs.language import schema_of as spec_schema
 from gateway.specs.load import Specs, load_specs
 from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import HttpBackend, Json, Server, Tool
-from sandboxes.model import BOUNDS, GUARANTEES
+from sandboxes.model import BOUNDS
+from sandboxes.wasm import WASM_GUARANTEES
 
 _MAX_FILES = 10_000
-OFFERS: Mapping[str, Offer] = {"wasm-python": Offer(GUARANTEES, {name: (low, high) for name, low, high in BOUNDS})}
+OFFERS: Mapping[str, Offer] = {"wasm-python": Offer(WASM_GUARANTEES, {name: (low, high) for name, low, high in BOUNDS})}
 SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "tool": lambda: spec_schema("tool"),
     "server": lambda: spec_schema("server"),

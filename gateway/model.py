@@ -1,8 +1,8 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
 This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`. The *proof* types
-(`Permit`, `Lease`, `Intent`, `SafeOutput`, `Outcome`) are constructed in exactly one stage each, so holding one proves
-that the stage ran; a house test keeps it so.
+(`Permit`, `Lease`, `Intent`, `Parent`, `SafeOutput`, `Outcome`) are constructed in exactly one stage each, so holding
+one proves that the stage ran; a house test keeps it so.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Request:
     """A call as it came: nothing in it is trusted.
 
     `arguments` is the strictly decoded value of the caller's arguments. `defect` is what the door already found wrong
-    with the message (size, content type, JSON), so that it is refused on record, after the caller is known.
+    with the message (size, content type, JSON), so that it is refused on record, after the caller is known. `parent` is
+    the call whose code makes this one; no door can set it.
     """
 
     call_id: str
@@ -79,6 +80,7 @@ class Request:
     idempotency_key: str | None = None
     trace: Trace | None = None
     defect: Problem | None = None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,26 @@ class Call:
     arguments: Arguments
     now: float
     seed: int
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)  # file name → artifact, for the code to read
+    parent: Parent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Bytes that a call left behind, kept under a handle: `sha256:` and hex of the content. Only its owner may have it.
+
+    `owner` is a `Principal.key`; `labels` join whatever consumes it; `action` is what screening did to it.
+    """
+
+    handle: str
+    owner: str
+    name: str
+    size: int
+    media_type: str
+    labels: Labels
+    action: str
+    call_id: str
+    kept_at: float
 
 
 # ── what was decided ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -254,20 +276,14 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
+class Parent:
+    """Proof that a call is made by the code of another one. Made in `stages/execute.py` only.
 
-    `require` names the guarantees a sandbox must give for this call, by spec and by policy together.
+    `intent` is that other call on record; `depth` counts from 1. A nested call has its caller, and never more time.
     """
 
-    call_id: str
-    tool: Tool
-    arguments: Arguments
-    tenant: str
-    deadline: float
-    now: float
-    seed: int
-    require: frozenset[str] = frozenset()
+    intent: Intent
+    depth: int
 
 
 # ── what came back ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,7 +303,8 @@ class Usage:
 class RawOutput:
     """What the tool gave, untrusted. `problem` is set when it failed; what it said before that is still in `text`.
 
-    `content_type` is the media type of `text` without parameters. `truncated` says the backend cut it.
+    `content_type` is the media type of `text` without parameters. `truncated` says the backend cut it. `files` are what
+    it left behind; `labels` are those of everything that went into it (inputs, nested results).
     """
 
     text: str
@@ -298,6 +315,8 @@ class RawOutput:
     sandbox_ms: float | None = None
     origin: str | None = None  # host or backend, for provenance and the record
     guarantees: frozenset[str] = frozenset()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    labels: Labels = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +352,7 @@ class SafeOutput:
     verdict: Verdict
     raw: RawOutput
     truncated: bool = False
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,3 +380,4 @@ class Outcome:
     usage: Usage
     position: Position | None
     truncated: bool = False
+    artifacts: tuple[Artifact, ...] = ()

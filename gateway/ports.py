@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.model import Call, Decision, Outcome, Position, Principal, RawOutput, Session, Work
+from gateway.model import Artifact, Call, Decision, Outcome, Position, Principal, RawOutput, Session
 from gateway.tool import Json, Labels, Rate, SecretUse, Tool
+from gateway.work import Work
 
 
 class Clock(Protocol):
@@ -164,6 +165,19 @@ class Outcomes(Protocol):
 
     def keep(self, owner: str, outcome: Outcome) -> None: ...
     async def find(self, owner: str, call_id: str) -> Outcome | None: ...
+
+
+class Artifacts(Protocol):
+    """Bytes that calls left behind, by owner and handle. What another owner kept is not found."""
+
+    async def keep(self, artifact: Artifact, content: bytes) -> None:
+        """Keeps it, durably. Raises `Refusal(overloaded)` when the owner has too much already."""
+        ...
+
+    async def find(self, owner: str, handle: str) -> Artifact | None: ...
+    async def read(self, artifact: Artifact) -> bytes:
+        """The content. Raises `Refusal(not_found)` when it is gone."""
+        ...
 
 
 class Ids(Protocol):

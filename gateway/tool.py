@@ -81,9 +81,11 @@ class McpBackend:
 
 @dataclass(frozen=True, slots=True)
 class SandboxBackend:
-    """A tool that is code: either the snippet comes from an argument, or it stands in the spec (`code`).
+    """A tool that is code: the snippet comes from an argument, stands in the spec (`code`), or is a module or an image.
 
-    `limits` uses the names of `sandboxes.Limits`: wall in seconds, memory and output in bytes.
+    `limits` uses the names of `sandboxes.Limits`: seconds, bytes, processors. `tools` are what the code may call back,
+    `network` the entries (as in `HttpBackend.allow`) it may fetch from. `files_in`: the call's argument `files` names
+    artifacts the code gets as files.
     """
 
     backend: str
@@ -91,9 +93,22 @@ class SandboxBackend:
     code: str | None
     limits: Mapping[str, float | int] = field(default_factory=dict)
     require: frozenset[str] = frozenset()
+    module: str = ""
+    image: str = ""
+    command: tuple[str, ...] = ()
+    tools: frozenset[str] = frozenset()
+    network: tuple[str, ...] = ()
+    files_in: bool = False
 
 
-Backend = HttpBackend | McpBackend | SandboxBackend
+@dataclass(frozen=True, slots=True)
+class FetchBackend:
+    """The built-in tool `net.fetch`: one HTTP request of code in a sandbox, to what its tool's spec allows."""
+
+    allow: tuple[str, ...] = ()
+
+
+Backend = HttpBackend | McpBackend | SandboxBackend | FetchBackend
 
 
 @dataclass(frozen=True, slots=True)

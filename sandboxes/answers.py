@@ -4,12 +4,14 @@ A guest may forge its answer; a forged answer is its own result and nothing more
 Pure: never reads a clock, a file or a socket.
 """
 
+import binascii
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sandboxes.frames import FrameError, unpack_object
-from sandboxes.model import Limits, Status
+from sandboxes.model import MAX_FILES, Limits, Status, is_file_name
 
 # Beside the output limit: the traceback (8 KiB of characters, at most 12 bytes each as JSON) and the frame around it.
 ALLOWANCE: Final = 128 * 1024
@@ -17,7 +19,7 @@ ALLOWANCE: Final = 128 * 1024
 ESCAPED: Final = 6
 MAX_DEPTH: Final = 64
 # Limits a guest may say it reached.
-GUEST_LIMITS: Final = frozenset({"memory", "output"})
+GUEST_LIMITS: Final = frozenset({"memory", "output", "stack", "pids", "disk", "files_out"})
 UNREADABLE: Final = "the sandbox returned something unreadable\n"
 
 
@@ -32,11 +34,12 @@ class Answer:
     value: object = None
     truncated: bool = False
     bytes_out: int = 0
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def cap(limits: Limits) -> int:
     """The longest answer, in bytes, that a guest within its output limit can need."""
-    return limits.output * ESCAPED + ALLOWANCE
+    return limits.output * ESCAPED + ALLOWANCE + limits.files_out * 4 // 3
 
 
 def read(raw: bytes, limits: Limits) -> Answer:
@@ -56,7 +59,8 @@ def _read(found: dict[str, object], raw: bytes, limits: Limits) -> Answer:
             "stderr": str(stderr),
             "truncated": bool(truncated),
             "result": value,
-        }:
+            **more,
+        } if not more.keys() - {"files"}:
             pass
         case _:
             raise FrameError("an answer of another shape")
@@ -69,7 +73,25 @@ def _read(found: dict[str, object], raw: bytes, limits: Limits) -> Answer:
     named: str | None = None
     if isinstance(limit, str) and limit in GUEST_LIMITS:
         status, named = "limit", limit
-    return _cut(Answer(status, named, stdout, stderr, value if status == "ok" else None, truncated), limits)
+    answer = _cut(Answer(status, named, stdout, stderr, value if status == "ok" else None, truncated), limits)
+    return replace(answer, files=_files(more.get("files", {}), limits.files_out))
+
+
+def _files(found: object, limit: int) -> dict[str, bytes]:
+    """Files as base64 by name. Raises `FrameError` for another shape, a name no file may have, or more than `limit`."""
+    if not isinstance(found, dict) or len(found) > MAX_FILES:
+        raise FrameError("files of another shape")
+    files = {}
+    for name, text in found.items():
+        if not isinstance(text, str) or not is_file_name(name):
+            raise FrameError("a file of another shape")
+        try:
+            files[name] = binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            raise FrameError("a file that is not base64") from None
+    if sum(map(len, files.values())) > limit:
+        raise FrameError("more bytes of files than allowed")
+    return files
 
 
 def _cut(answer: Answer, limits: Limits) -> Answer:

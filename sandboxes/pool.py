@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure
-from sandboxes.model import GUARANTEES, CallRefused, Exit, Job, Limits, SandboxUnavailable
-from sandboxes.wasm import OnCall, Worker, python_worker
+from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
+from sandboxes.wasm import WASM_GUARANTEES, Worker, python_worker
 
 BACKENDS: Final = frozenset({"wasm-python"})
 RUNS_PER_WORKER: Final = 1000
@@ -28,7 +28,7 @@ def check_demands(backend: str, require: Iterable[str]) -> None:
     """Raises `SandboxUnavailable`, naming what is missing, unless `backend` exists and gives all of `require`."""
     if backend not in BACKENDS:
         raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there is wasm-python")
-    missing = sorted(set(require) - GUARANTEES)
+    missing = sorted(set(require) - WASM_GUARANTEES)
     if missing:
         raise SandboxUnavailable(f"{backend} does not guarantee {', '.join(missing)}")
 
@@ -49,7 +49,8 @@ class WasmPython:
     worker_argv: the worker's program, for those who bring their own.
     """
 
-    guarantees: Final = GUARANTEES
+    name: Final = "wasm-python"
+    guarantees: Final = WASM_GUARANTEES
 
     def __init__(
         self,
@@ -105,6 +106,9 @@ class WasmPython:
         Never raises for what the job does; what `on_call` raises, other than `CallRefused`, comes through. Cancelling
         the awaiting task kills the sandbox.
         """
+        missing = sorted(job.require - self.guarantees)
+        if missing:
+            return Exit("unavailable", stderr=f"wasm-python does not guarantee {', '.join(missing)}\n")
         due = time.monotonic() + job.limits.wall if job.deadline is None else job.deadline
         worker = self._claim(job.tenant)
         warm = worker is not None
@@ -218,6 +222,10 @@ class Box:
             min(ours.memory, theirs.memory),
             min(ours.output, theirs.output),
             min(ours.host_calls, theirs.host_calls),
+            min(ours.cpu, theirs.cpu),
+            min(ours.pids, theirs.pids),
+            min(ours.disk, theirs.disk),
+            min(ours.files_out, theirs.files_out),
         )
         return await self._pool.run(replace(job, limits=limits), on_call)
 

@@ -14,13 +14,14 @@ from urllib.parse import quote
 import orjson
 
 from gateway import strictjson
-from gateway.model import Arguments, Failure, Problem, RawOutput, Work
+from gateway.model import Arguments, Failure, Problem, RawOutput
 from gateway.problems import problem, refuse
 from gateway.runners.allow import Allow, BadAllow
 from gateway.runners.message import JSON_TYPES, MAX_BODY_BYTES, Answer, Ask, Headers, media_type, type_fits
 from gateway.runners.template import Missing, Text, fill_json, parse_json, unfit
 from gateway.tool import HttpBackend, Json
 from gateway.urls import BadUrl, Url, parse_url
+from gateway.work import Work
 
 MAX_JSON_DEPTH = 64
 TEXT_TYPES = JSON_TYPES | {

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.mirrors import Mirror, mirrors, wrapped
-from gateway.model import Failure, RawOutput, Work
+from gateway.model import Failure, RawOutput
 from gateway.ports import Pins
 from gateway.problems import problem, refuse
 from gateway.runners.mcp_wire import Object, Peer, Reply, Speech, greet
@@ -29,6 +29,7 @@ from gateway.runners.net import Net
 from gateway.strictjson import canonical
 from gateway.tool import Json, McpBackend, SecretUse, Server
 from gateway.urls import parse_url
+from gateway.work import Work
 
 log = logging.getLogger("toolgate")
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import orjson
 
 from gateway import strictjson
-from gateway.model import Arguments, Problem, RawOutput, Work
+from gateway.model import Arguments, Problem, RawOutput
 from gateway.problems import problem, refuse
 from gateway.tool import Json, SandboxBackend
+from gateway.work import Work
 from sandboxes.model import Exit, Job, Limits, SandboxUnavailable
 from sandboxes.pool import WasmPython
 

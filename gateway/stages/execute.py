@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from gateway.model import Failure, Intent, RawOutput, Work
+from gateway.model import Failure, Intent, RawOutput
 from gateway.ports import Clock, Runner
 from gateway.problems import problem, refuse
 from gateway.tool import Backend
+from gateway.work import Work
 
 # Runners end by themselves at the deadline and say more about it; this is for one that does not.
 GRACE = 0.075  # seconds

@@ -167,6 +167,7 @@ def _outcome(opened: Opened, result: SafeOutput | Problem, usage: Usage, positio
         usage=usage,
         position=position,
         truncated=safe.truncated if safe else False,
+        artifacts=safe.artifacts if safe else (),
     )
 
 
@@ -287,6 +288,7 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
         "raw_digest": shown_digest if raw.text == safe.text else ledger.digest(tenant, raw.text.encode()),
         "shown_digest": shown_digest,
         "truncated": safe.truncated,
+        "artifacts": [artifact.handle for artifact in safe.artifacts],
         "origin": raw.origin,
         "guarantees": raw.guarantees,
         "screen": {"action": verdict.action, "findings": verdict.findings},

@@ -13,9 +13,10 @@ import pytest
 
 from gateway.audit import query
 from gateway.audit.ledger import open_ledger
-from gateway.model import Outcome, RawOutput, Work
+from gateway.model import Outcome, RawOutput
 from gateway.stores.sqlite import SqliteSessions, State
 from gateway.tool import HttpBackend
+from gateway.work import Work
 from tests.kit import ECHO, Lab
 
 LABELLED = ECHO.replace("effects: [read]", "effects: [read]\nlabels: {output: [pii]}").replace("100}", "200000}")

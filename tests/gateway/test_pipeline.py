@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from gateway.model import Failure, Position, RawOutput, Refusal, Session, Work
+from gateway.model import Failure, Position, RawOutput, Refusal, Session
 from gateway.ports import Line
 from gateway.problems import problem, refuse
 from gateway.stores.memory import MemoryLedger, MemorySessions
 from gateway.tool import HttpBackend, Labels
+from gateway.work import Work
 from tests.kit import DEV, ECHO, PERMIT, Lab
 
 

@@ -22,6 +22,7 @@ FLOOR = {
     "gateway.globs": 0,
     "gateway.units": 0,
     "gateway.urls": 0,
+    "gateway.work": 0,
     "gateway.audit.chain": 1,
     "gateway.policy": 1,
     "gateway.reliability": 1,

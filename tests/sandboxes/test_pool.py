@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.model import GUARANTEES, Job, Limits, SandboxUnavailable
+from sandboxes.model import Job, Limits, SandboxUnavailable
 from sandboxes.pool import WasmPython, open_sandbox
+from sandboxes.wasm import WASM_GUARANTEES
 
 LOOP = Job("while True: pass", limits=Limits(wall=30))
 
@@ -271,7 +272,7 @@ def test_open_sandbox_stands_alone(guests):
 
     async def scenario() -> None:
         async with open_sandbox("wasm-python", Limits(output=10), frozenset({"no-guest-syscalls"})) as box:
-            assert box.guarantees == GUARANTEES
+            assert box.guarantees == WASM_GUARANTEES
             assert (await box.run(Job("print(1)"))).stdout == "1\n"
             assert (await box.run(Job("print('x' * 20)"))).limit == "output"
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from gateway.loading import ToolCatalogue, load_files
-from gateway.model import Principal, RawOutput, Work
+from gateway.model import Principal, RawOutput
 from gateway.runners.canned import Upstream
 from gateway.stores.memory import MemoryLedger
 from gateway.tool import HttpBackend
+from gateway.work import Work
 from tests.gateway.doors.mcp_client import ERAS, PROBLEM, meta, modern_headers, raw, request, run
 from tests.kit import ECHO, PERMIT, Lab
 

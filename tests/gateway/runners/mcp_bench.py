@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import pytest
 
-from gateway.model import Arguments, Failure, RawOutput, Refusal, Work
+from gateway.model import Arguments, Failure, RawOutput, Refusal
 from gateway.runners.mcp import McpRunner
 from gateway.runners.net import Egress, Net
 from gateway.stores.memory import MemoryPins
 from gateway.tool import Json, McpBackend, Server, Tool
+from gateway.work import Work
 from tests.gateway.runners.mcp_server import McpServer
 from tests.gateway.runners.servers import Anything, Secrets
 

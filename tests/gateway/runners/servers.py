@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
 
-from gateway.model import Arguments, Failure, Refusal, Work
+from gateway.model import Arguments, Failure, Refusal
 from gateway.runners.allow import Allow
 from gateway.runners.message import Ask
 from gateway.runners.net import Egress, Net
 from gateway.tool import Fix, HttpBackend, Json, SecretUse, Tool
 from gateway.urls import parse_url
+from gateway.work import Work
 
 Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 

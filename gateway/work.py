@@ -1,0 +1,42 @@
+"""What a runner gets: the work, and the way back in for code that calls tools. It never does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.model import Arguments
+from gateway.tool import Tool
+
+
+class Calls(Protocol):
+    """Nested calls of one piece of work: each goes through the ten stages."""
+
+    async def call(self, name: str, arguments: bytes) -> bytes:
+        """The result as JSON. `arguments` is untrusted JSON text. Raises `NestedRefusal` with a text for the code."""
+        ...
+
+
+class NestedRefusal(Exception):
+    """A nested call was refused or failed; the text is for the code that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
+
+    `require` names the guarantees a sandbox must give for this call, by spec and by policy together. `files` are the
+    bytes of the call's inputs. `calls` is there for tools whose code may call others.
+    """
+
+    call_id: str
+    tool: Tool
+    arguments: Arguments
+    tenant: str
+    deadline: float
+    now: float
+    seed: int
+    require: frozenset[str] = frozenset()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    calls: Calls | None = None
