@@ -49,6 +49,7 @@ FLOOR = {
 IMPORTERS = {
     "aiohttp": (),
     "cel_expr_python": ("gateway/policy/engine.py",),
+    "docker": ("sandboxes/engine.py",),
     "cryptography": ("gateway/audit/", "gateway/identity/"),
     "fastapi": ("gateway/doors/", "gateway/app.py"),
     "idna": ("gateway/urls.py",),
