@@ -11,9 +11,9 @@ from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.policy.cases import Case, case_of
 from gateway.policy.language import schema_of as policy_schema
 from gateway.runners.http import BadTemplate, Plan
-from gateway.specs.checks import Offer
 from gateway.specs.language import schema_of as spec_schema
 from gateway.specs.load import Specs, load_specs
+from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import HttpBackend, Json, Server, Tool
 from sandboxes.model import BOUNDS

@@ -1,18 +1,18 @@
 """What is wrong with a spec beyond its shape: findings with a place, one file at a time.
 
 Schemas are compiled, placeholders name declared arguments, a URL's scheme and host are fixed, secrets go to hosts that
-fit, a sandbox gives what is asked of it. It never opens a file, resolves a name or reads a secret.
+fit. It never opens a file, resolves a name or reads a secret.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gateway.globs import host_fits
 from gateway.policy.findings import nearest
 from gateway.specs import facts, yaml
-from gateway.specs.language import HttpShape, SandboxShape, SecretShape, ToolShape
+from gateway.specs.language import HttpShape, SecretShape, ToolShape
 from gateway.specs.schema import BadSchema, Validator, compile_schema
 from gateway.tool import Json, SecretUse
 from gateway.urls import BadUrl, parse_host, parse_url
@@ -23,14 +23,6 @@ _OWN_HEADERS = {
     *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "cookie"),
     *("keep-alive", "accept-encoding", "forwarded", "traceparent", "tracestate", "proxy-authorization"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a sandbox backend can give here: its guarantees, and for each limit the least and the most (s, bytes)."""
-
-    guarantees: frozenset[str]
-    limits: Mapping[str, tuple[float, float]]
 
 
 @dataclass(slots=True)
@@ -58,7 +50,7 @@ class Checks:
 
     def tool(self, shape: ToolShape) -> None:
         """Everything about a tool but its schemas and its runner."""
-        known = _properties(shape)
+        known = properties(shape)
         for place, name in enumerate(shape.sinks):
             if name not in known:
                 self.note(f"{name!r} is no argument of this tool: {nearest(name, known)}", "sinks", place)
@@ -111,7 +103,7 @@ class Checks:
             if not shape.allow:
                 self.note('a URL from an argument needs `allow`, such as ["GET https://example.org/**"]', *at)
             for place, entry in enumerate(shape.allow):
-                self._allowed(entry, *at, "allow", place)
+                self.entry(entry, *at, "allow", place)
         if shape.json_ is not None and shape.method in ("GET", "HEAD"):
             self.note(f"{shape.method} sends no body: leave json out or take another method", *at, "json")
         for name, text in shape.headers.items():
@@ -121,29 +113,9 @@ class Checks:
                 self.note(f"the header {name} is set by the gateway itself", *at, "headers", name)
         self._placeholders({"query": shape.query, "headers": shape.headers, "json": shape.json_}, tool, *at)
 
-    def sandbox(self, shape: SandboxShape, tool: ToolShape, offers: Mapping[str, Offer]) -> None:
-        """The sandbox runner: only what the backend really gives."""
-        at = ("runner", "sandbox")
-        offer = offers.get(shape.backend)
-        if offer is None:
-            self.note(
-                f"the backend {shape.backend!r} is not supported yet: {nearest(shape.backend, offers)}", *at, "backend"
-            )
-        if not isinstance(shape.code, str) and shape.code.argument is not None:
-            self.argument(shape.code.argument, "string", tool, *at, "code", "argument")
-        for place, name in enumerate(shape.require if offer else []):
-            if offer and name not in offer.guarantees:
-                hint = nearest(name, offer.guarantees)
-                self.note(f"{shape.backend} does not guarantee {name!r}: {hint}", *at, "require", place)
-        for key, value in shape.limits.model_dump(exclude_none=True).items():
-            low, high = offer.limits.get(key, (0, value)) if offer else (0, value)
-            if not low <= value <= high:
-                scale, unit = (1, "s") if key == "wall" else (1 << 20, "MiB")
-                self.note(f"{key} lies between {low / scale:g} and {high / scale:g} {unit}", *at, "limits", key)
-
     def argument(self, name: str, kind: str, tool: ToolShape, *path: str | int) -> None:
         """An argument that must be there in each call, as a value of one type."""
-        known = _properties(tool)
+        known = properties(tool)
         schema = known.get(name)
         if name not in known:
             self.note(f"{name!r} is no argument of this tool: {nearest(name, known)}", *path)
@@ -171,7 +143,8 @@ class Checks:
             if not any(host_fits(pattern, parsed.host) for pattern in secret.hosts):
                 self.note(f"this secret may not go to {parsed.host}, the host of this tool", "secrets", place, "hosts")
 
-    def _allowed(self, entry: str, *path: str | int) -> None:
+    def entry(self, entry: str, *path: str | int) -> None:
+        """An entry of an allow list: METHOD and a URL with globs in host and path."""
         method, _, url = entry.partition(" ")
         if method not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             self.note("an entry reads METHOD scheme://host/path, such as GET https://example.org/**", *path)
@@ -185,7 +158,7 @@ class Checks:
             self.note("an entry has no query", *path)
 
     def _placeholders(self, template: Json, tool: ToolShape, *path: str | int, needed: bool = False) -> None:
-        known = _properties(tool)
+        known = properties(tool)
         for below, name in _named(template, path):
             if name not in known:
                 self.note(f"{{{name}}} is no argument of this tool: {nearest(name, known)}", *below)
@@ -223,13 +196,14 @@ def _filled(text: str) -> str:
     return "".join(literal + ("x" if name else "") for literal, name in split_template(text))
 
 
-def _properties(tool: ToolShape) -> dict[str, Json]:
+def properties(tool: ToolShape) -> dict[str, Json]:
+    """The schemas of the tool's arguments, by name."""
     properties = tool.input_schema.get("properties")
     return properties if isinstance(properties, dict) else {}
 
 
 def _always_given(name: str, tool: ToolShape) -> bool:
-    schema, required = _properties(tool).get(name), tool.input_schema.get("required")
+    schema, required = properties(tool).get(name), tool.input_schema.get("required")
     return (isinstance(required, list) and name in required) or (isinstance(schema, dict) and "default" in schema)
 
 

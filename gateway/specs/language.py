@@ -7,6 +7,7 @@ compiles a schema, never looks at another file, and makes no `Tool` (`checks.py`
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import combinations
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WithJsonSchema, model_validator
@@ -25,6 +26,11 @@ Argument = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Line = Annotated[str, Field(min_length=1, max_length=1024)]
 Code = Annotated[str, Field(min_length=1, max_length=131_072)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+# A name given when the image was made here, or the digest of one.
+ImageName = Annotated[
+    str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,63}|([a-z0-9][a-z0-9._:/-]*@)?sha256:[0-9a-f]{64})$")
+]
 FactKind = Annotated[str, WithJsonSchema({"enum": sorted(facts.KINDS)})]
 Fields = Annotated[dict[str, Line], Field(max_length=32)]
 
@@ -100,18 +106,27 @@ class McpShape(Shape):
     tool: Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class CodeShape(Shape):
-    """Where the code comes from: an argument, or a file beside the spec."""
+_TWO_SOURCES: list[Json] = [{"required": [a, b]} for a, b in combinations(("argument", "file", "module"), 2)]
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+class CodeShape(Shape):
+    """Where the code comes from: an argument, a file beside the spec, a registered module; and the image it runs in."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "not": {"anyOf": _TWO_SOURCES}})
 
     argument: Argument | None = None
     file: Line | None = None
+    module: Digest | None = None
+    image: ImageName | None = None
+    command: list[Line] = Field(default_factory=list, max_length=32)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.argument is None) == (self.file is None):
-            raise ValueError("code comes from exactly one of `argument` and `file`")
+        sources = [source for source in (self.argument, self.file, self.module) if source is not None]
+        if len(sources) > 1 or not (sources or (self.image and self.command)):
+            raise ValueError(
+                "code is exactly one of `argument`, `file` and `module`, or is the `command` of an `image`"
+            )
         return self
 
 
@@ -121,18 +136,38 @@ class SandboxLimitsShape(Shape):
     wall: Duration | None = None
     memory: Size | None = None
     output: Size | None = None
+    cpu: float | None = None
+    pids: int | None = None
+    disk: Size | None = None
+    host_calls: int | None = None
+
+
+class NetworkShape(Shape):
+    """What the code may fetch: entries as in `allow` of an http runner."""
+
+    allow: list[Line] = Field(min_length=1, max_length=256)
+
+
+class FilesShape(Shape):
+    """Files in and out: artifacts named by the argument `files`, and bytes of files that are kept afterwards."""
+
+    in_: Literal["artifacts"] | None = Field(default=None, alias="in")
+    out: Size | None = None
 
 
 class SandboxShape(Shape):
     """Code in a sandbox: `code` is the source itself, or says where it comes from.
 
-    `require` names guarantees that the backend must give.
+    `require` names guarantees that the backend must give. `tools` are what the code may call back.
     """
 
     backend: str
     code: Annotated[Annotated[Code, Tag("text")] | Annotated[CodeShape, Tag("from")], Discriminator(_kind)]
     limits: SandboxLimitsShape = Field(default_factory=SandboxLimitsShape)
     require: list[str] = Field(default_factory=list, max_length=32)
+    network: NetworkShape | None = None
+    tools: list[ToolName] = Field(default_factory=list, max_length=64)
+    files: FilesShape = Field(default_factory=FilesShape)
 
 
 class RunnerShape(Shape):
@@ -191,7 +226,7 @@ class ServerShape(Shape):
     name: Name
     url: Line
     secrets: list[SecretShape] = Field(default_factory=list, max_length=16)
-    pins: dict[str, Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]] = Field(default_factory=dict)
+    pins: dict[str, Digest] = Field(default_factory=dict)
     tenant: Name | None = None
 
 
@@ -202,9 +237,6 @@ _LATER = {
     "Tool": (
         *((key,) for key in ("retry", "fallback", "preview", "cache", "idempotency", "links")),
         ("runner", "agent"),
-        *(("runner", "sandbox", key) for key in ("network", "files", "tools")),
-        *(("runner", "sandbox", "code", key) for key in ("module", "image", "command")),
-        *(("runner", "sandbox", "limits", key) for key in ("cpu", "pids", "disk")),
         *(("screen", key) for key in ("injection", "redact")),
     ),
     "Server": (("auth",), ("allow",), ("prefix",), ("command",)),

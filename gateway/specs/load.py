@@ -15,8 +15,9 @@ from gateway.globs import host_fits
 from gateway.policy.findings import nearest
 from gateway.policy.language import CaseShape, case_errors
 from gateway.specs import yaml
-from gateway.specs.checks import Checks, Offer
-from gateway.specs.language import RunnerShape, ServerShape, ToolShape, read_server, read_tool
+from gateway.specs.checks import Checks
+from gateway.specs.language import CodeShape, RunnerShape, ServerShape, ToolShape, read_server, read_tool
+from gateway.specs.sandboxed import Offer, check_sandbox, image_id
 from gateway.specs.yaml import Located, SpecError, SpecErrors
 from gateway.strictjson import canonical
 from gateway.tool import Backend, HttpBackend, Json, McpBackend, SandboxBackend, Server, Tool
@@ -70,10 +71,11 @@ def skeleton(name: str) -> str:
     return "".join(_ALIKE.get(letter, letter) for letter in folded)
 
 
-def tool_digest(value: Json, code: str | None) -> str:
-    """`sha256:` and hex over the canonical bytes of a tool file without its cases, and of the code it names."""
+def tool_digest(value: Json, code: str | None, image: str = "") -> str:
+    """`sha256:` and hex over the canonical bytes of a tool file without its cases, its code and its image."""
     meaning = {key: part for key, part in value.items() if key != "cases"} if isinstance(value, dict) else value
-    return f"sha256:{hashlib.sha256(canonical([meaning, code])).hexdigest()}"
+    named = [meaning, code, image] if image else [meaning, code]
+    return f"sha256:{hashlib.sha256(canonical(named)).hexdigest()}"
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class _Loading:
     found: list[SpecError] = field(default_factory=list)
     names: dict[str, tuple[str, Located]] = field(default_factory=dict)
     mirrors: list[tuple[ToolShape, Located]] = field(default_factory=list)
+    callers: list[tuple[ToolShape, Located]] = field(default_factory=list)
 
     def read(self, file: str) -> None:
         """One file; its findings are kept, its tool or server only when there are none."""
@@ -106,7 +109,7 @@ class _Loading:
             self.found.append(error)
 
     def link(self) -> None:
-        """What one file says of another: the servers that mirrored tools come from."""
+        """What one file says of another: the servers that mirrored tools come from, the tools that code may call."""
         for shape, located in self.mirrors:
             named = shape.runner.mcp.server if shape.runner.mcp else ""
             server = self.servers.get(named)
@@ -116,10 +119,19 @@ class _Loading:
             elif server.tenant not in (None, shape.tenant):
                 self.found.append(located.error(at, f"this server is for the tenant {server.tenant!r} only"))
 
+        known = {name for name, _ in self.names.values()}
+        for shape, located in self.callers:
+            for place, name in enumerate(shape.runner.sandbox.tools if shape.runner.sandbox else []):
+                if name not in known:
+                    at = yaml.pointer("runner", "sandbox", "tools", place)
+                    self.found.append(located.error(at, f"no such tool: {nearest(name, known)}"))
+
     def _tool(self, located: Located, shape: ToolShape) -> None:
         checks = Checks(located)
         if shape.runner.mcp is not None:
             self.mirrors.append((shape, located))
+        if shape.runner.sandbox is not None:
+            self.callers.append((shape, located))
         self._name(checks, shape.name)
         check = checks.schema(shape.input_schema, "input_schema", close=True)
         output_check = checks.schema(shape.output_schema, "output_schema", close=False)
@@ -133,7 +145,7 @@ class _Loading:
         tool = Tool(
             name=shape.name,
             version=shape.version,
-            digest=tool_digest(located.value, code),
+            digest=tool_digest(located.value, code, backend.image if isinstance(backend, SandboxBackend) else ""),
             description=shape.description,
             input_schema=check.schema,
             backend=backend,
@@ -190,22 +202,34 @@ class _Loading:
         if runner.http is not None:
             checks.http(runner.http, shape)
         if runner.sandbox is not None:
-            checks.sandbox(runner.sandbox, shape, self.sandboxes)
+            check_sandbox(checks, runner.sandbox, shape, self.sandboxes)
             return self._sandbox(checks, runner)
         return _plain_backend(runner), None
 
     def _sandbox(self, checks: Checks, runner: RunnerShape) -> tuple[Backend, str | None]:
         assert runner.sandbox is not None
         shape = runner.sandbox
-        argument, code = None, None
-        if isinstance(shape.code, str):
-            code = shape.code
-        elif shape.code.file is not None:
-            code = self._code(checks, shape.code.file)
-        else:
-            argument = shape.code.argument
+        source = CodeShape.model_construct() if isinstance(shape.code, str) else shape.code
+        code = shape.code if isinstance(shape.code, str) else None
+        if source.file is not None:
+            code = self._code(checks, source.file)
         limits = shape.limits.model_dump(exclude_none=True)
-        return SandboxBackend(shape.backend, argument, code, limits, frozenset(shape.require)), code
+        if shape.files.out is not None:
+            limits["files_out"] = shape.files.out
+        backend = SandboxBackend(
+            backend=shape.backend,
+            code_argument=source.argument,
+            code=code,
+            limits=limits,
+            require=frozenset(shape.require),
+            module=source.module or "",
+            image=image_id(shape, self.sandboxes.get(shape.backend)),
+            command=tuple(source.command),
+            tools=frozenset(shape.tools),
+            network=tuple(shape.network.allow) if shape.network else (),
+            files_in=shape.files.in_ is not None,
+        )
+        return backend, code
 
     def _code(self, checks: Checks, name: str) -> str:
         at = ("runner", "sandbox", "code", "file")

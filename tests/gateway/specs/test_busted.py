@@ -6,14 +6,15 @@ import jsonschema
 import pytest
 
 from gateway.specs import yaml
-from gateway.specs.checks import Offer
 from gateway.specs.language import schema_of
 from gateway.specs.load import load_specs
+from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecErrors
 
 FOLDER = Path(__file__).parent / "busted"
 FILES = sorted(FOLDER.iterdir())
-SANDBOXES = {"wasm-python": Offer(frozenset({"no-network"}), {"wall": (0.001, 300.0), "memory": (2**25, 2**29)})}
+LIMITS = {"wall": (0.001, 300.0), "memory": (2**25, 2**29), "cpu": (1, 1), "pids": (4, 64), "files_out": (0, 2**22)}
+SANDBOXES = {name: Offer(frozenset({"no-network"}), LIMITS) for name in ("wasm-python", "wasm", "docker")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])

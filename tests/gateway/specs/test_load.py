@@ -8,9 +8,10 @@ import pytest
 import referencing
 
 from gateway.specs import yaml
-from gateway.specs.checks import Offer, split_template
+from gateway.specs.checks import split_template
 from gateway.specs.language import schema_of
 from gateway.specs.load import Specs, load_specs, skeleton
+from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecErrors
 from gateway.tool import HttpBackend, McpBackend, Rate, SandboxBackend, SecretUse, Tool
 
@@ -284,3 +285,72 @@ def test_the_starter_tools_load() -> None:
     files = {str(path): path.read_bytes() for path in STARTERS.iterdir()}
     names = {tool.name for tool in load_specs(files, sandboxes=SANDBOXES).tools}
     assert {"run_python", "http_fetch"} <= names
+
+
+EVERYTHING = b"""
+apiVersion: toolgate/v1
+kind: Tool
+name: report
+version: 1.0.0
+description: Makes a report.
+input_schema:
+  type: object
+  properties: {code: {type: string}, files: {type: object, additionalProperties: {type: string}}}
+  required: [code]
+effects: [exec, egress]
+secrets: [{name: key, from: env:KEY, hosts: [api.example.org], header: "Authorization: Bearer {}"}]
+runner:
+  sandbox:
+    backend: docker
+    code: {argument: code, image: python, command: [python3, -I]}
+    limits: {wall: 5s, memory: 256MiB, output: 256KiB, cpu: 0.5, pids: 16, disk: 16MiB, host_calls: 8}
+    network: {allow: ["GET https://api.example.org/**"]}
+    tools: [report]
+    files: {in: artifacts, out: 4MiB}
+    require: [no-network]
+"""
+
+
+def test_a_sandbox_says_everything_it_needs() -> None:
+    """Limits, image, network, tools and files of the spec stand in the tool as the runner gets them."""
+    image = "sha256:" + "a" * 64
+    (tool,) = load_specs(
+        {"report.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), {}, {"python": image})}
+    ).tools
+    assert tool.backend == SandboxBackend(
+        backend="docker",
+        code_argument="code",
+        code=None,
+        limits={
+            "wall": 5.0,
+            "memory": 256 << 20,
+            "output": 256 << 10,
+            "cpu": 0.5,
+            "pids": 16,
+            "disk": 16 << 20,
+            "host_calls": 8,
+            "files_out": 4 << 20,
+        },
+        require=frozenset({"no-network"}),
+        image=image,
+        command=("python3", "-I"),
+        tools=frozenset({"report"}),
+        network=("GET https://api.example.org/**",),
+        files_in=True,
+    )
+
+
+def test_another_image_under_the_same_name_is_another_tool() -> None:
+    """The digest of a tool covers the image its spec names, so that what runs cannot change under a pin."""
+    digests = set()
+    for letter in "ab":
+        offer = Offer(frozenset({"no-network"}), {}, {"python": "sha256:" + letter * 64})
+        digests |= {tool.digest for tool in load_specs({"r.yaml": EVERYTHING}, sandboxes={"docker": offer}).tools}
+    assert len(digests) == 2
+
+
+def test_a_tool_whose_image_is_not_here_loads() -> None:
+    """A name that no image has here is no fault of the file: its calls say what is missing."""
+    (tool,) = load_specs({"r.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), {})}).tools
+    assert isinstance(tool.backend, SandboxBackend)
+    assert tool.backend.image == ""
