@@ -16,11 +16,11 @@ from gateway.specs.load import Specs, load_specs
 from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import HttpBackend, Json, Server, Tool
-from sandboxes.model import BOUNDS
-from sandboxes.wasm import WASM_GUARANTEES
+from sandboxes.offers import BACKENDS
 
 _MAX_FILES = 10_000
-OFFERS: Mapping[str, Offer] = {"wasm-python": Offer(WASM_GUARANTEES, {name: (low, high) for name, low, high in BOUNDS})}
+# What backends give at best: enough to read files by, where nobody has looked at the host.
+OFFERS: Mapping[str, Offer] = {name: Offer(guarantees, bounds) for name, (guarantees, bounds) in BACKENDS.items()}
 SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "tool": lambda: spec_schema("tool"),
     "server": lambda: spec_schema("server"),
@@ -61,14 +61,16 @@ class Loaded:
         return self.bundle
 
 
-def load_folders(specs: Path, policies: Path) -> Loaded:
+def load_folders(specs: Path, policies: Path, offers: Mapping[str, Offer] = OFFERS) -> Loaded:
     """Everything below two folders. Raises `SpecErrors` with every finding."""
-    return load_files(_read(specs), _read(policies))
+    return load_files(_read(specs), _read(policies), offers)
 
 
-def load_files(specs: Mapping[str, bytes], policies: Mapping[str, bytes]) -> Loaded:
+def load_files(
+    specs: Mapping[str, bytes], policies: Mapping[str, bytes], offers: Mapping[str, Offer] = OFFERS
+) -> Loaded:
     """Spec and policy files, name → bytes. Raises `SpecErrors` with every finding."""
-    loaded: Specs = load_specs(specs, sandboxes=OFFERS)
+    loaded: Specs = load_specs(specs, sandboxes=offers)
     unfit = [finding for tool in loaded.tools if (finding := _unfit(tool)) is not None]
     if unfit:
         raise SpecErrors(unfit)

@@ -9,7 +9,7 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -53,13 +53,31 @@ class Egress(_Part):
         return [str(ipaddress.ip_network(network)) for network in networks]
 
 
-class Sandboxes(_Part):
-    """The sandbox workers."""
+class DockerSandboxes(_Part):
+    """The containers of tools that run in one."""
 
-    workers: Annotated[int, Field(ge=1, le=64, description="WASM worker processes.")] = min(2, os.cpu_count() or 1)
+    socket: Annotated[Path, Field(description="The Docker engine's socket, for a broker that the gateway starts.")] = (
+        Path("/var/run/docker.sock")
+    )
+    broker: Annotated[
+        Path | None, Field(description="Socket of a broker run by another user; the gateway starts one when absent.")
+    ] = None
+    runtime: Annotated[
+        Literal["runc", "runsc", "kata"], Field(description="Runtime of every container; it must be registered.")
+    ] = "runc"
+    warm: Annotated[int, Field(ge=0, le=64, description="Containers that stand ready for each kind of job.")] = 1
+
+
+class Sandboxes(_Part):
+    """The sandboxes that code runs in."""
+
+    workers: Annotated[int, Field(ge=1, le=64, description="WASM worker processes of each backend in use.")] = min(
+        2, os.cpu_count() or 1
+    )
     guests: Annotated[Path, Field(description="Folder of built guests, shared by all homes.")] = Path(
         "~/.cache/toolgate/guests"
     )
+    docker: DockerSandboxes = DockerSandboxes()
 
 
 class Settings(_Part):

@@ -10,7 +10,17 @@ from copy import deepcopy
 from itertools import combinations
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from gateway.policy.findings import shape_errors
 from gateway.policy.language import CaseShape
@@ -106,7 +116,7 @@ class McpShape(Shape):
     tool: Annotated[str, Field(min_length=1, max_length=128)]
 
 
-_TWO_SOURCES: list[Json] = [{"required": [a, b]} for a, b in combinations(("argument", "file", "module"), 2)]
+_TWO_SOURCES: list[JsonValue] = [{"required": [a, b]} for a, b in combinations(("argument", "file", "module"), 2)]
 
 
 class CodeShape(Shape):

@@ -19,9 +19,15 @@ def findings(specs: str, policies: str = PERMIT) -> list[str]:
 
 
 def test_the_starter_files_fit_together_without_a_finding() -> None:
-    """Three tools and a policy, nothing for lint to say."""
+    """Five tools and a policy, nothing for lint to say."""
     loaded = load_folders(ROOT / "tool_specs", ROOT / "policies")
-    assert [tool.name for tool in loaded.catalogue.all()] == ["http_fetch", "json_query", "run_python"]
+    assert [tool.name for tool in loaded.catalogue.all()] == [
+        "http_fetch",
+        "json_query",
+        "run_javascript",
+        "run_python",
+        "run_shell",
+    ]
     assert list(loaded.findings) == []
 
 

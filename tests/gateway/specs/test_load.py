@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 import referencing
 
+from gateway.loading import OFFERS
 from gateway.specs import yaml
 from gateway.specs.checks import split_template
 from gateway.specs.language import schema_of
@@ -283,7 +284,7 @@ def test_the_published_schema_takes_good_files_and_refuses_others(kind: str) -> 
 def test_the_starter_tools_load() -> None:
     """The specs that ship with us are good ones."""
     files = {str(path): path.read_bytes() for path in STARTERS.iterdir()}
-    names = {tool.name for tool in load_specs(files, sandboxes=SANDBOXES).tools}
+    names = {tool.name for tool in load_specs(files, sandboxes=OFFERS).tools}
     assert {"run_python", "http_fetch"} <= names
 
 

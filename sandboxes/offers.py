@@ -1,0 +1,43 @@
+"""What each kind of sandbox can give at best, and within which limits: for reading specs before anything is started.
+
+Never looks at this host; what a started backend really gives stands in its `guarantees`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from sandboxes.model import BOUNDS, MIB
+from sandboxes.wasm import WASM_GUARANTEES
+
+Bounds = Mapping[str, tuple[float, float]]
+
+DOCKER_GUARANTEES: Final = frozenset(
+    {
+        "cpu-cap",
+        "disk-cap",
+        "egress-allowlist",
+        "memory-cap",
+        "no-network",
+        "no-secrets-inside",
+        "output-cap",
+        "pid-cap",
+        "readonly-root",
+        "wall-kill",
+    }
+)
+# Runtimes that put a kernel of their own between the container and ours.
+OWN_KERNEL: Final = frozenset({"runsc", "kata"})
+
+_ALL: Final[Bounds] = MappingProxyType({name: (low, high) for name, low, high in BOUNDS})
+# One thread, on one linear memory.
+_WASM: Final[Bounds] = MappingProxyType({**_ALL, "memory": (32 * MIB, 512 * MIB), "cpu": (1, 1)})
+
+BACKENDS: Final[Mapping[str, tuple[frozenset[str], Bounds]]] = MappingProxyType(
+    {
+        "wasm-python": (WASM_GUARANTEES, _WASM),
+        "wasm-js": (WASM_GUARANTEES, _WASM),
+        "wasm": (WASM_GUARANTEES, _WASM),
+        "docker": (DOCKER_GUARANTEES, _ALL),
+    }
+)
