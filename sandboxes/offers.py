@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sandboxes.model import BOUNDS, MIB
-from sandboxes.wasm import WASM_GUARANTEES
+from sandboxes.guest import WASM_GUARANTEES
 
 Bounds = Mapping[str, tuple[float, float]]
 

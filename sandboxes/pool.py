@@ -1,4 +1,4 @@
-"""The way in: a long-lived `WasmPython` for a gateway, or `open_sandbox` for one-off use.
+"""The way in: a long-lived `WasmPool` for a gateway, or `open_sandbox` for one-off use.
 
 Hands each job to a worker that has served no other tenant, waits in line while all are busy, and replaces workers that
 died, were killed, or have run often enough. A demand this backend does not meet is refused, never dropped.
@@ -9,14 +9,15 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure
 from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
-from sandboxes.wasm import WASM_GUARANTEES, Worker, python_worker
+from sandboxes.wasm import Worker, python_worker
 
 BACKENDS: Final = frozenset({"wasm-python"})
 RUNS_PER_WORKER: Final = 1000
@@ -42,32 +43,29 @@ async def no_calls(_name: str, _args: bytes) -> bytes:
     raise CallRefused("no tools can be called from here")
 
 
-class WasmPython:
-    """A pool of worker processes for the `wasm-python` backend.
+class WasmPool:
+    """A pool of worker processes of one kind: a `sandboxes.model.Backend`.
 
-    guests: the folder the guest is built in. workers: jobs that may run at once; `spares` more processes stand by.
-    worker_argv: the worker's program, for those who bring their own.
+    argv: gives the worker's program, once; it may build what the worker needs, so it is called in a thread, and raises
+    `SandboxUnavailable` if it cannot. workers: jobs that may run at once; `spares` more processes stand by.
     """
-
-    name: Final = "wasm-python"
-    guarantees: Final = WASM_GUARANTEES
 
     def __init__(
         self,
-        guests: Path | None = None,
+        name: str,
+        argv: Callable[[], list[str]],
         *,
         workers: int | None = None,
         spares: int = SPARES,
         runs_per_worker: int = RUNS_PER_WORKER,
-        progress: Progress = lambda _line: None,
-        worker_argv: list[str] | None = None,
     ) -> None:
-        self._guests = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+        self.name: Final = name
+        self._source = argv
         self._workers = workers or default_workers()
         self._size = self._workers + spares
         self._runs_per_worker = runs_per_worker
-        self._progress = progress
-        self._argv = worker_argv or []
+        self._argv: list[str] = []
+        self._guarantees = WASM_GUARANTEES
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -76,13 +74,18 @@ class WasmPython:
         self._open = False
 
     async def start(self) -> None:
-        """Builds the guest if need be and starts the workers. Raises `SandboxUnavailable` if none can be had."""
-        if not self._argv:
-            guest = await asyncio.to_thread(ensure, self._guests, self._progress)
-            self._argv = python_worker(str(guest.cwasm))
-        self._idle.append(await Worker.start(self._argv))
+        """Sees that the guest is there and starts the workers. Raises `SandboxUnavailable` if none can be had."""
+        self._argv = await asyncio.to_thread(self._source)
+        worker = await Worker.start(self._argv, self.name)
+        self._guarantees = worker.guarantees
+        self._idle.append(worker)
         self._open = True
         self._refill()
+
+    @property
+    def guarantees(self) -> frozenset[str]:
+        """What a worker keeps here: once started, as the first one said of itself."""
+        return self._guarantees
 
     async def close(self) -> None:
         """Ends every worker and waits until no process is left. Jobs still running end as crashed."""
@@ -106,23 +109,27 @@ class WasmPython:
         Never raises for what the job does; what `on_call` raises, other than `CallRefused`, comes through. Cancelling
         the awaiting task kills the sandbox.
         """
-        missing = sorted(job.require - self.guarantees)
-        if missing:
-            return Exit("unavailable", stderr=f"wasm-python does not guarantee {', '.join(missing)}\n")
+        if job.require - self.guarantees:
+            return self._not_run(_missing(job.require, self.guarantees))
         due = time.monotonic() + job.limits.wall if job.deadline is None else job.deadline
         worker = self._claim(job.tenant)
         warm = worker is not None
         if worker is None:
             worker = await self._wait(job.tenant, due)
             if worker is None:
-                return Exit("unavailable", stderr="no sandbox became free in time\n")
+                return self._not_run("no sandbox became free in time")
         try:
             wall = job.limits.wall if job.deadline is None else min(job.limits.wall, due - time.monotonic())
             if wall <= 0:
-                return Exit("unavailable", stderr="no time was left to run\n")
+                return self._not_run("no time was left to run")
+            if job.require - worker.guarantees:
+                return self._not_run(_missing(job.require, worker.guarantees))
             return await worker.run(job, on_call, wall, warm)
         finally:
             self._release(worker)
+
+    def _not_run(self, why: str) -> Exit:
+        return Exit("unavailable", stderr=f"{self.name}: {why}\n", backend=self.name)
 
     def _claim(self, tenant: str) -> Worker | None:
         """An idle worker of this tenant, else one of nobody's yet; None if there is none or enough are busy."""
@@ -188,7 +195,7 @@ class WasmPython:
     async def _start_one(self) -> None:
         for pause in RETRY_SECONDS:
             with contextlib.suppress(SandboxUnavailable):
-                self._idle.append(await Worker.start(self._argv))
+                self._idle.append(await Worker.start(self._argv, self.name))
                 return
             await asyncio.sleep(pause)
 
@@ -206,16 +213,47 @@ class WasmPython:
                     return
 
 
+def _missing(require: frozenset[str], given: frozenset[str]) -> str:
+    return f"{', '.join(sorted(require - given))} is not guaranteed"
+
+
+class WasmPython(WasmPool):
+    """The pool of the backend `wasm-python`.
+
+    guests: the folder the guest is built in. worker_argv: the worker's program, for those who bring their own. The rest
+    as for `WasmPool`.
+    """
+
+    def __init__(
+        self,
+        guests: Path | None = None,
+        *,
+        workers: int | None = None,
+        spares: int = SPARES,
+        runs_per_worker: int = RUNS_PER_WORKER,
+        progress: Progress = lambda _line: None,
+        worker_argv: list[str] | None = None,
+    ) -> None:
+        folder = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+        super().__init__(
+            "wasm-python",
+            lambda: worker_argv or python_worker(str(ensure(folder, progress).cwasm)),
+            workers=workers,
+            spares=spares,
+            runs_per_worker=runs_per_worker,
+        )
+
+
 class Box:
     """A sandbox that is open: jobs run here one by one, each in a VM of its own, none over `limits`."""
 
-    def __init__(self, pool: WasmPython, limits: Limits) -> None:
+    def __init__(self, pool: WasmPool, limits: Limits) -> None:
         self._pool = pool
         self._limits = limits
         self.guarantees = pool.guarantees
 
     async def run(self, job: Job, on_call: OnCall = no_calls) -> Exit:
-        """As `WasmPython.run`; the lower of the job's and the sandbox's limits holds."""
+        """As `WasmPool.run`; the lower of the job's and the sandbox's limits holds."""
         ours, theirs = self._limits, job.limits
         limits = Limits(
             min(ours.wall, theirs.wall),
@@ -232,7 +270,7 @@ class Box:
 
 @contextlib.asynccontextmanager
 async def open_sandbox(
-    backend: str, limits: Limits, require: frozenset[str] = frozenset(), pool: WasmPython | None = None
+    backend: str, limits: Limits, require: frozenset[str] = frozenset(), pool: WasmPool | None = None
 ) -> AsyncIterator[Box]:
     """A sandbox of the named backend that guarantees all of `require`; without a `pool`, one of its own for the while.
 

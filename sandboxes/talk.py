@@ -91,13 +91,18 @@ class Channel(asyncio.Protocol):
 
 
 class Talk:
-    """One job as it goes on. stopped: why we ended it ourselves, if we did. calls: those that reached `on_call`."""
+    """One job as it goes on. stopped: why we ended it ourselves, if we did. calls: those that reached `on_call`.
+
+    cpu_ms and memory (bytes at the end): what the sandbox said it took, None where it said nothing.
+    """
 
     def __init__(self, job: Job, on_call: OnCall) -> None:
         self.job = job
         self.started = time.monotonic()
         self.calls = 0
         self.stopped: Status | None = None
+        self.cpu_ms: float | None = None
+        self.memory: int | None = None
         self._on_call = on_call
         self._asked = 0
         self._task: asyncio.Future[bytes] | None = None
@@ -129,6 +134,9 @@ class Talk:
         how, ms = frame.get("how"), frame.get("ms")
         if not isinstance(how, str) or not isinstance(ms, (int, float)):
             raise FrameError("an exit of another shape")
+        cpu_ms, memory = frame.get("cpu_ms"), frame.get("memory")
+        self.cpu_ms = float(cpu_ms) if isinstance(cpu_ms, (int, float)) else None
+        self.memory = memory if isinstance(memory, int) else None
         if how == "returned":
             return read(await channel.frame(), self.job.limits), float(ms)
         if how not in HOW:

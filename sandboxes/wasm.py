@@ -1,4 +1,4 @@
-"""The parent's side of one `wasm-python` worker: start it, give it a job, answer its calls, kill it on time.
+"""The parent's side of one worker: start it, give it a job, answer its calls, kill it on time.
 
 The worker may have been taken over by what ran in it: every frame is checked, and a breach of the language is its end.
 Never blocks the event loop for longer than starting a child takes, and never loads wasmtime.
@@ -14,35 +14,39 @@ from typing import Final
 
 from sandboxes.answers import Answer
 from sandboxes.frames import FrameError, unpack_object
-from sandboxes.model import GUARANTEES, Exit, Job, OnCall, SandboxUnavailable, Usage
+from sandboxes.guest import WASM_GUARANTEES
+from sandboxes.model import Exit, Job, OnCall, SandboxUnavailable, Usage
 from sandboxes.spawn import command
 from sandboxes.talk import Channel, Gone, Talk
 
 GRACE: Final = 0.05
 READY_SECONDS: Final = 30.0
 REAP_SECONDS: Final = 0.002
-# What the guest's lack of imports, and a process that can be killed, give on any host.
-WASM_GUARANTEES: Final = frozenset(GUARANTEES) - {"no-shared-kernel", "cpu-cap"}
 
 
 class Worker:
-    """One worker process. `tenant` is whose jobs it has run, None for nobody's yet."""
+    """One worker process. `tenant` is whose jobs it has run, None for nobody's yet.
 
-    def __init__(self, argv: list[str]) -> None:
+    guarantees: those it said it keeps when it was ready, before any guest had run in it.
+    """
+
+    def __init__(self, argv: list[str], backend: str) -> None:
         self.id = secrets.token_hex(4)
         self.runs = 0
         self.tenant: str | None = None
+        self.guarantees: frozenset[str] = frozenset()
         self._argv = argv
+        self._backend = backend
         self._channel = Channel()
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    async def start(cls, argv: list[str]) -> "Worker":
+    async def start(cls, argv: list[str], backend: str = "wasm-python") -> "Worker":
         """A worker that is ready for jobs. `argv` gets the descriptor and our pid appended.
 
         Raises `SandboxUnavailable` with what the worker said, or that it said nothing in time.
         """
-        worker = cls(argv)
+        worker = cls(argv, backend)
         try:
             await worker._start()
         except (OSError, Gone, FrameError, TimeoutError) as error:
@@ -75,6 +79,8 @@ class Worker:
             hello = unpack_object(await self._channel.frame())
         if hello.get("kind") != "ready":
             raise FrameError(str(hello.get("text"))[:500])
+        said = hello.get("guarantees")
+        self.guarantees = frozenset(map(str, said)) & WASM_GUARANTEES if isinstance(said, list) else frozenset()
 
     @property
     def alive(self) -> bool:
@@ -101,7 +107,8 @@ class Worker:
             raise
         finally:
             timer.cancel()
-        usage = Usage((time.monotonic() - talk.started) * 1000, sandbox_ms, None, answer.bytes_out, talk.calls)
+        wall_ms = (time.monotonic() - talk.started) * 1000
+        usage = Usage(wall_ms, sandbox_ms, talk.memory, answer.bytes_out, talk.calls, talk.cpu_ms)
         return Exit(
             answer.status,
             answer.limit,
@@ -111,8 +118,9 @@ class Worker:
             answer.truncated,
             usage,
             f"{self.id}-{self.runs}",
-            warm=warm,
-            guarantees=WASM_GUARANTEES,
+            self._backend,
+            warm,
+            self.guarantees,
             files=answer.files,
         )
 
@@ -132,6 +140,11 @@ class Worker:
             await asyncio.sleep(REAP_SECONDS)
 
 
+def worker_argv(kind: str, cwasm: str) -> list[str]:
+    """The argv of a worker that serves the guest in the file `cwasm`; `kind` as in `sandboxes.worker.KINDS`."""
+    return command("sandboxes.worker", kind, cwasm)
+
+
 def python_worker(cwasm: str) -> list[str]:
-    """The argv of a worker that serves the guest in the file `cwasm`."""
-    return command("sandboxes.worker", cwasm)
+    """The argv of a worker for `wasm-python`."""
+    return worker_argv("python", cwasm)

@@ -5,10 +5,9 @@ Used in worker and compiler processes only: the gateway's own process never load
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Final
 
-from wasmtime import Config, Engine, Store, component
+from wasmtime import Config, Engine, component
 from wasmtime import _ffi as ffi
 
 from sandboxes.model import MIB
@@ -71,28 +70,6 @@ def compile_guest(wasm: str, cwasm: str) -> None:
     inspect(guest, own)
     with open(cwasm, "wb") as target:
         target.write(guest.serialize())
-
-
-class Guest:
-    """A loaded guest from which fresh VMs are made. `on_call(name, args) -> str` answers its host calls."""
-
-    def __init__(self, cwasm: str, on_call: Callable[[object, str, str], str]) -> None:
-        self.engine = engine()
-        self._component = component.Component.deserialize_file(self.engine, cwasm)
-        inspect(self._component, self.engine)
-        self._linker = component.Linker(self.engine)
-        with self._linker.root() as root, root.add_instance(HOST) as host:
-            host.add_func("call", on_call)
-
-    def fresh(self) -> tuple[Store, component.Func]:
-        """A VM nobody has used and its `run`. The caller sets its real limits before running it."""
-        store = Store(self.engine)
-        store.set_epoch_deadline(1 << 40)
-        store.set_limits(memory_size=MAX_MEMORY)
-        run = self._linker.instantiate(store, self._component).get_func(store, "run")
-        if run is None:
-            raise ValueError("the guest exports no run")
-        return store, run
 
 
 if __name__ == "__main__":

@@ -14,14 +14,20 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
-from wasmtime import Store, WasmtimeError
-from wasmtime.component import Func
+from wasmtime import Trap, WasmtimeError
 
 from sandboxes.frames import FrameError, pack, pack_json, receive, unpack_object
+from sandboxes.guest import VM, Guest, OnGuestCall, Stopped
 from sandboxes.model import ARGS_CAP, MIB
-from sandboxes.wasm_engine import PARKED, Guest
+from sandboxes.python_guest import PythonGuest
+from sandboxes.wasm_engine import PARKED
+
+# What a worker can serve: the kind in its argv, and what loads the file of native code.
+KINDS: Final[Mapping[str, Callable[[str, OnGuestCall], Guest]]] = MappingProxyType({"python": PythonGuest})
 
 EXIT: Final = ".exit"
 JOB_CAP: Final = 64 * MIB
@@ -30,15 +36,6 @@ STACK: Final = 16 * MIB
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
 DESCRIPTORS: Final = 16
-
-
-class Stopped(Exception):
-    """Raised out of a host call to end the guest. `how` goes to the parent, with the guest's answer if it gave one."""
-
-    def __init__(self, how: str, answer: str | None = None) -> None:
-        super().__init__(how)
-        self.how = how
-        self.answer = answer
 
 
 class Alarm:
@@ -76,18 +73,18 @@ class Alarm:
 class Worker:
     """Serves jobs from `channel`. VMs are made ahead, and dropped after the answer has been sent."""
 
-    def __init__(self, channel: socket.socket, cwasm: str) -> None:
+    def __init__(self, channel: socket.socket, kind: str, cwasm: str) -> None:
         self._channel = channel
-        self._guest = Guest(cwasm, self._on_call)
+        self._guest = KINDS[kind](cwasm, self._on_call)
         self.alarm = Alarm(self._guest)
-        self._parked: list[tuple[Store, Func]] = []
-        self._spent: list[Store] = []
+        self._parked: list[VM] = []
+        self._spent: list[VM] = []
         self._calls_left = 0
 
     def serve(self) -> None:
         while self._park():
             pass
-        self._channel.sendall(pack_json({"kind": "ready"}))
+        self._channel.sendall(pack_json({"kind": "ready", "guarantees": sorted(self._guest.guarantees)}))
         while True:
             while not self._readable() and (self._drop() or self._park()):
                 pass
@@ -98,8 +95,7 @@ class Worker:
 
     def _drop(self) -> bool:
         if self._spent:
-            # Closed by hand: the traceback of a stopped guest can keep the object alive, and with it the slot.
-            self._spent.pop().close()
+            self._guest.close(self._spent.pop())
             return True
         return False
 
@@ -114,33 +110,33 @@ class Worker:
         self._calls_left = int(str(job["host_calls"]))
         while not self._parked and (self._drop() or self._park()):
             pass
-        store, run = self._parked.pop()
-        store.set_limits(memory_size=memory)
-        store.set_epoch_deadline(1)
-        start = time.monotonic()
+        vm = self._parked.pop()
+        self._guest.limit(vm, memory)
+        start, cpu = time.monotonic(), time.thread_time()
         self.alarm.set(start + wall)
         answer: str | None
         try:
-            answer = run(store, job["program"], job["args"], job["terms"])
+            answer = self._guest.run(vm, job)
             how = "returned"
         except Stopped as stopped:
             how, answer = stopped.how, stopped.answer
-        except WasmtimeError as error:
+        except (WasmtimeError, Trap) as error:
             how, answer = classify(error), None
         finally:
             self.alarm.clear()
-        ms = (time.monotonic() - start) * 1000
+        ms, cpu_ms = (time.monotonic() - start) * 1000, (time.thread_time() - cpu) * 1000
         if answer is not None and len(answer) > cap:
             how, answer = "oversize", None
-        frames = pack_json({"kind": "exit", "how": how, "ms": round(ms, 3)})
+        used = {"ms": round(ms, 3), "cpu_ms": round(cpu_ms, 3), "memory": self._guest.memory(vm)}
+        frames = pack_json({"kind": "exit", "how": how, **used})
         if answer is not None:
             frames += pack(answer.encode())
         self._channel.sendall(frames)
         # The parent was just woken, perhaps on this very CPU: it answers its caller before we clean up.
         os.sched_yield()
-        self._spent.append(store)
+        self._spent.append(vm)
 
-    def _on_call(self, _store: object, name: str, args: str) -> str:
+    def _on_call(self, name: str, args: str) -> str:
         if name == EXIT:
             raise Stopped("returned", args)
         if self._calls_left <= 0:
@@ -152,7 +148,7 @@ class Worker:
         return receive(self._channel, JOB_CAP).decode(errors="replace")
 
 
-def classify(error: WasmtimeError) -> str:
+def classify(error: Exception) -> str:
     """How a guest was stopped, by the last line of wasmtime's message."""
     cause = str(error).rstrip().rsplit("\n", 1)[-1]
     if "interrupt" in cause:
@@ -182,13 +178,13 @@ def serve(worker: Worker) -> None:
         os._exit(0)
 
 
-def main(cwasm: str, descriptor: str, parent: str) -> None:
+def main(kind: str, cwasm: str, descriptor: str, parent: str) -> None:
     channel = socket.socket(fileno=int(descriptor))
     try:
         confine(int(parent))
-        worker = Worker(channel, cwasm)
+        worker = Worker(channel, kind, cwasm)
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    except (OSError, ValueError, WasmtimeError) as error:
+    except (OSError, KeyError, ValueError, WasmtimeError) as error:
         channel.sendall(pack_json({"kind": "failed", "text": str(error)[:500]}))
         return
     # The guest's stack is the thread's: a size of our own choice, whatever ulimit says.

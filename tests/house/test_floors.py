@@ -38,7 +38,9 @@ FLOOR = {
     "gateway.doors": 5,
     "gateway.app": 6,
     "gateway.cases": 6,
+    "gateway.backends": 6,
     "gateway.cli": 6,
+    "gateway.doctor": 6,
     "gateway.home": 6,
     "gateway.loading": 6,
     "gateway.settings": 6,
@@ -61,7 +63,7 @@ IMPORTERS = {
     "starlette": ("gateway/doors/", "gateway/app.py"),
     "uvicorn": ("gateway/doors/server.py",),
     "uvloop": ("gateway/cli/serve.py",),
-    "wasmtime": ("sandboxes/wasm.py", "sandboxes/wasm_engine.py", "sandboxes/worker.py"),
+    "wasmtime": ("sandboxes/python_guest.py", "sandboxes/wasm_engine.py", "sandboxes/worker.py"),
     "yaml": ("gateway/specs/yaml.py",),
     # of the standard library, what has one place as well
     "sqlite3": ("gateway/stores/sqlite.py", "gateway/audit/keystore.py", "gateway/audit/writer.py"),

@@ -12,7 +12,7 @@ import pytest
 
 from sandboxes.model import Job, Limits, SandboxUnavailable
 from sandboxes.pool import WasmPython, open_sandbox
-from sandboxes.wasm import WASM_GUARANTEES
+from sandboxes.guest import WASM_GUARANTEES
 
 LOOP = Job("while True: pass", limits=Limits(wall=30))
 
