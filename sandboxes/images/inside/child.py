@@ -1,0 +1,204 @@
+"""The process the job runs in: a fork of the runner that gives up the runner's descriptors and becomes the program.
+
+A command replaces it; a Python snippet runs in it at once, which saves the start of an interpreter. From here on
+everything is in the hands of whoever wrote the program. Never holds the gate: its calls of tools go to the runner.
+"""
+
+import ctypes
+import fcntl
+import json
+import linecache
+import os
+import signal
+import site
+import sys
+import traceback
+from _socket import socket
+from types import ModuleType
+from typing import NamedTuple
+
+from sandboxes.images.inside import wire
+
+TOOL = "<tool>"
+OURS = __file__.rpartition("/")[0]
+CALLS = 3
+# Descriptors are moved above the ones they are to become, then down.
+ABOVE = 10
+MANY = 1 << 20
+TRACEBACK_CHARS = 8192
+PR_SET_DUMPABLE = 4
+FIRST_TO_GO = b"1000"
+LONG_RUN = "0" * 19
+DIGITS = dict.fromkeys(range(48, 58), 48)
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+class ToolError(Exception):
+    """A tool called from the program refused or failed; the text says why."""
+
+    __module__ = "__main__"
+
+
+class Ends(NamedTuple):
+    """The child's ends: descriptors of stdin, stdout, stderr and the line of calls."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    calls: int
+
+
+def become(ends: Ends, folder: str) -> None:
+    """Leaves the runner's session and descriptors; the first to be killed when memory is short."""
+    os.setsid()
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(FIRST_TO_GO)
+    for place, high in enumerate([fcntl.fcntl(end, fcntl.F_DUPFD, ABOVE) for end in ends]):
+        os.dup2(high, place)
+    os.closerange(CALLS + 1, MANY)
+    os.chdir(folder)
+    os.environ.clear()
+    path = "/usr/local/bin:/usr/bin:/bin"
+    os.environ.update(PATH=path, HOME=folder, LANG="C.UTF-8", TOOLGATE_CALLS=str(CALLS))
+
+
+def replace(command: list[str]) -> None:
+    """Becomes `command`; where it cannot be started, says so and ends as a shell would. Never returns."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+class Line:
+    """The way to the runner, which passes calls on. One call at a time, whichever process or thread makes it."""
+
+    def __init__(self, folder: str) -> None:
+        self._channel = socket(fileno=CALLS)
+        self._folder = folder
+
+    def ask(self, question: dict[str, object]) -> dict[str, object]:
+        lock = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            wire.send_json(self._channel, question)
+            reply: dict[str, object] = json.loads(wire.receive(self._channel))
+            return reply
+        finally:
+            os.close(lock)
+
+    def end(self, **report: object) -> None:
+        """The last frame: how the snippet ended. result: JSON text or None."""
+        wire.send_json(self._channel, {"end": report})
+
+
+class Tools:
+    """`tools.NAME(**arguments)` is `call("NAME", **arguments)`."""
+
+    def __init__(self, line: Line, names: list[str]) -> None:
+        self._line = line
+        self._names = frozenset(names)
+
+    def call(self, name: str, /, **arguments: object) -> object:
+        """Has the gateway run the tool `name`, as a call of its own. Raises `ToolError`."""
+        if name not in self._names:
+            raise ToolError(
+                f"{name!r} may not be called from here; allowed: {', '.join(sorted(self._names)) or 'none'}"
+            )
+        reply = self._line.ask({"name": name, "args": json.dumps(arguments, allow_nan=False)})
+        if "error" in reply:
+            raise ToolError(reply["error"])
+        return reply["value"]
+
+    def fetch(self, url: str, method: str = "GET", headers: object = None, body: object = None) -> object:
+        """Has the gateway fetch a URL: {"status", "headers", "body"}. Raises `ToolError`."""
+        more = {name: value for name, value in (("headers", headers), ("body", body)) if value is not None}
+        return self.call("net.fetch", url=url, method=method, **more)
+
+    def __getattr__(self, name: str) -> object:
+        if name not in self._names:
+            raise AttributeError(f"no tool {name!r} may be called from here")
+        return lambda **arguments: self.call(name, **arguments)
+
+
+def snippet(program: str, args: str, names: list[str], folder: str) -> None:
+    """Runs `program` as `__main__` and reports how it ended; what it left to be done at exit is done afterwards."""
+    sys.path.remove(OURS.removesuffix("/sandboxes/images/inside"))
+    site.main()
+    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
+    sys.stdout = open(1, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
+    sys.argv = [TOOL]
+    linecache.cache[TOOL] = (len(program), None, program.splitlines(keepends=True), TOOL)
+    line = Line(folder)
+    tools = Tools(line, names)
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    given = {"args": json.loads(args), "call": tools.call, "fetch": tools.fetch, "tools": tools, "ToolError": ToolError}
+    vars(main).update(given)
+    report = execute(program, vars(main))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    line.end(**report)
+
+
+def execute(program: str, names: dict[str, object]) -> dict[str, object]:
+    try:
+        exec(compile(program, TOOL, "exec"), names)  # noqa: S102  # this is the sandbox
+        return finish(names.get("result"))
+    except SystemExit as error:
+        return leave(error)
+    except MemoryError as error:
+        if error.args:  # the parser says so of source that is nested too deeply
+            return failed(explain(error))
+        return failed("MemoryError: the memory limit was reached\n", "memory")
+    except BaseException as error:  # noqa: BLE001  # the snippet may raise anything
+        return failed(explain(error))
+
+
+def failed(extra: str, limit: str | None = None) -> dict[str, object]:
+    return {"ok": False, "limit": limit, "extra": extra, "result": None}
+
+
+def finish(left: object) -> dict[str, object]:
+    """The report of a snippet that ran to its end and left this in `result`."""
+    try:
+        result = json.dumps(left, allow_nan=False)
+        if LONG_RUN in result.translate(DIGITS) and big(json.loads(result)):
+            raise ValueError("an integer is beyond 64 bits; make it a string")
+    except (TypeError, ValueError, RecursionError) as error:
+        return failed(f"result is not JSON: {type(error).__name__}: {error}\n"[:TRACEBACK_CHARS])
+    return {"ok": True, "limit": None, "extra": "", "result": result}
+
+
+def big(value: object) -> bool:
+    """Whether a JSON value holds an integer beyond 64 bits, which most readers of JSON would garble."""
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**64
+    if isinstance(value, dict):
+        return any(map(big, value.values()))
+    return isinstance(value, list) and any(map(big, value))
+
+
+def leave(error: SystemExit) -> dict[str, object]:
+    """`sys.exit()` and `sys.exit(0)` end well; anything else is an error, its text kept."""
+    if error.code is None or error.code == 0:
+        return {"ok": True, "limit": None, "extra": "", "result": None}
+    text = error.code if isinstance(error.code, str) else f"SystemExit: {error.code!r}"
+    return failed(text[:TRACEBACK_CHARS] + "\n")
+
+
+def explain(error: BaseException) -> str:
+    """The traceback as the snippet's author wants it: without our own frames, and never too long."""
+    try:
+        story = traceback.TracebackException.from_exception(error)
+        story.stack[:] = [frame for frame in story.stack if not frame.filename.startswith(OURS)]
+        text = "".join(story.format())
+    except Exception as second:  # noqa: BLE001  # the error's own __str__ may do anything
+        text = f"{type(error).__name__} (its traceback could not be shown: {type(second).__name__})\n"
+    if len(text) > TRACEBACK_CHARS:
+        text = text[: TRACEBACK_CHARS // 2] + "\n  ...\n" + text[-TRACEBACK_CHARS // 2 :]
+    return text
