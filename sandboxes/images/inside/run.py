@@ -9,7 +9,6 @@ import select
 import signal
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
-from typing import NamedTuple
 
 from sandboxes.images.inside import child, wire
 
@@ -21,19 +20,30 @@ CALL_CAP = ARGS_CAP * 12 + SPARE
 # Beside the output limit, so many characters of the child's own report are kept.
 EXTRA_CHARS = 10_000
 ROUNDS = 200
+# Exit status of a child that could not become the program.
+UNBORN = 125
 
 
-class Job(NamedTuple):
-    """What the runner was asked to do. due: `time.monotonic()` seconds."""
+class Job:
+    """What the runner was asked to do, out of the host's frame. due: `time.monotonic()` seconds."""
 
-    program: str
-    command: list[str]
-    args: str
-    tools: list[str]
-    folder: str
-    output: int
-    host_calls: int
-    due: float
+    def __init__(self, frame: dict[str, object], terms: dict[str, object], folder: str, start: float) -> None:
+        self.program = str(frame["program"])
+        self.command = _texts(frame["command"])
+        self.args = str(frame["args"])
+        self.tools = _texts(terms["tools"])
+        self.files = terms["files"] if isinstance(terms["files"], dict) else {}
+        self.folder = folder
+        self.now = float(str(terms["now"]))
+        self.output = int(str(terms["output"]))
+        self.files_out = int(str(terms["files_out"]))
+        self.host_calls = int(str(frame["host_calls"]))
+        self.answer_cap = int(str(frame["answer_cap"]))
+        self.due = start + float(str(frame["wall"]))
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 class HostGone(Exception):
@@ -61,15 +71,17 @@ class Run:
         self._streams: dict[int, int] = {}
         self._over = False
 
-    def start(self) -> bool:
-        """Forks. True in the child, where the snippet has already run."""
+    def start(self) -> None:
+        """Forks; the child becomes the program and does not come back."""
         self._calls, theirs = socketpair(AF_UNIX, SOCK_STREAM)
         stdin = os.open("/dev/null" if not self._job.command else f"{self._job.folder}/.args", os.O_RDONLY)
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            self._be_child(child.Ends(stdin, out_end, err_end, theirs.fileno()))
-            return True
+            try:
+                self._be_child((stdin, out_end, err_end, theirs.fileno()))
+            finally:
+                os._exit(UNBORN)  # whatever went wrong: there is one runner only
         theirs.close()
         for end in (stdin, out_end, err_end):
             os.close(end)
@@ -80,9 +92,8 @@ class Run:
             os.set_blocking(end, False)
         for end in (out, err, self._calls.fileno(), self._ended, self._gate.fileno()):
             self._poll.register(end, select.POLLIN)
-        return False
 
-    def _be_child(self, ends: child.Ends) -> None:
+    def _be_child(self, ends: tuple[int, int, int, int]) -> None:
         job = self._job
         child.become(ends, job.folder)
         if job.command:

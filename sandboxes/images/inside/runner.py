@@ -92,16 +92,15 @@ def _limit_met(run: Run, before: dict[str, int], folder: str) -> str | None:
     return "disk" if full else None
 
 
-def _judge(run: Run, terms: dict[str, object], before: dict[str, int], folder: str) -> Ending:
+def _judge(run: Run, job: Job, before: dict[str, int]) -> Ending:
     ending = Ending(run)
     if not ending.ok and ending.limit is None:
-        limit = _limit_met(run, before, folder)
+        limit = _limit_met(run, before, job.folder)
         if limit is not None:
             ending.fail(limit, SENTENCES[limit])
-    cap, given = int(str(terms["files_out"])), terms["files"]
-    if ending.ok and cap and isinstance(given, dict):
+    if ending.ok and job.files_out:
         try:
-            ending.files = work.collect(folder, {*given, "ARGS"}, float(str(terms["now"])), cap)
+            ending.files = work.collect(job.folder, {*job.files, "ARGS"}, job.now, job.files_out)
         except work.TooMuch as error:
             ending.fail("files_out", f"{error}\n")
     return ending
@@ -123,51 +122,35 @@ def _pieces(run: Run, ending: Ending) -> list[bytes]:
     return [*pieces, b"}}"]
 
 
-def _lay(frame: dict[str, object], terms: dict[str, object], folder: str) -> None:
+def _lay(job: Job) -> None:
     texts = {}
-    if frame["command"]:
-        texts[work.ARGS] = str(frame["args"])
-        if frame["program"]:
-            texts[work.PROGRAM] = str(frame["program"])
-    files = terms["files"]
-    work.lay(folder, files if isinstance(files, dict) else {}, texts, float(str(terms["now"])))
-
-
-def _job(frame: dict[str, object], terms: dict[str, object], folder: str, start: float) -> Job:
-    command, tools = frame["command"], terms["tools"]
-    return Job(
-        program=str(frame["program"]),
-        command=list(map(str, command)) if isinstance(command, list) else [],
-        args=str(frame["args"]),
-        tools=list(map(str, tools)) if isinstance(tools, list) else [],
-        folder=folder,
-        output=int(str(terms["output"])),
-        host_calls=int(str(frame["host_calls"])),
-        due=start + float(str(frame["wall"])),
-    )
+    if job.command:
+        texts[work.ARGS] = job.args
+        if job.program:
+            texts[work.PROGRAM] = job.program
+    work.lay(job.folder, job.files, texts, job.now)
 
 
 def serve(gate: socket, folder: str) -> None:
-    """One job. Returns in the child, too, whose interpreter then ends as usual."""
+    """One job, from its frame to its answer. Raises `EOFError`, `HostGone` or `ConnectionError` when nobody waits."""
     frame = json.loads(wire.receive(gate))
     start = time.monotonic()
-    terms = json.loads(frame["terms"])
+    job = Job(frame, json.loads(frame["terms"]), folder, start)
     before = probe.met()
     try:
-        _lay(frame, terms, folder)
+        _lay(job)
     except OSError as error:
         _answer_unstarted(gate, error, start)
         return
-    run = Run(gate, _job(frame, terms, folder, start))
-    if run.start():
-        return
+    run = Run(gate, job)
+    run.start()
     run.attend()
     how, pieces = "returned", []
     if run.stopped in ("interrupt", "host_calls"):
         how = run.stopped
     else:
-        pieces = _pieces(run, _judge(run, terms, before, folder))
-        if sum(map(len, pieces)) > int(frame["answer_cap"]):
+        pieces = _pieces(run, _judge(run, job, before))
+        if sum(map(len, pieces)) > job.answer_cap:
             how, pieces = "oversize", []
     _answer(gate, how, pieces, start)
 
