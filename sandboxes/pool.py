@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from sandboxes.confine import WALLS
 from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure
 from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
@@ -86,6 +87,12 @@ class WasmPool:
     def guarantees(self) -> frozenset[str]:
         """What a worker keeps here: once started, as the first one said of itself."""
         return self._guarantees
+
+    @property
+    def walls(self) -> dict[str, bool]:
+        """Which of `sandboxes.confine.WALLS` stand around every worker there is; none is known while there is none."""
+        workers = [*self._idle, *self._busy]
+        return {wall: all(worker.walls.get(wall, False) for worker in workers) for wall in WALLS} if workers else {}
 
     async def close(self) -> None:
         """Ends every worker and waits until no process is left. Jobs still running end as crashed."""

@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from sandboxes.answers import Answer
+from sandboxes.confine import WALLS
 from sandboxes.frames import FrameError, unpack_object
 from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.model import Exit, Job, OnCall, SandboxUnavailable, Usage
@@ -27,7 +28,7 @@ REAP_SECONDS: Final = 0.002
 class Worker:
     """One worker process. `tenant` is whose jobs it has run, None for nobody's yet.
 
-    guarantees: those it said it keeps when it was ready, before any guest had run in it.
+    guarantees, walls: those it said it keeps, and which stand around it, when it was ready: no guest had run in it yet.
     """
 
     def __init__(self, argv: list[str], backend: str) -> None:
@@ -35,6 +36,7 @@ class Worker:
         self.runs = 0
         self.tenant: str | None = None
         self.guarantees: frozenset[str] = frozenset()
+        self.walls: dict[str, bool] = {}
         self._argv = argv
         self._backend = backend
         self._channel = Channel()
@@ -79,8 +81,10 @@ class Worker:
             hello = unpack_object(await self._channel.frame())
         if hello.get("kind") != "ready":
             raise FrameError(str(hello.get("text"))[:500])
-        said = hello.get("guarantees")
-        self.guarantees = frozenset(map(str, said)) & WASM_GUARANTEES if isinstance(said, list) else frozenset()
+        said, walls = hello.get("guarantees"), hello.get("walls")
+        if isinstance(said, list) and isinstance(walls, dict):
+            self.guarantees = WASM_GUARANTEES.intersection(map(str, said))
+            self.walls = {wall: walls.get(wall) is True for wall in WALLS}
 
     @property
     def alive(self) -> bool:

@@ -1,15 +1,13 @@
 """The worker: a process that runs guests for its parent, one job at a time, each in a VM of its own.
 
-It reads jobs from one socket and has nothing else: no environment, no other descriptor, no way to gain privileges, and
-it dies with its parent. It may be killed at any moment and must never be trusted with more than the job at hand.
+It reads jobs from one socket and has nothing else: `sandboxes.confine` sees to that before the first job. It may be
+killed at any moment and must never be trusted with more than the job at hand.
 """
 
-import ctypes
 import json
 import os
 import resource
 import select
-import signal
 import socket
 import sys
 import threading
@@ -20,22 +18,24 @@ from typing import Final
 
 from wasmtime import Trap, WasmtimeError
 
+from sandboxes.confine import CHANNEL, DESCRIPTORS, loaded, seal, shed
 from sandboxes.frames import FrameError, pack, pack_json, receive, unpack_object
 from sandboxes.guest import VM, Guest, OnGuestCall, Stopped
 from sandboxes.model import ARGS_CAP, MIB
+from sandboxes.module_guest import ComponentGuest, ModuleGuest
 from sandboxes.python_guest import PythonGuest
 from sandboxes.wasm_engine import PARKED
 
 # What a worker can serve: the kind in its argv, and what loads the file of native code.
-KINDS: Final[Mapping[str, Callable[[str, OnGuestCall], Guest]]] = MappingProxyType({"python": PythonGuest})
+Load = Callable[[str, OnGuestCall], Guest]
+KINDS: Final[Mapping[str, Load]] = MappingProxyType(
+    {"python": PythonGuest, "module": ModuleGuest, "component": ComponentGuest}
+)
 
 EXIT: Final = ".exit"
 JOB_CAP: Final = 64 * MIB
 TICK: Final = 0.005
 STACK: Final = 16 * MIB
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_NO_NEW_PRIVS: Final = 38
-DESCRIPTORS: Final = 16
 
 
 class Alarm:
@@ -73,18 +73,27 @@ class Alarm:
 class Worker:
     """Serves jobs from `channel`. VMs are made ahead, and dropped after the answer has been sent."""
 
-    def __init__(self, channel: socket.socket, kind: str, cwasm: str) -> None:
+    def __init__(self, channel: socket.socket, load: Load, cwasm: str, parent: int) -> None:
+        """Loads the guest, makes the first VMs, and sheds what loading took. Raises what any of it raises."""
         self._channel = channel
-        self._guest = KINDS[kind](cwasm, self._on_call)
+        self._guest = load(cwasm, self._on_call)
         self.alarm = Alarm(self._guest)
         self._parked: list[VM] = []
         self._spent: list[VM] = []
         self._calls_left = 0
-
-    def serve(self) -> None:
         while self._park():
             pass
-        self._channel.sendall(pack_json({"kind": "ready", "guarantees": sorted(self._guest.guarantees)}))
+        self._has = loaded(cwasm, self._guest.reserve)
+        self._walls = shed(parent)
+
+    def serve(self) -> None:
+        try:
+            walls = seal(self._walls, self._has)
+        except OSError as error:
+            refuse(self._channel, error)
+            return
+        ready = {"kind": "ready", "guarantees": sorted(self._guest.guarantees), "walls": walls}
+        self._channel.sendall(pack_json(ready))
         while True:
             while not self._readable() and (self._drop() or self._park()):
                 pass
@@ -158,17 +167,6 @@ def classify(error: Exception) -> str:
     return "aborted"
 
 
-def confine(parent: int) -> None:
-    """Gives up what this process does not need. Raises `OSError` where the kernel refuses."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((PR_SET_PDEATHSIG, int(signal.SIGKILL)), (PR_SET_NO_NEW_PRIVS, 1)):
-        if libc.prctl(option, value, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:
-        raise OSError("the parent is already gone")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def serve(worker: Worker) -> None:
     try:
         worker.serve()
@@ -178,14 +176,16 @@ def serve(worker: Worker) -> None:
         os._exit(0)
 
 
-def main(kind: str, cwasm: str, descriptor: str, parent: str) -> None:
-    channel = socket.socket(fileno=int(descriptor))
+def main(load: Load, cwasm: str, descriptor: str, parent: str) -> None:
+    """Loads a guest, gives up everything else, and serves until the parent is gone."""
+    os.dup2(int(descriptor), CHANNEL, inheritable=False)
+    os.close(int(descriptor))
+    channel = socket.socket(fileno=CHANNEL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     try:
-        confine(int(parent))
-        worker = Worker(channel, kind, cwasm)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    except (OSError, KeyError, ValueError, WasmtimeError) as error:
-        channel.sendall(pack_json({"kind": "failed", "text": str(error)[:500]}))
+        worker = Worker(channel, load, cwasm, int(parent))
+    except (OSError, ValueError, WasmtimeError) as error:
+        refuse(channel, error)
         return
     # The guest's stack is the thread's: a size of our own choice, whatever ulimit says.
     threading.stack_size(STACK)
@@ -193,5 +193,9 @@ def main(kind: str, cwasm: str, descriptor: str, parent: str) -> None:
     worker.alarm.run()
 
 
+def refuse(channel: socket.socket, error: Exception) -> None:
+    channel.sendall(pack_json({"kind": "failed", "text": str(error)[:500]}))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(KINDS[sys.argv[1]], *sys.argv[2:])
