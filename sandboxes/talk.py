@@ -176,6 +176,7 @@ def _job_frame(job: Job, wall: float, answer_cap: int) -> bytes:
         "seed": job.seed,
         "now": job.now,
         "output": limits.output,
+        "disk": limits.disk,
         "files_out": limits.files_out,
         "tools": sorted(job.tools),
         "files": {name: base64.b64encode(content).decode() for name, content in job.files.items()},
