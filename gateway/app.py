@@ -27,6 +27,7 @@ from gateway.loading import Loaded, load_folders
 from gateway.model import Refusal
 from gateway.pipeline import Gate
 from gateway.ports import Ledger, Line, Runner, Vault
+from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
 from gateway.runners.net import Egress, Net
@@ -35,7 +36,7 @@ from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
-from gateway.tool import Backend, HttpBackend, Json, McpBackend, SandboxBackend
+from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from sandboxes.pool import WasmPython
 
 log = logging.getLogger("toolgate")
@@ -150,7 +151,7 @@ async def _runners(
     """A runner for each kind of backend; the sandbox pool is started only when a tool needs it."""
     net = _net(settings, vault)
     stack.push_async_callback(net.close)
-    runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net)}
+    runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
     mcp = McpRunner(net, loaded.servers, pins)
     stack.push_async_callback(mcp.close)
     runners[McpBackend] = mcp
@@ -158,7 +159,7 @@ async def _runners(
         pool = WasmPython(settings.sandboxes.guests.expanduser(), workers=settings.sandboxes.workers, progress=progress)
         await pool.start()
         stack.push_async_callback(pool.close)
-        runners[SandboxBackend] = SandboxRunner(pool)
+        runners[SandboxBackend] = SandboxRunner({"wasm-python": pool})
     return runners
 
 

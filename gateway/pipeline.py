@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import ports
-from gateway.model import Call, Caller, Outcome, Principal, Problem, Refusal, Request, SafeOutput
+from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput
 from gateway.problems import problem
 from gateway.screening import Screener
 from gateway.stages.admit import admit
@@ -63,21 +63,22 @@ class Gate:
 
     async def _run(self, request: Request, opened: Opened) -> SafeOutput:
         bundle = self.bundles.current()
-        caller = opened.saw(await self.authenticate(request.credential, request.session))
+        caller = opened.saw(await self.authenticate(request.credential, request.session, request.parent))
         tool = opened.saw(resolve(request, caller, self.catalogue, bundle))
         arguments = validate(request, tool)
-        call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, self.ids.seed()))
+        seed, parent = self.ids.seed(), request.parent
+        call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, parent=parent))
         decision = opened.saw(decide(call, bundle))
         permit = opened.saw(await approve(decision))
         async with admit(permit, self.counters, self.clock) as lease:
             intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
-            raw = await execute(intent, self.runners, self.clock)
+            raw = await execute(intent, request, self, self.runners, self.clock)
             opened.mark("execute")
             return opened.saw(await screen(raw, intent, self.screener))
 
-    async def authenticate(self, credential: str | None, session: str | None) -> Caller:
+    async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""
-        return await authenticate(credential, session, self.authority, self.sessions, self.clock, self.ids)
+        return await authenticate(credential, session, parent, self.authority, self.sessions, self.clock, self.ids)
 
     def listing(self, principal: Principal) -> Sequence[Tool]:
         """The tools this principal may see, by name."""

@@ -1,10 +1,11 @@
-"""The closed table of everything that can go wrong, and the makers of `Problem` values.
+"""The closed table of everything that can go wrong, the makers of `Problem` values, and their words for a model.
 
-It never renders anything: `doors/render.py` does, once per protocol.
+It never renders anything for a protocol: `doors/render.py` does.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gateway.model import Problem, Refusal
@@ -88,3 +89,14 @@ def problem(
 def refuse(code: str, detail: str, *, retry_after_ms: int | None = None, advice: str | None = None) -> Refusal:
     """A `Refusal` to raise, with a problem of the table."""
     return Refusal(problem(code, detail, retry_after_ms=retry_after_ms, advice=advice))
+
+
+def text(problem: Problem) -> str:
+    """One short paragraph for a model: what happened, why, and what to do now."""
+    row = TABLE[problem.code]
+    said = [f"{row.title} ({problem.code}).", problem.detail]
+    if problem.retry_after_ms:
+        said.append(f"Wait {math.ceil(problem.retry_after_ms / 100) / 10:g} s before calling again.")
+    if problem.advice and problem.advice not in problem.detail:
+        said.append(problem.advice)
+    return " ".join(part for part in said if part)

@@ -16,11 +16,12 @@ from gateway.policy.cases import NOW
 from gateway.ports import Runner
 from gateway.problems import refuse
 from gateway.runners.canned import CannedNet, Upstream
+from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener
 from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes, MemorySessions
-from gateway.tool import Backend, HttpBackend, SandboxBackend, SecretUse
+from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
 from sandboxes.pool import WasmPython
 
 
@@ -89,9 +90,9 @@ def make_trial(loaded: Loaded, screener: Screener, pool: WasmPython | None, upst
     """A gate over these files. `pool` runs sandboxed tools; without one they are `sandbox_unavailable`."""
     clock, authority = StillClock(), GivenAuthority()
     ledger, sessions, net = MemoryLedger(), MemorySessions(), CannedNet(upstream)
-    runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net)}
+    runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
     if pool is not None:
-        runners[SandboxBackend] = SandboxRunner(pool)
+        runners[SandboxBackend] = SandboxRunner({"wasm-python": pool})
     gate = Gate(
         authority=authority,
         sessions=sessions,

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.model import Arguments
-from gateway.tool import Tool
+from gateway.tool import Labels, Tool
 
 
 class Calls(Protocol):
-    """Nested calls of one piece of work: each goes through the ten stages."""
+    """Nested calls of one piece of work: each goes through the ten stages. `labels` are those of all their results."""
+
+    @property
+    def labels(self) -> Labels: ...
 
     async def call(self, name: str, arguments: bytes) -> bytes:
         """The result as JSON. `arguments` is untrusted JSON text. Raises `NestedRefusal` with a text for the code."""

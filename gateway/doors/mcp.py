@@ -34,7 +34,7 @@ from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirr
 from gateway.mirrors import Mirror, mirrors
 from gateway.model import Caller, Outcome, Principal, Problem, Refusal, Request
 from gateway.ports import Catalogue
-from gateway.problems import TABLE, problem, refuse
+from gateway.problems import TABLE, problem, refuse, text
 from gateway.tool import Json, Tool
 
 IDEMPOTENCY_KEY: Final = "dev.toolgate/idempotency-key"
@@ -163,8 +163,8 @@ class McpDoor:
         params = message.params
         name, arguments = params.get("name"), params.get("arguments")
         if not isinstance(name, str) or len(name) > _MAX_NAME:
-            text = f"name must be a tool's name, of at most {_MAX_NAME} characters."
-            raise RpcError(400 if modern else 200, INVALID_PARAMS, text, request=message.id)
+            said = f"name must be a tool's name, of at most {_MAX_NAME} characters."
+            raise RpcError(400 if modern else 200, INVALID_PARAMS, said, request=message.id)
         if modern:
             self._check_mirrors(message, head, name, caller)
         meta = shapes.as_object(params.get("_meta"))
@@ -183,7 +183,7 @@ class McpDoor:
         trace_id = request.trace.trace_id if request.trace else None
         if modern and outcome.problem is not None and outcome.problem.code == "unknown_tool":
             more: Json = {"dev.toolgate/problem": render.members(outcome.problem, outcome.call_id, trace_id)}
-            raise RpcError(200, INVALID_PARAMS, render.text(outcome.problem), request=message.id, more=more)
+            raise RpcError(200, INVALID_PARAMS, text(outcome.problem), request=message.id, more=more)
         return shapes.result(outcome, trace_id, modern=modern)
 
     def _check_mirrors(self, message: Message, head: Head, name: str, caller: Caller | Problem) -> None:

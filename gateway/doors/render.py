@@ -5,11 +5,9 @@ Nothing else renders errors. Texts hold what the problem says and what to do, ne
 
 from __future__ import annotations
 
-import math
-
 from gateway import strictjson
 from gateway.model import Outcome, Problem, Verdict
-from gateway.problems import TABLE
+from gateway.problems import TABLE, text
 from gateway.tool import Json
 
 
@@ -41,17 +39,6 @@ def problem_json(problem: Problem, call_id: str | None = None, trace_id: str | N
     row = TABLE[problem.code]
     head: dict[str, Json] = {"type": f"urn:toolgate:problem:{problem.code}", "status": row.status}
     return head | members(problem, call_id, trace_id)
-
-
-def text(problem: Problem) -> str:
-    """One short paragraph for a model: what happened, why, and what to do now."""
-    row = TABLE[problem.code]
-    said = [f"{row.title} ({problem.code}).", problem.detail]
-    if problem.retry_after_ms:
-        said.append(f"Wait {math.ceil(problem.retry_after_ms / 100) / 10:g} s before calling again.")
-    if problem.advice and problem.advice not in problem.detail:
-        said.append(problem.advice)
-    return " ".join(part for part in said if part)
 
 
 def outcome_text(outcome: Outcome) -> str:

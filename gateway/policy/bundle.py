@@ -7,6 +7,7 @@ changes how fast it answers, never what.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -15,8 +16,9 @@ from gateway.policy import evaluate, language
 from gateway.policy.compile import Placed, compile_part
 from gateway.policy.lint import lint
 from gateway.policy.rules import Part, Rule, candidates
+from gateway.specs.fetch import fetch_tool
 from gateway.specs.yaml import SpecError, SpecErrors
-from gateway.tool import Tool
+from gateway.tool import SandboxBackend, Tool
 
 _MAX_PLANS = 4096
 K = TypeVar("K")
@@ -91,6 +93,7 @@ def load_bundle(files: Mapping[str, bytes], tools: Sequence[Tool]) -> PolicyBund
         errors.append(SpecError("policies", 1, 1, "there is no policy file: without one nothing is permitted"))
     errors += _twice(parts)
     parts.sort(key=lambda part: part.shape.id)
+    tools = [*tools, *_built_in(tools)]
     placed: list[Placed] = []
     for number, part in enumerate(parts):
         compiled, found = compile_part(part, number, tools)
@@ -99,6 +102,12 @@ def load_bundle(files: Mapping[str, bytes], tools: Sequence[Tool]) -> PolicyBund
     if errors:
         raise SpecErrors(errors)
     return PolicyBundle(parts, placed, tools, lint(parts, placed, tools))
+
+
+def _built_in(tools: Sequence[Tool]) -> list[Tool]:
+    """`net.fetch`, where the code of some tool can call it. Rules name it like any other; its form is one for all."""
+    fetching = (tool for tool in tools if isinstance(tool.backend, SandboxBackend) and tool.backend.network)
+    return [fetch_tool(tool) for tool in itertools.islice(fetching, 1)]
 
 
 def _twice(parts: Sequence[language.Part]) -> list[SpecError]:

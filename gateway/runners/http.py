@@ -174,7 +174,7 @@ def _given(value: Text, arguments: Mapping[str, Json]) -> bool:
 
 def _output(answer: Answer, host: str) -> RawOutput:
     kind = answer.content_type or "text/plain"
-    text = _text(answer)
+    text = body_text(answer)
     failed = _problem(answer.status)
     if text is None:
         if failed is None:
@@ -194,7 +194,7 @@ def _problem(status: int) -> Problem | None:
     return problem("upstream_error", f"The tool's endpoint answered with status {status}.")
 
 
-def _text(answer: Answer) -> str | None:
+def body_text(answer: Answer) -> str | None:
     """The body as text; None when it is none."""
     kind, charset = media_type(answer.headers)
     if charset not in _CHARSETS or (kind and not type_fits(kind, TEXT_TYPES)):

@@ -5,64 +5,98 @@ A snippet from an argument sees the tool's `args` argument as `args`; code that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
 from gateway import strictjson
 from gateway.model import Arguments, Problem, RawOutput
 from gateway.problems import problem, refuse
-from gateway.tool import Json, SandboxBackend
-from gateway.work import Work
-from sandboxes.model import Exit, Job, Limits, SandboxUnavailable
-from sandboxes.pool import WasmPython
+from gateway.specs.fetch import FETCH
+from gateway.tool import Json, Labels, SandboxBackend
+from gateway.work import Calls, NestedRefusal, Work
+from sandboxes.model import MIB, Backend, CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
 
 _RETRY_MS = 1000
+_MEMORY, _OUTPUT = 256 * MIB, MIB // 4
+_MOST_WALL = 300.0  # seconds
+_NO_LABELS: Labels = frozenset()
 
 
 class SandboxRunner:
-    """Runs each call in a fresh VM of the pool that was handed in."""
+    """Runs each call in a sandbox of its own, of the backend that its tool's spec names."""
 
-    def __init__(self, pool: WasmPython) -> None:
-        self._pool = pool
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = backends
 
     async def run(self, work: Work) -> RawOutput:
-        """What the code printed and left behind.
+        """What the code printed, left behind and was told by what it called.
 
         Raises:
-            Refusal: `sandbox_unavailable` when nothing ran, or the guarantee asked for cannot be given.
+            Refusal: `sandbox_unavailable` when nothing ran, or a guarantee asked for cannot be given.
         """
-        backend = work.tool.backend
-        if not isinstance(backend, SandboxBackend):
+        spec = work.tool.backend
+        if not isinstance(spec, SandboxBackend):
             raise TypeError("not a sandbox tool")
-        missing = (backend.require | work.require) - self._pool.guarantees
+        backend = self._backends.get(spec.backend)
+        if backend is None:
+            raise refuse("sandbox_unavailable", f"The sandbox {spec.backend} is not up.", retry_after_ms=_RETRY_MS)
+        missing = (spec.require | work.require) - backend.guarantees
         if missing:
             raise refuse("sandbox_unavailable", f"The sandbox cannot guarantee {', '.join(sorted(missing))}.")
+        job = _job(work, spec)
         try:
-            done = await self._pool.run(_job(work, backend))
+            done = await (backend.run(job) if work.calls is None else backend.run(job, _on_call(work.calls)))
         except SandboxUnavailable as error:
             raise refuse("sandbox_unavailable", str(error), retry_after_ms=_RETRY_MS) from None
-        return _output(done, backend)
+        return _output(done, spec, work.calls.labels if work.calls else _NO_LABELS)
 
 
-def _job(work: Work, backend: SandboxBackend) -> Job:
+def _on_call(calls: Calls) -> OnCall:
+    """The way from the code to the gateway: what the gateway says no to is an exception in the code."""
+
+    async def on_call(name: str, arguments: bytes) -> bytes:
+        try:
+            return await calls.call(name, arguments)
+        except NestedRefusal as refusal:
+            raise CallRefused(str(refusal)) from None
+
+    return on_call
+
+
+def _job(work: Work, spec: SandboxBackend) -> Job:
     arguments = work.arguments
-    if backend.code_argument is not None:
-        program, given = str(arguments[backend.code_argument]), arguments.get("args") or {}
+    if spec.code_argument is not None:
+        program, given = str(arguments[spec.code_argument]), arguments.get("args") or {}
     else:
-        program, given = backend.code or "", arguments
-    limits = backend.limits
+        program, given = spec.code or "", arguments
     return Job(
         program=program,
         input=_encoded(given),
+        tools=spec.tools | {FETCH} if spec.network else spec.tools,
         seed=work.seed,
         now=work.now,
-        limits=Limits(
-            wall=float(limits.get("wall", work.tool.timeout)),
-            memory=int(limits.get("memory", 256 << 20)),
-            output=int(limits.get("output", 256 << 10)),
-        ),
+        limits=_limits(spec, work.tool.timeout),
         call_id=work.call_id,
         deadline=work.deadline,
         tenant=work.tenant,
+        module=spec.module,
+        image=spec.image,
+        command=spec.command,
+        files=work.files,
+        require=spec.require | work.require if work.require else spec.require,
+    )
+
+
+def _limits(spec: SandboxBackend, timeout: float) -> Limits:
+    """The ceilings of the spec, and those of every sandbox where it is silent."""
+    given = spec.limits
+    others = {key: given[key] for key in ("cpu", "pids", "disk", "host_calls", "files_out") if key in given}
+    return Limits(
+        wall=float(given.get("wall", min(timeout, _MOST_WALL))),
+        memory=int(given.get("memory", _MEMORY)),
+        output=int(given.get("output", _OUTPUT)),
+        **others,  # type: ignore[arg-type]  # whole numbers where the spec language takes whole numbers only
     )
 
 
@@ -73,11 +107,13 @@ def _encoded(given: Json | Arguments) -> bytes:
         return strictjson.canonical(given)
 
 
-def _output(done: Exit, backend: SandboxBackend) -> RawOutput:
-    if done.status in ("unavailable", "crashed"):
+def _output(done: Exit, spec: SandboxBackend, labels: Labels) -> RawOutput:
+    if done.status == "unavailable" and "guarantee" in done.stderr:
+        raise refuse("sandbox_unavailable", f"The sandbox cannot run this call: {done.stderr.strip()}.")
+    if done.status == "unavailable" or (done.status == "crashed" and not done.usage.host_calls):
         raise refuse("sandbox_unavailable", "No sandbox could run this call now.", retry_after_ms=_RETRY_MS)
     wrong = _problem(done)
-    text, structured = _shape(done, backend, failed=wrong is not None)
+    text, structured = _shape(done, spec, failed=wrong is not None)
     return RawOutput(
         text=text,
         structured=structured,
@@ -86,10 +122,12 @@ def _output(done: Exit, backend: SandboxBackend) -> RawOutput:
         sandbox_ms=round(done.usage.sandbox_ms, 3),
         origin=done.backend,
         guarantees=done.guarantees,
+        files=done.files,
+        labels=labels,
     )
 
 
-def _shape(done: Exit, backend: SandboxBackend, *, failed: bool) -> tuple[str, Json]:
+def _shape(done: Exit, spec: SandboxBackend, *, failed: bool) -> tuple[str, Json]:
     """A snippet gives its stdout and `{result, stdout, stderr}`; a tool written in its spec gives its result itself.
 
     stdout stands in both, because some clients show a model nothing but the structured part.
@@ -97,7 +135,7 @@ def _shape(done: Exit, backend: SandboxBackend, *, failed: bool) -> tuple[str, J
     if failed:
         said = "\n".join(part.rstrip("\n") for part in (done.stdout, done.stderr) if part)
         return said, None
-    if backend.code_argument is not None:
+    if spec.code_argument is not None:
         return done.stdout or _text(done.value), {"result": done.value, "stdout": done.stdout, "stderr": done.stderr}
     structured = done.value if isinstance(done.value, dict) else {"result": done.value}
     return done.stdout or _text(done.value), structured
@@ -118,4 +156,6 @@ def _problem(done: Exit) -> Problem | None:
         return problem("timeout", "The code did not finish in the time it has.")
     if done.status == "limit":
         return problem("sandbox_limit", f"The code reached the sandbox's limit of {done.limit}.")
+    if done.status == "crashed":
+        return problem("upstream_error", "The sandbox broke down after its code had called tools.")
     return problem("cancelled", "The call was cancelled.")

@@ -19,7 +19,7 @@ from gateway.urls import BadUrl, parse_host, parse_url
 
 _PLACEHOLDER = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
-_OWN_HEADERS = {
+OWN_HEADERS = {
     *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "cookie"),
     *("keep-alive", "accept-encoding", "forwarded", "traceparent", "tracestate", "proxy-authorization"),
 }
@@ -86,7 +86,7 @@ class Checks:
                 self.note(
                     'a header is written like "Authorization: Bearer {}", with one {} for the secret', *at, "header"
                 )
-            elif header.lower() in _OWN_HEADERS:
+            elif header.lower() in OWN_HEADERS:
                 self.note(f"the header {header} is set by the gateway itself", *at, "header")
             uses.append(SecretUse(shape.name, shape.from_, tuple(shape.hosts), header, template, shape.weak))
         return tuple(uses)
@@ -109,7 +109,7 @@ class Checks:
         for name, text in shape.headers.items():
             if not name or not _TOKEN.issuperset(name) or not _plain(text):
                 self.note("a header has a token for a name and printable ASCII for a value", *at, "headers", name)
-            elif name.lower() in _OWN_HEADERS | {secret.header.partition(":")[0].lower() for secret in tool.secrets}:
+            elif name.lower() in OWN_HEADERS | {secret.header.partition(":")[0].lower() for secret in tool.secrets}:
                 self.note(f"the header {name} is set by the gateway itself", *at, "headers", name)
         self._placeholders({"query": shape.query, "headers": shape.headers, "json": shape.json_}, tool, *at)
 

@@ -38,7 +38,10 @@ class admit:
         taken = self._counters.take(buckets, self._slots, started)
         if taken.refused is not None:
             raise _refused(taken)
-        return Lease(self._permit, started + min(tool.timeout, obligations.timeout or math.inf))
+        deadline = started + min(tool.timeout, obligations.timeout or math.inf)
+        if call.parent is not None:
+            deadline = min(deadline, call.parent.intent.lease.deadline)
+        return Lease(self._permit, deadline)
 
     async def __aexit__(self, *_: object) -> None:
         self._counters.leave(self._slots)

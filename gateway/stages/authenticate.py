@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.model import SESSION_TTL, Caller, Principal, Refusal, Session
+from gateway.model import SESSION_TTL, Caller, Parent, Principal, Refusal, Session
 from gateway.ports import Authority, Clock, Ids, Sessions
-from gateway.problems import refuse
+from gateway.problems import problem, refuse
 
 DEFAULT_SESSION = "default"
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -12,9 +12,18 @@ _OPENED_BY_US = "s_"
 
 
 async def authenticate(
-    credential: str | None, session_id: str | None, authority: Authority, sessions: Sessions, clock: Clock, ids: Ids
+    credential: str | None,
+    session_id: str | None,
+    parent: Parent | None,
+    authority: Authority,
+    sessions: Sessions,
+    clock: Clock,
+    ids: Ids,
 ) -> Caller:
     """The caller behind `credential`, in the session it names, or in its own default session.
+
+    A nested call has the caller of its `parent`, as things are now: not if the key was revoked or the session closed
+    meanwhile, and with the labels that the session has got since.
 
     A session name of the caller's own is opened on first use. An id we gave out (`s_…`) that is unknown, closed,
     expired or somebody else's is `session_closed`, with the same words for each, so that ids cannot be probed. The
@@ -25,11 +34,30 @@ async def authenticate(
         Refusal: `unauthenticated`; with the principal, who is known by then: `session_closed`, or `malformed` for a
         name outside `[A-Za-z0-9._-]{1,128}`.
     """
+    if parent is not None:
+        return await _again(credential, parent, authority, sessions, clock)
     principal = await authority.identify(credential)
     try:
         return Caller(principal, await _enter(principal, session_id, sessions, clock, ids))
     except Refusal as refusal:
         raise Refusal(refusal.problem, principal) from None
+
+
+async def _again(
+    credential: str | None, parent: Parent, authority: Authority, sessions: Sessions, clock: Clock
+) -> Caller:
+    known = parent.intent.call.caller
+    try:
+        principal = await authority.identify(credential)
+    except Refusal as refusal:
+        raise Refusal(refusal.problem, known.principal) from None
+    if principal.key != known.principal.key:
+        raise Refusal(problem("unauthenticated", "The key is somebody else's by now."), known.principal)
+    session = sessions.find(principal.key, known.session.id)
+    same = session is not None and session.uid == known.session.uid
+    if session is None or not same or session.state != "open" or session.expires_at <= clock.now():
+        raise Refusal(problem("session_closed", "The session was closed, or expired, meanwhile."), principal)
+    return Caller(principal, session)
 
 
 async def _enter(principal: Principal, session_id: str | None, sessions: Sessions, clock: Clock, ids: Ids) -> Session:

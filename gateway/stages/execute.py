@@ -1,21 +1,37 @@
-"""Stage 8: the work itself, by the runner of the tool's backend, until the deadline. It never retries."""
+"""Stage 8: the work itself, by the runner of the tool's backend, until the deadline. It never retries.
+
+What the work calls is a call again: `Nested` puts it in at the front of the line, so that nothing goes out unjudged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Protocol
 
-from gateway.model import Failure, Intent, RawOutput
+from gateway import strictjson
+from gateway.model import Failure, Intent, Outcome, Parent, Problem, RawOutput, Request
 from gateway.ports import Clock, Runner
-from gateway.problems import problem, refuse
-from gateway.tool import Backend
-from gateway.work import Work
+from gateway.problems import problem, refuse, text
+from gateway.tool import Backend, Json, Labels, SandboxBackend
+from gateway.work import NestedRefusal, Work
 
 # Runners end by themselves at the deadline and say more about it; this is for one that does not.
 GRACE = 0.075  # seconds
+MAX_ARGUMENTS = 1024 * 1024  # bytes of a nested call's arguments
+_NO_LABELS: Labels = frozenset()
 
 
-async def execute(intent: Intent, runners: Mapping[type[Backend], Runner], clock: Clock) -> RawOutput:
+class Entry(Protocol):
+    """Where calls go in: the line of stages (`pipeline.Gate`)."""
+
+    async def handle(self, request: Request) -> Outcome: ...
+    def new_call_id(self) -> str: ...
+
+
+async def execute(
+    intent: Intent, request: Request, entry: Entry, runners: Mapping[type[Backend], Runner], clock: Clock
+) -> RawOutput:
     """What the tool gave. A tool that failed is an output too, with its problem in it.
 
     Raises:
@@ -26,6 +42,7 @@ async def execute(intent: Intent, runners: Mapping[type[Backend], Runner], clock
     if runner is None:
         raise refuse("sandbox_unavailable", "Nothing here can run this kind of tool.")
     tool, deadline = call.tool, intent.lease.deadline
+    nested = _nested(intent, request, entry)
     work = Work(
         call_id=call.id,
         tool=tool,
@@ -35,11 +52,78 @@ async def execute(intent: Intent, runners: Mapping[type[Backend], Runner], clock
         now=call.now,
         seed=call.seed,
         require=intent.obligations.require,
+        calls=nested,
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):
             return await runner.run(work)
     except Failure as failure:
-        return RawOutput("", problem=failure.problem)
+        failed = failure.problem
     except TimeoutError:
-        return RawOutput("", problem=problem("timeout", "The tool did not finish in the time it has."))
+        failed = problem("timeout", "The tool did not finish in the time it has.")
+    return RawOutput("", problem=failed, labels=nested.labels if nested else _NO_LABELS)
+
+
+class Nested:
+    """The calls that the code of one call makes; implements `work.Calls`.
+
+    Each goes through all ten stages with that call as its parent. `labels` are those of every result so far.
+    """
+
+    __slots__ = ("_entry", "_parent", "_request", "labels")
+
+    def __init__(self, parent: Parent, request: Request, entry: Entry) -> None:
+        self._parent, self._request, self._entry = parent, request, entry
+        self.labels = _NO_LABELS
+
+    async def call(self, name: str, arguments: bytes) -> bytes:
+        """The result as JSON: the structured part when there is one, else the text. Raises NestedRefusal."""
+        sent, defect = _read(arguments)
+        outcome = await self._entry.handle(
+            Request(
+                self._entry.new_call_id(),
+                name,
+                sent,
+                self._request.credential,
+                self._parent.intent.call.caller.session.id,
+                trace=self._request.trace,
+                defect=defect,
+                parent=self._parent,
+            )
+        )
+        self.labels |= outcome.verdict.labels
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # The line turned it into an outcome, which is on record now; whoever cancelled us must still hear of it.
+            raise asyncio.CancelledError
+        return _answer(outcome)
+
+
+def _nested(intent: Intent, request: Request, entry: Entry) -> Nested | None:
+    """The way back in, for tools whose code may use one."""
+    backend = intent.call.tool.backend
+    if not (isinstance(backend, SandboxBackend) and (backend.tools or backend.network)):
+        return None
+    depth = request.parent.depth if request.parent else 0
+    return Nested(Parent(intent, depth + 1), request, entry)
+
+
+def _read(arguments: bytes) -> tuple[Json, Problem | None]:
+    """What code sent as arguments, or what is wrong with it, so that it is refused on record."""
+    try:
+        return strictjson.loads(arguments, max_bytes=MAX_ARGUMENTS), None
+    except strictjson.TooLarge as bad:
+        return None, problem("too_large", f"The arguments are too large: {bad}.")
+    except strictjson.MalformedJson as bad:
+        return None, problem("malformed", f"The arguments are not strict JSON: {bad}.")
+
+
+def _answer(outcome: Outcome) -> bytes:
+    if outcome.problem is not None:
+        words = (outcome.text.rstrip("\n"), text(outcome.problem))
+        raise NestedRefusal("\n".join(part for part in words if part))
+    if outcome.structured is not None:
+        return strictjson.canonical(outcome.structured)
+    if outcome.truncated and not outcome.text:
+        raise NestedRefusal(text(problem("output_too_large", "The result is larger than this call may give.")))
+    return strictjson.canonical(outcome.text)

@@ -29,7 +29,8 @@ from gateway.model import (
 )
 from gateway.ports import Clock, Ledger, Line, Outcomes, Sessions
 from gateway.problems import TABLE, problem
-from gateway.tool import Json, Tool
+from gateway.tool import FetchBackend, Json, Tool
+from gateway.urls import BadUrl, parse_url
 
 Seen = TypeVar("Seen", Caller, Tool, Call, Decision, Permit, Lease, Intent, SafeOutput)
 # Which stage gives it, and where it is kept; a Permit and a Lease say nothing that the Intent does not.
@@ -45,6 +46,7 @@ _SEEN: dict[type, tuple[str, str | None]] = {
 }
 # Bytes of arguments kept of a refused call. Refusals spend no rate, so whoever has a key could fill the disk with them.
 _REFUSED_KEPT = 16 * 1024
+_PATH_KEPT = 512  # characters of a fetched URL's path
 _NO_VERDICT = Verdict("allow", frozenset())
 # These end a call after its intent without the tool being known to have done nothing.
 _MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
@@ -214,6 +216,8 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "decision": _decision(opened.decision),
         "opened_at": opened.now,
     }
+    if request.parent:
+        fields["parent_call_id"] = request.parent.intent.call.id
     if request.trace:
         fields["trace_id"], fields["span_id"] = request.trace.trace_id, request.trace.span_id
     if extra:
@@ -271,6 +275,10 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
         "principal": {"agent": principal.agent, "user": principal.user},
         "tool": {"name": call.tool.name},
     }
+    if call.parent is not None:
+        said["parent_call_id"] = call.parent.intent.call.id
+        if isinstance(call.tool.backend, FetchBackend):
+            said["network"] = [_sent(call, result)]
     content: Json = None
     if isinstance(result, SafeOutput):
         said |= _screened(result, ledger, principal.tenant)
@@ -279,6 +287,21 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
     elif opened.intent.obligations.record != "metadata":
         content = {"detail": result.detail}
     return Line("call.outcome", said, content, session.uid, principal.tenant)
+
+
+def _sent(call: Call, result: SafeOutput | Problem) -> Json:
+    """What a fetch asked for and got. Not its query nor its headers, which may hold what is nobody's business."""
+    given = call.arguments
+    try:
+        url = parse_url(str(given["url"]))
+        host, path = url.authority, url.path[:_PATH_KEPT]
+    except BadUrl:
+        host = path = ""
+    sent: dict[str, Json] = {"method": given["method"], "host": host, "path": path, "status": None, "bytes": 0}
+    got = result.raw.structured if isinstance(result, SafeOutput) else None
+    if isinstance(got, dict):
+        sent |= {"status": got["status"], "bytes": len(got["body"].encode())}
+    return sent
 
 
 def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:

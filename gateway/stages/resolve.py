@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.model import Caller, Refusal, Request
+from gateway.model import Caller, Parent, Refusal, Request
 from gateway.ports import Bundle, Catalogue
 from gateway.problems import refuse
-from gateway.tool import Tool
+from gateway.specs.fetch import FETCH, fetch_tool
+from gateway.tool import SandboxBackend, Tool
+
+MAX_DEPTH = 4  # calls within calls
 
 
 def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bundle) -> Tool:
@@ -14,7 +17,8 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
     A message the door could not read names no tool, so its defect is refused here, before the look-up.
 
     Raises:
-        Refusal: `insufficient_scope`, the request's own defect, `malformed` for an idempotency key, `unknown_tool`.
+        Refusal: `insufficient_scope`, the request's own defect, `malformed` for an idempotency key, `unknown_tool`;
+        for a nested call also `no_permit` (its parent's spec does not grant it) and `sandbox_limit` (too deep).
     """
     if "agent" not in caller.principal.scopes:
         raise refuse("insufficient_scope", "Calling a tool needs a key with the scope agent.")
@@ -22,8 +26,22 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
         raise Refusal(request.defect)
     if request.idempotency_key is not None:
         raise refuse("malformed", "Idempotency-Key is not supported yet: send the call without it.")
+    if request.parent is not None:
+        _must_be_granted(request.tool, request.parent)
+        if request.tool == FETCH:
+            return fetch_tool(request.parent.intent.call.tool)
     principal = caller.principal
     tool = catalogue.find(request.tool)
     if tool is None or tool.tenant not in (None, principal.tenant) or tool.name not in bundle.visible(principal):
         raise refuse("unknown_tool", "There is no tool of that name for you.")
     return tool
+
+
+def _must_be_granted(name: str, parent: Parent) -> None:
+    """What code may call stands in its tool's spec. Looked at first, so that code cannot probe for other names."""
+    backend = parent.intent.call.tool.backend
+    spec = backend if isinstance(backend, SandboxBackend) else None
+    if spec is None or not (spec.network if name == FETCH else name in spec.tools):
+        raise refuse("no_permit", "The spec of the calling tool does not grant this to its code.")
+    if parent.depth > MAX_DEPTH:
+        raise refuse("sandbox_limit", f"Calls within calls go {MAX_DEPTH} deep at most.")

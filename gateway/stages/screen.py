@@ -71,7 +71,7 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     A result over the tool's limit is cut; structured output over it is left out.
     """
     tool, asked = intent.call.tool, intent.obligations
-    labels = tool.labels | asked.labels
+    labels = tool.labels | asked.labels | raw.labels
     limit = tool.output_limit if asked.output is None else min(tool.output_limit, asked.output)
     forms = screener.secrets()
     try:

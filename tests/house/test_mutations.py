@@ -31,7 +31,7 @@ class Mutation:
 
 RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))\n"
 VALIDATE = "        arguments = validate(request, tool)\n"
-WITHIN = """            raw = await execute(intent, self.runners, self.clock)
+WITHIN = """            raw = await execute(intent, request, self, self.runners, self.clock)
             opened.mark("execute")
             return opened.saw(await screen(raw, intent, self.screener))
 """
@@ -39,7 +39,7 @@ WITHIN = """            raw = await execute(intent, self.runners, self.clock)
 REFUSED_BY_TYPES = [
     Mutation(
         "authenticate is skipped",
-        "await self.authenticate(request.credential, request.session)",
+        "await self.authenticate(request.credential, request.session, request.parent)",
         "request.credential",
     ),
     Mutation("resolve is skipped", "resolve(request, caller, self.catalogue, bundle)", "request.tool"),

@@ -25,6 +25,7 @@ MADE_IN = {
     "Permit": "gateway/stages/approve.py",
     "Lease": "gateway/stages/admit.py",
     "Intent": "gateway/stages/record.py",
+    "Parent": "gateway/stages/execute.py",
     "SafeOutput": "gateway/stages/screen.py",
     "Outcome": "gateway/stages/record.py",
 }
