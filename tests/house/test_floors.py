@@ -74,7 +74,7 @@ IMPORTERS = {
     # of the standard library, what has one place as well
     "sqlite3": ("gateway/stores/sqlite.py", "gateway/audit/keystore.py", "gateway/audit/writer.py"),
     "ssl": ("gateway/runners/net.py",),
-    "subprocess": ("sandboxes/guests/build.py", "sandboxes/modules.py", "sandboxes/wasm.py"),
+    "subprocess": ("sandboxes/guests/build.py", "sandboxes/link.py", "sandboxes/modules.py", "sandboxes/wasm.py"),
     "multiprocessing": (),
     "requests": (),
     "httpx": (),
