@@ -2,7 +2,7 @@
 # Every target may be called first on a fresh machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests run test lint bench image
+.PHONY: help setup guests runners run test lint bench image
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,7 @@ help:
 	@echo 'make setup  the environment in .venv and the WASM guests'
 	@echo 'make test   every test (JOBS=N for the number of processes)'
 	@echo 'make lint   ruff and mypy'
+	@echo 'make runners  the runner images on the Docker engine (BASE=IMAGE, else made of Debian packages)'
 	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
 	@echo 'make image  the container image (IMAGE=NAME)'
 
@@ -38,6 +39,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 # Looks for itself whether anything is to be built; that takes well under a second.
 guests: $(INSTALLED)
 	@$(BIN)/python -m sandboxes.guests >/dev/null
+
+# On the engine that DOCKER_HOST names, else this machine's; their ids go to images.json in the guests' folder.
+runners: $(INSTALLED)
+	@BASE='$(BASE)' $(BIN)/python -m sandboxes.images
 
 run: setup
 	@exec $(BIN)/toolgate serve

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from tests.engine import Engine, NoEngine, shared
 
 Need = Callable[[object, str], None]
 
@@ -20,3 +23,15 @@ def need() -> Need:
             pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def engine(need: Need) -> Iterator[Engine]:
+    """A Docker engine of the tests' own with the runner images, one for all test processes."""
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(shared())
+        except NoEngine as error:
+            need(None, f"a Docker engine: {error}")
+            raise
+        yield running

@@ -56,10 +56,10 @@ def _base(client: docker.DockerClient, progress: Progress) -> str:
     if client.images.list(BASE):
         return BASE
     progress(f"{BASE}: made of Debian packages (some minutes)")
-    with tempfile.TemporaryFile() as tar:
+    with tempfile.NamedTemporaryFile(suffix=".tar") as tar:
         make_base(tar)
-        tar.seek(0)
-        import_base(client, tar)
+        tar.flush()
+        import_base(client, Path(tar.name))
     return BASE
 
 
@@ -73,8 +73,8 @@ def make_base(tar: IO[bytes]) -> None:
         raise CannotBuild(f"make_base: {made.stderr.decode(errors='replace')[-500:]}")
 
 
-def import_base(client: docker.DockerClient, tar: IO[bytes]) -> None:
-    client.api.import_image_from_stream(tar, repository=BASE, tag="latest")
+def import_base(client: docker.DockerClient, tar: Path) -> None:
+    client.api.import_image_from_file(str(tar), repository=BASE, tag="latest")
 
 
 def _build(client: docker.DockerClient, recipe: str, base: str, progress: Progress) -> str:

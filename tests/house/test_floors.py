@@ -51,7 +51,7 @@ FLOOR = {
 IMPORTERS = {
     "aiohttp": (),
     "cel_expr_python": ("gateway/policy/engine.py",),
-    "docker": ("sandboxes/engine.py",),
+    "docker": ("sandboxes/engine.py", "sandboxes/images/build.py"),
     "cryptography": ("gateway/audit/", "gateway/identity/"),
     "fastapi": ("gateway/doors/", "gateway/app.py"),
     "idna": ("gateway/urls.py",),
@@ -74,9 +74,15 @@ IMPORTERS = {
     # of the standard library, what has one place as well
     "sqlite3": ("gateway/stores/sqlite.py", "gateway/audit/keystore.py", "gateway/audit/writer.py"),
     "ssl": ("gateway/runners/net.py",),
-    "subprocess": ("sandboxes/guests/build.py", "sandboxes/link.py", "sandboxes/modules.py", "sandboxes/wasm.py"),
+    "subprocess": (
+        "sandboxes/guests/build.py",
+        "sandboxes/images/build.py",
+        "sandboxes/link.py",
+        "sandboxes/modules.py",
+        "sandboxes/wasm.py",
+    ),
     "multiprocessing": (),
-    "requests": (),
+    "requests": ("sandboxes/images/build.py",),  # its exceptions, which the Docker SDK lets through
     "httpx": (),
     "urllib.request": (),
     "http.client": ("gateway/cli/call.py",),  # a client of the gateway, not the gateway
