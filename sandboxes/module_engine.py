@@ -25,6 +25,10 @@ TOOLGATE: Final = "toolgate"
 CALLS: Final[dict[str, str]] = {"call": "iiii", "result": "i"}
 SILENT: Final = frozenset({(WASI, "proc_exit"), (TOOLGATE, "result")})
 
+# Of what a program imports and cannot have, a refusal names this many, each cut to so many characters.
+SHOWN: Final = 5
+SHOWN_CHARS: Final = 100
+
 SLOTS: Final = PARKED + 2
 MAX_TABLES: Final = 8
 MAX_INSTANCES: Final = 32
@@ -124,7 +128,9 @@ def _of_strings(found: ComponentExtern | None, parameters: int) -> bool:
 
 def _none_unknown(names: list[str]) -> None:
     if names:
-        raise Refused(f"it imports {', '.join(names)}, which is not offered here")
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        shown = ", ".join(name[:SHOWN_CHARS] for name in names[:SHOWN])
+        raise Refused(f"it imports {shown}{more}: not offered here")
 
 
 def compile_program(wasm: Path, cwasm: Path) -> dict[str, object]:
