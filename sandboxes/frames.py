@@ -10,6 +10,8 @@ import struct
 from typing import Final
 
 HEADER: Final = struct.Struct(">I")
+# The reply to a call when the job's time is up: the guest is not to go on.
+TIME_IS_UP: Final = b""
 # Integers with fewer characters fit 64 bits; one with more than MAX_DIGITS does not.
 SHORT: Final = 19
 MAX_DIGITS: Final = 24

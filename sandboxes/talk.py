@@ -9,10 +9,10 @@ import base64
 import json
 import time
 from collections import deque
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from sandboxes.answers import Answer, cap, read
-from sandboxes.frames import FrameError, Splitter, pack, pack_json, unpack_object
+from sandboxes.frames import TIME_IS_UP, FrameError, Splitter, pack, pack_json, unpack_object
 from sandboxes.model import ARGS_CAP, CallRefused, Job, OnCall, Status
 
 SMALL_FRAME: Final = 64 * 1024
@@ -93,6 +93,8 @@ class Channel(asyncio.Protocol):
 class Talk:
     """One job as it goes on. stopped: why we ended it ourselves, if we did. calls: those that reached `on_call`.
 
+    At its time `hurry` takes away the call it waits for, so that it can end by itself; `stop` is for one that does not.
+
     cpu_ms and memory (bytes at the end): what the sandbox said it took, None where it said nothing.
     """
 
@@ -105,7 +107,9 @@ class Talk:
         self.memory: int | None = None
         self._on_call = on_call
         self._asked = 0
+        self._late = False
         self._task: asyncio.Future[bytes] | None = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, channel: Channel, wall: float) -> tuple[Answer, float]:
         """Sends the job and converses until its answer; also the milliseconds it took inside.
@@ -124,11 +128,18 @@ class Talk:
                 raise FrameError("a frame of unknown kind")
             channel.send(pack(await self._call(frame)))
 
-    def stop(self, why: Status) -> None:
-        """Notes why the job is being ended, and cancels the call that is under way for it."""
-        self.stopped = why
+    def hurry(self) -> None:
+        """The time is up: cancels the call that is under way, and refuses every further one."""
+        self._late = True
         if self._task is not None:
             self._task.cancel()
+
+    def stop(self, why: Status) -> None:
+        """Notes why the job is being ended. A call that is under way is cancelled, and not waited for."""
+        self.stopped = why
+        self.hurry()
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def _exit(self, frame: dict[str, object], channel: Channel) -> tuple[Answer, float]:
         how, ms = frame.get("how"), frame.get("ms")
@@ -152,18 +163,36 @@ class Talk:
             raise FrameError("more calls than allowed")
         if name not in self.job.tools:
             return _refusal("this tool may not be called from here")
+        if self._late:
+            return TIME_IS_UP
         self.calls += 1
-        self._task = asyncio.ensure_future(self._on_call(name, args.encode(errors="replace")))
+        self._task = task = asyncio.ensure_future(self._on_call(name, args.encode(errors="replace")))
         try:
-            return b'{"value":' + await self._task + b"}"
-        except CallRefused as refusal:
-            return _refusal(str(refusal))
+            await self._settled(task)
         except asyncio.CancelledError:
-            if self.stopped is not None:
-                raise Gone from None
+            # Whoever made the call may have to write down how it ended.
+            task.cancel()
+            await self._settled(task)
             raise
         finally:
             self._task = None
+        return self._reply(task)
+
+    async def _settled(self, task: asyncio.Future[bytes]) -> None:
+        """Until the call is done or the job is stopped, whichever comes first."""
+        either: set[asyncio.Future[Any]] = {task, self._over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    def _reply(self, task: asyncio.Future[bytes]) -> bytes:
+        if self.stopped is not None:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else looks at it
+            raise Gone
+        if self._late and task.cancelled():
+            return TIME_IS_UP
+        try:
+            return b'{"value":' + task.result() + b"}"
+        except CallRefused as refusal:
+            return _refusal(str(refusal))
 
 
 def _refusal(text: str) -> bytes:

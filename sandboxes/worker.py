@@ -19,7 +19,7 @@ from typing import Final
 from wasmtime import Trap, WasmtimeError
 
 from sandboxes.confine import CHANNEL, DESCRIPTORS, loaded, seal, shed
-from sandboxes.frames import FrameError, pack, pack_json, receive, unpack_object
+from sandboxes.frames import TIME_IS_UP, FrameError, pack, pack_json, receive, unpack_object
 from sandboxes.guest import VM, Guest, OnGuestCall, Stopped
 from sandboxes.model import ARGS_CAP, MIB
 from sandboxes.module_guest import ComponentGuest, ModuleGuest
@@ -154,7 +154,10 @@ class Worker:
         if len(name) + len(args) > ARGS_CAP:
             return json.dumps({"error": f"the arguments are over {ARGS_CAP} characters"})
         self._channel.sendall(pack_json({"kind": "call", "name": name, "args": args}))
-        return receive(self._channel, JOB_CAP).decode(errors="replace")
+        reply = receive(self._channel, JOB_CAP)
+        if reply == TIME_IS_UP:
+            raise Stopped("interrupt")
+        return reply.decode(errors="replace")
 
 
 def classify(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Calls of tools from inside a snippet: awaited by the caller of the pool, in its own loop, never by the guest."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -93,6 +94,71 @@ def test_the_deadline_runs_during_a_call(play):
         done = await pool.run(Job("call('slow')", tools=TOOLS, limits=Limits(wall=0.3)), slow)
         assert (done.status, ended) == ("timeout", ["cancelled"])
         assert (await pool.run(Job("print(1)"))).stdout == "1\n"
+
+    play(scenario)
+
+
+def test_a_guest_that_goes_on_calling_after_its_time_is_ended(play):
+    """At the limit the call is taken away and the guest does not run on, even if it catches every exception.
+
+    Nothing is called after that.
+    """
+    calls: list[str] = []
+
+    async def slow(name: str, _args: bytes) -> bytes:
+        calls.append(name)
+        await asyncio.sleep(60)
+        return b"1"
+
+    async def scenario(pool: WasmPython) -> None:
+        program = "while True:\n try: call('slow')\n except BaseException: pass"
+        done = await pool.run(Job(program, tools=TOOLS, limits=Limits(wall=0.3)), slow)
+        assert (done.status, calls) == ("timeout", ["slow"])
+        assert (await pool.run(Job("print(1)"))).stdout == "1\n"
+
+    play(scenario)
+
+
+def test_a_callback_that_will_not_be_cancelled_holds_nobody_up(play):
+    """A callback that swallows its cancellation does not keep the job from ending at its time."""
+    free = asyncio.Event()
+
+    async def stubborn(_name: str, _args: bytes) -> bytes:
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+        return b"1"
+
+    async def scenario(pool: WasmPython) -> None:
+        done = await pool.run(Job("call('slow')", tools=TOOLS, limits=Limits(wall=0.3)), stubborn)
+        assert done.status == "timeout"
+        free.set()
+        assert (await pool.run(Job("print(1)"))).stdout == "1\n"
+
+    play(scenario)
+
+
+def test_a_caller_that_goes_away_takes_its_call_along(play):
+    """Cancelling the job cancels the nested call and waits until that has ended."""
+    ended: list[str] = []
+    called = asyncio.Event()
+
+    async def slow(_name: str, _args: bytes) -> bytes:
+        try:
+            called.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("written down")
+        return b"1"
+
+    async def scenario(pool: WasmPython) -> None:
+        running = asyncio.create_task(pool.run(Job("call('slow')", tools=TOOLS), slow))
+        await called.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert ended == ["written down"]
 
     play(scenario)
 
