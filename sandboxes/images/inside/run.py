@@ -102,6 +102,17 @@ class Run:
 
     def attend(self) -> None:
         """Until the process has ended or was stopped; then nothing of it runs any more, and all it printed is read."""
+        try:
+            self._watch()
+        finally:
+            self.code = end_all(self._pid)
+        for descriptor in list(self._streams):
+            while self.stopped is None and self._read(descriptor):
+                pass
+        while self.stopped is None and self._hear():
+            pass
+
+    def _watch(self) -> None:
         while not self._over and self.stopped is None:
             left = self._job.due - time.monotonic()
             ready = self._poll.poll(math.ceil(left * 1000)) if left > 0 else []
@@ -109,12 +120,6 @@ class Run:
                 self.stopped = "interrupt"
             for descriptor, _events in ready:
                 self._look(descriptor)
-        self.code = end_all(self._pid)
-        for descriptor in list(self._streams):
-            while self.stopped is None and self._read(descriptor):
-                pass
-        while self.stopped is None and self._hear():
-            pass
 
     def _look(self, descriptor: int) -> None:
         if descriptor in self._streams:
