@@ -167,11 +167,19 @@ class Outcomes(Protocol):
     async def find(self, owner: str, call_id: str) -> Outcome | None: ...
 
 
-class Artifacts(Protocol):
-    """Bytes that calls left behind, by owner and handle. What another owner kept is not found."""
+class NotKept(Exception):
+    """An artifact was not kept: `quota` (its owner has too much already) or `store` (it cannot be written)."""
 
-    async def keep(self, artifact: Artifact, content: bytes) -> None:
-        """Keeps it, durably. Raises `Refusal(overloaded)` when the owner has too much already."""
+    def __init__(self, reason: Literal["quota", "store"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Artifacts(Protocol):
+    """Bytes that calls left behind, by owner and handle, for some time. What another owner kept is not found."""
+
+    async def keep(self, artifact: Artifact, content: bytes) -> Artifact:
+        """Keeps it, durably; with the labels of each time its owner kept the same bytes. Raises `NotKept`."""
         ...
 
     async def find(self, owner: str, handle: str) -> Artifact | None: ...

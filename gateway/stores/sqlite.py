@@ -1,7 +1,8 @@
 """`state.db`: keys, sessions and pins that survive a restart, in SQLite, with a copy in memory for the call path.
 
-Reads never touch the disk. Another process (the CLI) may write the same file: `refresh` notices and reads again. It
-never holds a secret in plain: keys are kept as SHA-256 digests.
+Reads of those never touch the disk; the list of artifacts, which few calls need, is read from it. Another process (the
+CLI) may write the same file: `refresh` notices and reads again. It never holds a secret in plain: keys are kept as
+SHA-256 digests.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.model import Session
+from gateway.model import Artifact, Session
 from gateway.ports import Key
 from gateway.problems import refuse
 from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
@@ -28,6 +29,10 @@ CREATE TABLE IF NOT EXISTS sessions (
   labels TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (owner, id));
 CREATE TABLE IF NOT EXISTS pins (
   server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
+CREATE TABLE IF NOT EXISTS artifacts (
+  owner TEXT NOT NULL, handle TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
+  labels TEXT NOT NULL, action TEXT NOT NULL, call_id TEXT NOT NULL, kept_at REAL NOT NULL,
+  PRIMARY KEY (owner, handle));
 """
 _KEYS = "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
 _SAVE = """
@@ -177,6 +182,48 @@ class SqliteSessions(MemorySessions):
             raise refuse("audit_unavailable", "The session cannot be kept.", retry_after_ms=_RETRY_MS) from None
 
 
+class SqliteArtifactRows:
+    """What is known of each artifact, without its bytes. Blocks; raises OSError when the file cannot be used."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def find(self, owner: str, handle: str) -> Artifact | None:
+        sql = "SELECT * FROM artifacts WHERE owner = ? AND handle = ?"
+        return next(map(_artifact, self._read(sql, (owner, handle))), None)
+
+    def all(self) -> list[Artifact]:
+        return [_artifact(row) for row in self._read("SELECT * FROM artifacts")]
+
+    def used(self, owner: str, *, beside: str, since: float, least: int) -> int:
+        """Bytes of what the owner keeps since then, `beside` one handle; each counts for `least` at least."""
+        sql = "SELECT TOTAL(MAX(size, ?)) FROM artifacts WHERE owner = ? AND handle <> ? AND kept_at > ?"
+        ((total,),) = self._read(sql, (least, owner, beside, since))
+        return int(_time(total) or 0)
+
+    def put(self, artifact: Artifact) -> None:
+        a = artifact
+        labels = " ".join(sorted(a.labels))
+        values = (a.owner, a.handle, a.name, a.size, a.media_type, labels, a.action, a.call_id, a.kept_at)
+        self._write("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def forget(self, kept_until: float) -> None:
+        """Drops the rows of what was last kept then or earlier."""
+        self._write("DELETE FROM artifacts WHERE kept_at <= ?", (kept_until,))
+
+    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        try:
+            return self._state.read(sql, values)
+        except sqlite3.Error as error:
+            raise OSError(f"state.db cannot be read: {error}") from None
+
+    def _write(self, sql: str, values: Sequence[object]) -> None:
+        try:
+            self._state.write(sql, values)
+        except sqlite3.Error as error:
+            raise OSError(f"state.db cannot be written: {error}") from None
+
+
 class SqlitePins(MemoryPins):
     """Pinned digests of upstream tool definitions."""
 
@@ -219,6 +266,21 @@ def _session(row: tuple[object, ...]) -> Session:
         state="closed" if state == "closed" else "open",
         calls=int(str(calls)),
         cost=_time(cost) or 0.0,
+    )
+
+
+def _artifact(row: tuple[object, ...]) -> Artifact:
+    owner, handle, name, size, media_type, labels, action, call_id, kept_at = row
+    return Artifact(
+        handle=str(handle),
+        owner=str(owner),
+        name=str(name),
+        size=int(str(size)),
+        media_type=str(media_type),
+        labels=frozenset(str(labels).split()),
+        action=str(action),
+        call_id=str(call_id),
+        kept_at=_time(kept_at) or 0.0,
     )
 
 
