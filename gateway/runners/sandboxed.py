@@ -76,7 +76,7 @@ def _job(work: Work, spec: SandboxBackend) -> Job:
         tools=spec.tools | {FETCH} if spec.network else spec.tools,
         seed=work.seed,
         now=work.now,
-        limits=_limits(spec, work.tool.timeout),
+        limits=limits_of(spec, work.tool.timeout),
         call_id=work.call_id,
         deadline=work.deadline,
         tenant=work.tenant,
@@ -88,7 +88,7 @@ def _job(work: Work, spec: SandboxBackend) -> Job:
     )
 
 
-def _limits(spec: SandboxBackend, timeout: float) -> Limits:
+def limits_of(spec: SandboxBackend, timeout: float) -> Limits:
     """The ceilings of the spec, and those of every sandbox where it is silent."""
     given = spec.limits
     others = {key: given[key] for key in ("cpu", "pids", "disk", "host_calls", "files_out") if key in given}

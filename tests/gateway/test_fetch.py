@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
-from gateway.loading import load_files
-from gateway.tool import SandboxBackend
+from gateway.loading import ToolCatalogue, load_files
+from gateway.runners.fetch import FetchRunner
+from gateway.runners.net import Egress, Net
+from gateway.screening import IssuedSecrets, Screener, bundled
+from gateway.tool import FetchBackend, SandboxBackend, SecretUse
 from gateway.work import Calls, NestedRefusal, Work
 from tests.gateway.coder import CODER, MAY_FETCH, POLICY, SPECS, Played, code_of, lines, playing, story, told
+from tests.gateway.runners.servers import Secrets, Upstream, http
 from tests.kit import DEV, Lab
 
 RUN = {"code": "played"}
@@ -125,3 +129,36 @@ def test_lint_knows_fetch_where_a_spec_has_a_network() -> None:
     assert [str(each) for each in load_files(files, policy).findings if "net.fetch" in each.sentence] == []
     files["coder.yaml"] = CODER.split("    network:")[0].encode()
     assert any("'net.fetch' matches no loaded tool" in each.sentence for each in load_files(files, policy).findings)
+
+
+def test_an_upstream_that_echoes_the_credential_teaches_code_nothing() -> None:
+    """The key goes out and is taken out of what comes back, in body and headers, before the code sees either."""
+    secret = "k-3141592653589793"
+    use = SecretUse("docs-key", "env:DOCS", ("127.0.0.1",), "Authorization", "Bearer {}")
+
+    async def calls() -> None:
+        echo = http(f"you sent: Bearer {secret}".encode(), extra=f"location: /?key={secret}\r\n")
+        async with Upstream(echo) as upstream:
+            at = f"http://127.0.0.1:{upstream.port}"
+
+            async def play(work: Work, calls: Calls) -> object:
+                got = json.loads(await calls.call("net.fetch", fetching(f"{at}/a")))
+                assert secret not in str(got)
+                return got
+
+            rule = MAY_FETCH.replace('== "https"', '== "http"')
+            spec = CODER.replace("https://docs.example.com/**", f"{at}/**")
+            lab = playing(play, rule, specs={"coder.yaml": spec}, clock=True)
+            coder = lab.gate.catalogue.find("coder")
+            assert coder is not None
+            vault = Secrets(**{use.name: secret})
+            runners = {**lab.gate.runners, FetchBackend: FetchRunner(Net(Egress(), vault))}
+            screener = Screener(bundled(), IssuedSecrets(vault.issued))
+            catalogue = ToolCatalogue([replace(coder, secrets=(use,))])
+            lab.gate = replace(lab.gate, runners=runners, screener=screener, catalogue=catalogue)
+            outcome = await lab.call("coder", RUN)
+            assert f"authorization: Bearer {secret}".encode() in upstream.requests[0]
+            assert "you sent: Bearer [redacted:docs-key]" in str(outcome.structured)
+            assert secret not in repr([line for line in lines(lab) if line.content is None])
+
+    asyncio.run(calls())
