@@ -160,7 +160,10 @@ FLOODS = {
     "descriptor": "import os\nwhile True: os.write(2, b'y' * 100)",
     "grandchild": "import subprocess\nsubprocess.run(['yes'])",
     "both": "import os\nwhile True: os.write(1, b'y'); os.write(2, b'n')",
-    "threads": "import os, threading as t\ndef f():\n  while True: os.write(1, b'y' * 999)\nfor i in 1, 2: t.Thread(target=f).start()",
+    "threads": (
+        "import os, threading as t\ndef f():\n  while True: os.write(1, b'y' * 999)\n"
+        "for i in 1, 2: t.Thread(target=f).start()"
+    ),
 }
 
 

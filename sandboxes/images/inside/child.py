@@ -6,6 +6,7 @@ everything is in the hands of whoever wrote the program. Never holds the gate: i
 
 import atexit
 import ctypes
+import errno
 import fcntl
 import json
 import linecache
@@ -29,6 +30,7 @@ PR_SET_DUMPABLE = 4
 FIRST_TO_GO = b"1000"
 LONG_RUN = "0" * 19
 DIGITS = dict.fromkeys(range(48, 58), 48)
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -157,7 +159,8 @@ def execute(program: str, names: dict[str, object]) -> dict[str, object]:
             return failed(explain(error))
         return failed("MemoryError: the memory limit was reached\n", "memory")
     except BaseException as error:  # noqa: BLE001  # the snippet may raise anything
-        return failed(explain(error))
+        full = isinstance(error, OSError) and error.errno in FULL
+        return failed(explain(error), "disk" if full else None)
 
 
 def failed(extra: str, limit: str | None = None) -> dict[str, object]:

@@ -22,6 +22,8 @@ from sandboxes.images.inside.run import EXTRA_CHARS, HostGone, Job, Run
 SOCKET, FOLDER = "/run/toolgate/gate.sock", "/tmp/work"
 PR_SET_CHILD_SUBREAPER = 36
 BROKEN = "what was said on the line of tool calls is not its language\n"
+# A file grew past what a file may have; the second is how a shell tells it of its own child.
+TOO_LARGE = (-signal.SIGXFSZ, 128 + signal.SIGXFSZ)
 SENTENCES = {
     "memory": "the memory limit was reached\n",
     "pids": "the limit of processes and threads was reached\n",
@@ -50,7 +52,8 @@ class Ending:
 
     def _believe(self, report: dict[str, object], left: int) -> None:
         self.ok = report.get("ok") is True
-        self.limit = "memory" if report.get("limit") == "memory" else None
+        limit = report.get("limit")
+        self.limit = str(limit) if limit in ("memory", "disk") else None
         self.extra = str(report.get("extra", ""))[:EXTRA_CHARS]
         result = report.get("result")
         if not self.ok or not isinstance(result, str):
@@ -88,8 +91,9 @@ def _limit_met(run: Run, before: dict[str, int], folder: str) -> str | None:
     for name in ("memory", "pids"):
         if after[name] > before[name]:
             return name
-    full = os.statvfs(folder).f_bavail == 0 or run.code == -signal.SIGXFSZ
-    return "disk" if full else None
+    space = os.statvfs(folder)
+    full = space.f_bavail == 0 or (space.f_files > 0 and space.f_ffree == 0)
+    return "disk" if full or run.code in TOO_LARGE else None
 
 
 def _judge(run: Run, job: Job, before: dict[str, int]) -> Ending:
