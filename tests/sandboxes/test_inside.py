@@ -150,7 +150,8 @@ SHELL = """
 set -eu
 seq 1 20 | sort -rn | head -n 3 | paste -sd, ; seq 5 | grep -c '[24]'
 echo abc | sed s/b/x/; echo a b | awk '{print $2}'
-mkdir d; cp ARGS d/x; mv d/x d/y; ln -s y d/z; find d -type f; cat d/z; echo; wc -c < d/y; tar cf t.tar d; tar tf t.tar | sort
+mkdir d; cp ARGS d/x; mv d/x d/y; ln -s y d/z; find d -type f; cat d/z; echo
+wc -c < d/y; tar cf t.tar d; tar tf t.tar | sort
 printf '%s\\n' b a | sort -o sorted; diff -q sorted ARGS || true; date -d @0 -u +%Y
 for i in 1 2 3; do sleep 0 & done; wait
 trap 'echo trapped' USR1; kill -USR1 $$; test -n "$(mktemp)"; id -u; xargs -n 1 echo < sorted; touch -d @0 old; rm -r d
