@@ -18,6 +18,8 @@ from sandboxes.pool import WasmPool, no_calls
 from sandboxes.wasm import worker_argv
 
 MAX_POOLS: Final = 4
+# How long a job without a deadline waits for workers of its program.
+START_SECONDS: Final = 30.0
 
 
 class Running:
@@ -94,9 +96,9 @@ class WasmModules:
 
     async def run(self, job: Job, on_call: OnCall = no_calls) -> Exit:
         """As `WasmPool.run`, in a worker of the program `job.module`."""
-        due = time.monotonic() + job.limits.wall if job.deadline is None else job.deadline
+        patience = START_SECONDS if job.deadline is None else job.deadline - time.monotonic()
         try:
-            async with asyncio.timeout(due - time.monotonic()):
+            async with asyncio.timeout(patience):
                 running = await self._claim(job.module)
         except TimeoutError:
             return self._not_run("no worker of this program could be had in time")

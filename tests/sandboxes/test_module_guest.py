@@ -1,7 +1,7 @@
 """Programs of an operator's own in real workers: what they give, and how each way of going wrong ends."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +92,7 @@ async def tool(name: str, args: bytes) -> bytes:
 
 
 @pytest.fixture
-def run(folder: Path, digests: dict[str, str]) -> Iterator[Run]:
+def run(folder: Path, digests: dict[str, str]) -> Run:
     """Runs one program in a backend of its own."""
 
     def one(name: str, text: str = '""', **options: object) -> Exit:
@@ -107,7 +107,7 @@ def run(folder: Path, digests: dict[str, str]) -> Iterator[Run]:
 
         return asyncio.run(asyncio.wait_for(whole(), PATIENCE))
 
-    yield one
+    return one
 
 
 def test_a_program_gets_its_input_and_gives_its_output(run: Run) -> None:

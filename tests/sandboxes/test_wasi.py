@@ -85,7 +85,7 @@ class Machine:
     ],
 )
 def test_a_name_that_is_none_makes_no_file(path: bytes, errno: int) -> None:
-    """Paths out of the folder, into others, with NUL, too long or not UTF-8 are refused even where a file may be made."""
+    """Paths out of the folder, into others, with NUL, too long or not UTF-8 are refused where files may be made."""
     machine = Machine()
     assert machine.open(path, CREATE) == errno
     assert machine.wasi.folder.files == {}
