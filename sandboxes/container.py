@@ -77,7 +77,8 @@ class Container:
 
     @property
     def alive(self) -> bool:
-        return not self._channel.gone
+        """Whether it can serve. One whose broker is gone cannot: the next broker's reaper will remove it."""
+        return not self._channel.gone and not self._link.gone
 
     async def run(self, job: Job, on_call: OnCall, wall: float, warm: bool) -> Exit:
         """Runs the job for at most `wall` seconds plus a grace of 50 ms. The container is spent afterwards."""

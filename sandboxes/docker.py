@@ -108,6 +108,11 @@ class Docker:
         """How many containers stand ready."""
         return sum(self._warm.ready.values())
 
+    @property
+    def broker_pid(self) -> int | None:
+        """The process id of the broker, if it is our child and runs."""
+        return None if self._link is None else self._link.pid
+
     async def start(self) -> None:
         """Starts a container to see what can be had here, and the pool.
 
