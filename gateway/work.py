@@ -30,7 +30,8 @@ class Work:
     """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
 
     `require` names the guarantees a sandbox must give for this call, by spec and by policy together. `files` are the
-    bytes of the call's inputs. `calls` is there for tools whose code may call others.
+    bytes of the call's inputs. `calls` is there for tools whose code may call others; `depth` counts the calls around
+    this one.
     """
 
     call_id: str
@@ -43,3 +44,4 @@ class Work:
     require: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
     calls: Calls | None = None
+    depth: int = 0

@@ -103,7 +103,8 @@ class Job:
     program as its last argument; empty for Python with `args`, `result` and `call`. input: JSON, the guest's `args`.
     files: name → bytes, in the working folder at the start. tools: names the guest may call. seed: 0 to 2**64 - 1.
     now: the guest's clock, Unix seconds. deadline: `time.monotonic()` seconds; the wall limit ends there at the latest.
-    require: guarantees without which it must not run. tenant: a worker never serves two of them.
+    require: guarantees without which it must not run. tenant: a worker never serves two of them. depth: how many other
+    jobs wait for this one, each in a call of the next.
     """
 
     program: str = ""
@@ -120,6 +121,7 @@ class Job:
     command: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     require: frozenset[str] = frozenset()
+    depth: int = 0
 
     def __post_init__(self) -> None:
         self.program.encode()

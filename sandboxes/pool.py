@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,8 @@ class WasmPool:
     """A pool of worker processes of one kind: a `sandboxes.model.Backend`.
 
     argv: gives the worker's program, once; it may build what the worker needs, so it is called in a thread, and raises
-    `SandboxUnavailable` if it cannot. workers: jobs that may run at once; `spares` more processes stand by.
+    `SandboxUnavailable` if it cannot. workers: jobs that may run at once; `spares` more processes stand by. Jobs that
+    other jobs wait for have as much room again, at each depth: so none waits for a worker that waits for it.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class WasmPool:
         self._argv: list[str] = []
         self._guarantees = WASM_GUARANTEES
         self._idle: list[Worker] = []
-        self._busy: set[Worker] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._busy: dict[Worker, int] = {}  # with the depth of its job
+        self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._starters: set[asyncio.Task[None]] = set()
         self._killers: set[asyncio.Task[None]] = set()
         self._open = False
@@ -119,10 +120,10 @@ class WasmPool:
         if job.require - self.guarantees:
             return self._not_run(_missing(job.require, self.guarantees))
         due = time.monotonic() + job.limits.wall if job.deadline is None else job.deadline
-        worker = self._claim(job.tenant)
+        worker = self._claim(job)
         warm = worker is not None
         if worker is None:
-            worker = await self._wait(job.tenant, due)
+            worker = await self._wait(job, due)
             if worker is None:
                 return self._not_run("no sandbox became free in time")
         try:
@@ -138,29 +139,32 @@ class WasmPool:
     def _not_run(self, why: str) -> Exit:
         return Exit("unavailable", stderr=f"{self.name}: {why}\n", backend=self.name)
 
-    def _claim(self, tenant: str) -> Worker | None:
+    def _full(self, depth: int) -> bool:
+        return sum(each == depth for each in self._busy.values()) >= self._workers
+
+    def _claim(self, job: Job) -> Worker | None:
         """An idle worker of this tenant, else one of nobody's yet; None if there is none or enough are busy."""
-        if not self._open or len(self._busy) >= self._workers:
+        if not self._open or self._full(job.depth):
             return None
-        for owner in (tenant, None):
+        for owner in (job.tenant, None):
             for worker in reversed(self._idle):
                 if worker.tenant == owner and worker.alive:
                     self._idle.remove(worker)
-                    self._busy.add(worker)
+                    self._busy[worker] = job.depth
                     return worker
         return None
 
-    async def _wait(self, tenant: str, due: float) -> Worker | None:
+    async def _wait(self, job: Job, due: float) -> Worker | None:
         """As `_claim`, waiting until `due` (monotonic seconds)."""
         worker = None
         try:
             async with asyncio.timeout(due - time.monotonic()):
                 while self._open and worker is None:
-                    self._make_room()
                     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._waiting.append(turn)
+                    self._waiting[job.depth].append(turn)
+                    self._make_room(job.depth)
                     await turn
-                    worker = self._claim(tenant)
+                    worker = self._claim(job)
         except TimeoutError:
             pass
         finally:
@@ -168,15 +172,16 @@ class WasmPool:
                 self._wake()  # the turn may have been ours; pass it on
         return worker
 
-    def _make_room(self) -> None:
+    def _make_room(self, depth: int) -> None:
         """Sees to it that a fresh worker comes when all idle ones are of other tenants: the longest idle one goes."""
         self._refill()
-        if len(self._busy) < self._workers and not self._starters and self._idle:
+        if not self._full(depth) and not self._starters and self._idle:
             self._send_away(self._idle.pop(0))
 
     def _release(self, worker: Worker) -> None:
-        self._busy.discard(worker)
-        if self._open and worker.alive and worker.runs < self._runs_per_worker:
+        del self._busy[worker]
+        fresh = worker.runs < self._runs_per_worker and len(self._idle) < self._size
+        if self._open and worker.alive and fresh:
             self._idle.append(worker)
             self._wake()
         else:
@@ -194,7 +199,9 @@ class WasmPool:
         for worker in [worker for worker in self._idle if not worker.alive]:
             self._idle.remove(worker)
             self._send_away(worker)
-        for _ in range(self._size - len(self._idle) - len(self._busy) - len(self._starters)):
+        nested = sum(depth > 0 for depth in self._busy.values())
+        nested += sum(len(queue) for depth, queue in self._waiting.items() if depth > 0)
+        for _ in range(self._size + nested - len(self._idle) - len(self._busy) - len(self._starters)):
             starter = asyncio.create_task(self._start_one())
             self._starters.add(starter)
             starter.add_done_callback(self._started)
@@ -211,13 +218,14 @@ class WasmPool:
         self._wake()
 
     def _wake(self) -> None:
-        """Gives the next in line a turn; everybody, once closed."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                if self._open:
-                    return
+        """Gives the next in line at each depth a turn; everybody, once closed."""
+        for queue in self._waiting.values():
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    if self._open:
+                        break
 
 
 def _missing(require: frozenset[str], given: frozenset[str]) -> str:

@@ -85,6 +85,7 @@ def _job(work: Work, spec: SandboxBackend) -> Job:
         command=spec.command,
         files=work.files,
         require=spec.require | work.require if work.require else spec.require,
+        depth=work.depth,
     )
 
 

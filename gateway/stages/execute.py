@@ -11,8 +11,9 @@ from typing import Protocol
 
 from gateway import strictjson
 from gateway.model import Failure, Intent, Outcome, Parent, Problem, RawOutput, Request
-from gateway.ports import Clock, Runner
+from gateway.ports import Artifacts, Clock, Runner
 from gateway.problems import problem, refuse, text
+from gateway.stages.inputs import read_inputs
 from gateway.tool import Backend, Json, Labels, SandboxBackend
 from gateway.work import NestedRefusal, Work
 
@@ -30,12 +31,17 @@ class Entry(Protocol):
 
 
 async def execute(
-    intent: Intent, request: Request, entry: Entry, runners: Mapping[type[Backend], Runner], clock: Clock
+    intent: Intent,
+    request: Request,
+    entry: Entry,
+    runners: Mapping[type[Backend], Runner],
+    artifacts: Artifacts,
+    clock: Clock,
 ) -> RawOutput:
     """What the tool gave. A tool that failed is an output too, with its problem in it.
 
     Raises:
-        Refusal: nothing ran or was sent (`sandbox_unavailable`, `upstream_unreachable`, `egress_denied`, …).
+        Refusal: nothing ran or was sent (`sandbox_unavailable`, `upstream_unreachable`, `egress_denied`, `not_found`, …).
     """
     call = intent.call
     runner = runners.get(type(call.tool.backend))
@@ -52,7 +58,9 @@ async def execute(
         now=call.now,
         seed=call.seed,
         require=intent.obligations.require,
+        files=await read_inputs(call, artifacts),
         calls=nested,
+        depth=request.parent.depth if request.parent else 0,
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):

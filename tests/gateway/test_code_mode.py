@@ -133,7 +133,7 @@ except ToolError as error:
 
 
 def test_code_that_calls_itself_ends() -> None:
-    """Code calling its own tool again and again ends at the depth that is allowed."""
+    """With room for one job: each call within it has room of its own, until the depth that is allowed."""
     code = """
 try:
     result = call("coder", code=args["code"], args=args)
@@ -146,7 +146,7 @@ except ToolError as error:
         assert "Calls within calls go 4 deep at most." in str(result(outcome))
         assert story(lines(lab)).count(("call.outcome", "coder", True)) == 4
 
-    play(scenario, workers=5)
+    play(scenario)
 
 
 class Slow:
@@ -227,3 +227,14 @@ def test_code_may_not_call_more_often_than_its_limit() -> None:
 
     limited = CODER.replace("    tools:", "    limits: {host_calls: 3}\n    tools:")
     play(scenario, coder=limited)
+
+
+def test_calls_that_need_a_sandbox_within_one_do_not_wait_for_each_other() -> None:
+    """More callers than workers, each of whose code calls a sandboxed tool: all of them end well."""
+
+    async def scenario(lab: Lab) -> None:
+        code = 'result = call("coder", code="result = 1")["result"]'
+        outcomes = await asyncio.gather(*(lab.call("coder", {"code": code}) for _ in range(6)))
+        assert [result(outcome) for outcome in outcomes] == [1] * 6
+
+    play(scenario, workers=2)
