@@ -21,6 +21,7 @@ from wasmtime import Trap, WasmtimeError
 from sandboxes.confine import CHANNEL, DESCRIPTORS, loaded, seal, shed
 from sandboxes.frames import TIME_IS_UP, FrameError, pack, pack_json, receive, unpack_object
 from sandboxes.guest import VM, Guest, OnGuestCall, Stopped
+from sandboxes.js_guest import JsGuest
 from sandboxes.model import ARGS_CAP, MIB
 from sandboxes.module_guest import ComponentGuest, ModuleGuest
 from sandboxes.python_guest import PythonGuest
@@ -29,7 +30,7 @@ from sandboxes.wasm_engine import PARKED
 # What a worker can serve: the kind in its argv, and what loads the file of native code.
 Load = Callable[[str, OnGuestCall], Guest]
 KINDS: Final[Mapping[str, Load]] = MappingProxyType(
-    {"python": PythonGuest, "module": ModuleGuest, "component": ComponentGuest}
+    {"python": PythonGuest, "js": JsGuest, "module": ModuleGuest, "component": ComponentGuest}
 )
 
 EXIT: Final = ".exit"
@@ -184,8 +185,8 @@ def main(load: Load, cwasm: str, descriptor: str, parent: str) -> None:
     os.dup2(int(descriptor), CHANNEL, inheritable=False)
     os.close(int(descriptor))
     channel = socket.socket(fileno=CHANNEL)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
         worker = Worker(channel, load, cwasm, int(parent))
     except (OSError, ValueError, WasmtimeError) as error:
         refuse(channel, error)

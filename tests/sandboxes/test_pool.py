@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.model import Job, Limits, SandboxUnavailable
 from sandboxes.pool import WasmPython, open_sandbox
-from sandboxes.guest import WASM_GUARANTEES
 
 LOOP = Job("while True: pass", limits=Limits(wall=30))
 
