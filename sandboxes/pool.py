@@ -16,9 +16,9 @@ from typing import Final
 
 from sandboxes.confine import WALLS
 from sandboxes.guest import WASM_GUARANTEES
-from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure
+from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure, ensure_js
 from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
-from sandboxes.wasm import Worker, python_worker
+from sandboxes.wasm import Worker, python_worker, worker_argv
 
 BACKENDS: Final = frozenset({"wasm-python"})
 RUNS_PER_WORKER: Final = 1000
@@ -253,6 +253,28 @@ class WasmPython(WasmPool):
         super().__init__(
             "wasm-python",
             lambda: worker_argv or python_worker(str(ensure(folder, progress).cwasm)),
+            workers=workers,
+            spares=spares,
+            runs_per_worker=runs_per_worker,
+        )
+
+
+class WasmJs(WasmPool):
+    """The pool of the backend `wasm-js`. guests: the folder the guest is built in. The rest as for `WasmPool`."""
+
+    def __init__(
+        self,
+        guests: Path | None = None,
+        *,
+        workers: int | None = None,
+        spares: int = SPARES,
+        runs_per_worker: int = RUNS_PER_WORKER,
+        progress: Progress = lambda _line: None,
+    ) -> None:
+        folder = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+        super().__init__(
+            "wasm-js",
+            lambda: worker_argv("js", str(ensure_js(folder, progress).cwasm)),
             workers=workers,
             spares=spares,
             runs_per_worker=runs_per_worker,

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from sandboxes.guests.build import DEFAULT_FOLDER, ensure
+from sandboxes.guests.build import DEFAULT_FOLDER, ensure, ensure_js
 from sandboxes.model import SandboxUnavailable
 
 
@@ -15,11 +15,12 @@ def _show(line: str) -> None:
 def main(arguments: list[str]) -> int:
     folder = arguments[0] if arguments else os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER)
     try:
-        guest = ensure(Path(folder), _show)
+        built = [make(Path(folder), _show) for make in (ensure, ensure_js)]
     except SandboxUnavailable as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{guest.cwasm}\n")
+    for guest in built:
+        sys.stdout.write(f"{guest.cwasm}\n")
     return 0
 
 

@@ -65,6 +65,9 @@ IMPORTERS = {
     "uvicorn": ("gateway/doors/server.py",),
     "uvloop": ("gateway/cli/serve.py",),
     "wasmtime": (
+        "sandboxes/js_build.py",
+        "sandboxes/js_guest.py",
+        "sandboxes/js_vm.py",
         "sandboxes/module_engine.py",
         "sandboxes/module_guest.py",
         "sandboxes/python_guest.py",
