@@ -28,6 +28,8 @@ from sandboxes.images.build import HERE, CannotBuild, ensure, import_base, make_
 CACHE = Path(os.environ.get("TOOLGATE_TESTS", "~/.cache/toolgate/tests")).expanduser() / "docker"
 GIVEN = os.environ.get("TOOLGATE_TESTS_ENGINE", "")
 PROGRAMS = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
+# Replaces itself by what follows: what a test started is told to end when the test's process dies, however it dies.
+WITH_US = ("setpriv", "--pdeathsig", "TERM")
 # Bounds a hang.
 PATIENCE = 90.0
 
@@ -86,7 +88,7 @@ def throwaway(folder: Path, like: Engine) -> Iterator[Engine]:
     """An engine that a test may stop or hang, with the Python image of `like`. Gone, with its data, at the end."""
     saved = _saved(like)
     run = _run_folder(folder)
-    address, pid = _start(folder / "data", run)
+    address, pid = _start(folder / "data", run, *WITH_US)
     try:
         with (
             saved.open("rb") as tar,
@@ -104,7 +106,7 @@ def throwaway(folder: Path, like: Engine) -> Iterator[Engine]:
 
 def restart(engine: Engine, folder: Path) -> Engine:
     """The throwaway engine of `folder` again, after `stop`: same address, another process."""
-    address, pid = _start(folder / "data", _run_folder(folder))
+    address, pid = _start(folder / "data", _run_folder(folder), *WITH_US)
     return Engine(address, engine.images, pid)
 
 
@@ -141,7 +143,8 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _start(data: Path, run: Path) -> tuple[str, int]:
+def _start(data: Path, run: Path, *with_us: str) -> tuple[str, int]:
+    """Address and process id. with_us: a command that runs it, such as `WITH_US`, which ends it when we end."""
     install()
     data.mkdir(parents=True, exist_ok=True)
     address = f"unix://{run}/docker.sock"
@@ -150,7 +153,7 @@ def _start(data: Path, run: Path) -> tuple[str, int]:
     for stale in ("docker.pid", "exec/containerd/containerd.pid"):
         (run / stale).unlink(missing_ok=True)
     with (run / "log").open("w") as log:
-        started = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log, start_new_session=True)
+        started = subprocess.Popen([*with_us, "dockerd", *options], stdout=log, stderr=log, start_new_session=True)
     due = time.monotonic() + PATIENCE
     while not _answers(address):
         if started.poll() is not None or time.monotonic() > due:

@@ -66,7 +66,7 @@ def _base(client: docker.DockerClient, progress: Progress) -> str:
 def make_base(tar: IO[bytes]) -> None:
     """Writes the root file system of a base image. Raises `CannotBuild`."""
     try:
-        made = subprocess.run([str(HERE / "make_base")], stdout=tar, stderr=subprocess.PIPE, timeout=BASE_SECONDS)
+        made = subprocess.run(["sh", str(HERE / "make_base")], stdout=tar, stderr=subprocess.PIPE, timeout=BASE_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBuild(f"make_base: {error}") from error
     if made.returncode:
@@ -99,7 +99,7 @@ def _recipe(recipe: str) -> IO[bytes]:
         for path in sorted((HERE / recipe).iterdir()) + sorted((HERE / "inside").glob("*.py")):
             entry = tarfile.TarInfo(str(path.relative_to(HERE)))
             content = path.read_bytes()
-            entry.size, entry.mode = len(content), 0o755 if os.access(path, os.X_OK) else 0o644
+            entry.size, entry.mode = len(content), 0o755 if content.startswith(b"#!") else 0o644
             tar.addfile(entry, io.BytesIO(content))
     whole.seek(0)
     return whole
