@@ -34,13 +34,15 @@ from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
+from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
-from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
+from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from sandboxes.pool import WasmPython
 
 log = logging.getLogger("toolgate")
 _REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
+_SWEEP = 600.0  # seconds between two looks for artifacts that have expired
 Progress = Callable[[str], None]
 
 
@@ -105,6 +107,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
         stack.push_async_callback(ledger.close)
+        artifacts = await asyncio.to_thread(_open_artifacts, home, state)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
@@ -115,12 +118,13 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             screener=Screener(bundled(), IssuedSecrets(vault.issued)),
             ledger=ledger,
             outcomes=MemoryOutcomes(),
+            artifacts=artifacts,
             clock=clock,
             ids=ids,
         )
         await _record_loaded(ledger, loaded, gate.screener)
-        looking = asyncio.create_task(_keep_fresh(state, keys, sessions))
-        stack.push_async_callback(_stop, looking)
+        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts)):
+            stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Service(gate, _doors(gate, settings), loaded, home)
 
 
@@ -143,6 +147,14 @@ def _open_ledger(home: Home, tuning: Tuning) -> Writer:
         return open_ledger(home.path, tuning=tuning)
     except (OSError, ValueError) as error:
         raise BadHome(f"{home.audit}: the audit log cannot be opened: {error}") from error
+
+
+def _open_artifacts(home: Home, state: State) -> FileArtifacts:
+    """After the ledger, whose lock keeps a second gateway from sweeping what this one writes."""
+    try:
+        return FileArtifacts(home.artifacts, SqliteArtifactRows(state))
+    except OSError as error:
+        raise BadHome(f"{home.artifacts}: cannot be used: {error}") from error
 
 
 async def _runners(
@@ -204,6 +216,16 @@ async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) 
                 sessions.refresh()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")
+
+
+async def _keep_swept(artifacts: FileArtifacts) -> None:
+    """Removes artifacts that have expired."""
+    while True:
+        await asyncio.sleep(_SWEEP)
+        try:
+            await artifacts.sweep()
+        except OSError:
+            log.exception("artifacts that expired could not be removed")
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

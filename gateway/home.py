@@ -1,4 +1,4 @@
-"""The home folder: keys, state and ledger of one gateway, private to its user. It never holds a policy."""
+"""The home folder: keys, state, ledger and artifacts of one gateway, private to its user. It never holds a policy."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class Home:
     @property
     def audit(self) -> Path:
         return self.path / "audit"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
 
     @property
     def credentials(self) -> Path:

@@ -20,6 +20,7 @@ from gateway.stages.approve import approve
 from gateway.stages.authenticate import authenticate
 from gateway.stages.decide import decide
 from gateway.stages.execute import execute
+from gateway.stages.inputs import find_inputs
 from gateway.stages.record import Opened, close_record, open_record, record_intent
 from gateway.stages.resolve import resolve
 from gateway.stages.screen import screen
@@ -42,6 +43,7 @@ class Gate:
     screener: Screener
     ledger: ports.Ledger
     outcomes: ports.Outcomes
+    artifacts: ports.Artifacts
     clock: ports.Clock
     ids: ports.Ids
 
@@ -66,15 +68,16 @@ class Gate:
         caller = opened.saw(await self.authenticate(request.credential, request.session, request.parent))
         tool = opened.saw(resolve(request, caller, self.catalogue, bundle))
         arguments = validate(request, tool)
+        inputs = await find_inputs(tool, arguments, caller, self.artifacts)
         seed, parent = self.ids.seed(), request.parent
-        call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, parent=parent))
+        call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
         decision = opened.saw(decide(call, bundle))
         permit = opened.saw(await approve(decision))
         async with admit(permit, self.counters, self.clock) as lease:
             intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
-            raw = await execute(intent, request, self, self.runners, self.clock)
+            raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
             opened.mark("execute")
-            return opened.saw(await screen(raw, intent, self.screener))
+            return opened.saw(await screen(raw, intent, self.screener, self.artifacts))
 
     async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""

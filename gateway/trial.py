@@ -20,6 +20,7 @@ from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener
+from gateway.stores.artifacts import MemoryArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes, MemorySessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
 from sandboxes.pool import WasmPython
@@ -103,6 +104,7 @@ def make_trial(loaded: Loaded, screener: Screener, pool: WasmPython | None, upst
         screener=screener,
         ledger=ledger,
         outcomes=MemoryOutcomes(),
+        artifacts=MemoryArtifacts(clock.now),
         clock=clock,
         ids=CountedIds(),
     )

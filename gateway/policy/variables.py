@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway.model import Call, Principal
 from gateway.policy.syntax import Path
 from gateway.specs import facts
-from gateway.tool import Json, Tool
+from gateway.tool import Json, Labels, Tool
 
 Tree = dict[str, "Tree | None"]  # a path to bind; None: everything below
 Values = dict[str, Json]
@@ -37,6 +37,18 @@ KINDS: Mapping[str, str] = {
     "now": "int",  # whole unix seconds: `timestamp(now)` is the time
 }
 
+
+def _seen(call: Call) -> Labels:
+    """What the session has seen, and what stands in the files that this call gets, or the code that makes it."""
+    labels = call.caller.session.labels
+    reads: Call | None = call
+    while reads is not None:
+        if reads.inputs:
+            labels = labels.union(*(artifact.labels for artifact in reads.inputs.values()))
+        reads = reads.parent.intent.call if reads.parent else None
+    return labels
+
+
 _OF_PRINCIPAL: Mapping[str, Callable[[Principal], Json]] = {
     "principal.agent": lambda principal: principal.agent,
     "principal.tenant": lambda principal: principal.tenant,
@@ -53,7 +65,7 @@ _OF_TOOL: Mapping[str, Callable[[Tool], Json]] = {
 }
 _OF_CALL: Mapping[str, Callable[[Call], Json]] = {
     "session.id": lambda call: call.caller.session.id,
-    "session.labels": lambda call: sorted(call.caller.session.labels),
+    "session.labels": lambda call: sorted(_seen(call)),
     "session.cost": lambda call: float(call.caller.session.cost),
     "session.calls": lambda call: call.caller.session.calls,
     "session.age": lambda call: float(call.now - call.caller.session.opened_at),

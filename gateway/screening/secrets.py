@@ -58,6 +58,18 @@ class SecretForms:
     def __bool__(self) -> bool:
         return bool(self._forms)
 
+    def occur(self, raw: bytes) -> bool:
+        """Whether bytes of any kind hold an issued secret in one of its forms: as UTF-8, UTF-16 or UTF-32.
+
+        Not in encodings of the bytes as a whole: what is compressed or encrypted is not found.
+        """
+        if not self._forms:
+            return False
+        narrow = raw.replace(b"\0", b"").decode("latin-1")  # without NUL, letters of wider ones stand side by side
+        if self._set.match(squeezed(narrow)):
+            return True
+        return not raw.isascii() and bool(self._set.match(squeezed(raw.decode(errors="ignore"))))
+
     def redact(
         self, text: str, own_names: Collection[str] = (), decoded: Views | None = None
     ) -> tuple[str, list[Finding]]:

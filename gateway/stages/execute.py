@@ -41,7 +41,7 @@ async def execute(
     """What the tool gave. A tool that failed is an output too, with its problem in it.
 
     Raises:
-        Refusal: nothing ran or was sent (`sandbox_unavailable`, `upstream_unreachable`, `egress_denied`, `not_found`, …).
+        Refusal: nothing ran or was sent (`sandbox_unavailable`, `upstream_unreachable`, `egress_denied`, …).
     """
     call = intent.call
     runner = runners.get(type(call.tool.backend))

@@ -11,18 +11,20 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 
 from gateway.model import Finding, Intent, Problem, RawOutput, SafeOutput, Verdict
+from gateway.ports import Artifacts
 from gateway.problems import problem
 from gateway.screening import Screener, rules
 from gateway.screening.canonical import canonical, comparable, hidden, is_plain, well_formed
 from gateway.screening.leaves import SEPARATOR, Leaves, NotJson, gather, pointer, rebuild
 from gateway.screening.secrets import SecretForms
 from gateway.screening.views import Views, views
+from gateway.stages.inputs import labels_of
+from gateway.stages.keep import STRUCTURED_CUT, SUSPICIOUS, TEXT_CUT, judge, keep, leaves_something
 from gateway.tool import Json, Tool
 
 HARD_LIMIT = 2 * 1024 * 1024  # bytes
 _MOST_FOUND = 128  # secrets told of, as of rules; all are taken out
 _APART = 64 * 1024  # characters
-SUSPICIOUS = "suspicious"
 WITHHELD = "The tool ran, but its result was withheld because it tries to instruct the reader."
 TOO_LARGE = "The tool ran, but its result is larger than 2 MiB and was not kept."
 INVALID = "The tool ran, but its result does not have the declared form."
@@ -58,11 +60,22 @@ class _Draft:
 _OWN = 3  # strings before those of the structured output
 
 
-async def screen(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
-    """The result of one call, screened; a large one in a thread, so that other calls go on meanwhile."""
+async def screen(raw: RawOutput, intent: Intent, screener: Screener, artifacts: Artifacts) -> SafeOutput:
+    """The result of one call, screened; a large one in a thread, so that other calls go on meanwhile.
+
+    What it leaves behind is kept as artifacts, whose labels are labels of the result too.
+    """
     if len(raw.text) <= _APART:
-        return screened(raw, intent, screener)
-    return await asyncio.to_thread(screened, raw, intent, screener)
+        safe = screened(raw, intent, screener)
+    else:
+        safe = await asyncio.to_thread(screened, raw, intent, screener)
+    if not leaves_something(raw, safe):
+        return safe
+    pieces = await asyncio.to_thread(judge, raw, safe, intent, screener)
+    kept = await keep(pieces, artifacts)
+    findings = [*safe.verdict.findings, *pieces.findings]
+    labels = safe.verdict.labels.union(*(artifact.labels for artifact in kept))
+    return replace(safe, verdict=Verdict(_strongest(findings), labels, tuple(findings)), artifacts=kept)
 
 
 def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
@@ -71,7 +84,7 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     A result over the tool's limit is cut; structured output over it is left out.
     """
     tool, asked = intent.call.tool, intent.obligations
-    labels = tool.labels | asked.labels | raw.labels
+    labels = tool.labels | asked.labels | raw.labels | labels_of(intent.call)
     limit = tool.output_limit if asked.output is None else min(tool.output_limit, asked.output)
     forms = screener.secrets()
     try:
@@ -122,7 +135,7 @@ def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms) -> _Draft
         strings = [canonical(string) for string in strings]
     draft = _Draft(strings, structured, leaves, forms.numeric, failure, truncated, len(start) < len(text))
     if truncated and not raw.truncated:
-        draft.findings.append(Finding("S0", "structured.too-large", "cut"))
+        draft.findings.append(Finding("S0", STRUCTURED_CUT, "cut"))
     return draft
 
 
@@ -186,7 +199,7 @@ def _cut(draft: _Draft, limit: int) -> None:
     draft.strings[0] = _first(text, limit)
     if draft.shortened or len(draft.strings[0]) < len(text):
         draft.truncated = True
-        draft.findings.append(Finding("S0", "text.too-large", "cut"))
+        draft.findings.append(Finding("S0", TEXT_CUT, "cut"))
 
 
 def _placed(found: list[Finding], draft: _Draft) -> list[Finding]:

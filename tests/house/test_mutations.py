@@ -31,9 +31,9 @@ class Mutation:
 
 RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))\n"
 VALIDATE = "        arguments = validate(request, tool)\n"
-WITHIN = """            raw = await execute(intent, request, self, self.runners, self.clock)
+WITHIN = """            raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
             opened.mark("execute")
-            return opened.saw(await screen(raw, intent, self.screener))
+            return opened.saw(await screen(raw, intent, self.screener, self.artifacts))
 """
 
 REFUSED_BY_TYPES = [
@@ -57,7 +57,7 @@ REFUSED_BY_TYPES = [
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),
     Mutation("execute is not awaited", "await execute(", "execute("),
-    Mutation("screen is skipped", "opened.saw(await screen(raw, intent, self.screener))", "raw"),
+    Mutation("screen is skipped", "opened.saw(await screen(raw, intent, self.screener, self.artifacts))", "raw"),
     Mutation("no record is opened", "self._run(request, opened)", "self._run(request)"),
     Mutation(
         "no record is closed",

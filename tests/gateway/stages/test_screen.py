@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.model import Obligations, RawOutput, SafeOutput
 from gateway.problems import problem
 from gateway.stages.screen import HARD_LIMIT, screen, screened
+from gateway.stores.artifacts import MemoryArtifacts
 from gateway.tool import Json
 from tests.gateway.stages.screened import ATTACK, CANARY, OPEN, SCREENER, TOOL, Closed, intent, shown
 
@@ -298,7 +299,7 @@ def test_a_large_result_is_screened_apart_and_alike(size: int) -> None:
 
     async def count() -> SafeOutput:
         nonlocal turns
-        screening = asyncio.ensure_future(screen(raw, intent(), OPEN))
+        screening = asyncio.ensure_future(screen(raw, intent(), OPEN, MemoryArtifacts()))
         while not screening.done():
             await asyncio.sleep(0)
             turns += 1
