@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -74,7 +74,8 @@ class Docker:
         }
         self._pool = pool
         self._warm = Warm(self._make, self._retire)
-        self._room = asyncio.Semaphore(most)
+        # A job that another one waits for has room of its own, at each depth: none waits for one that waits for it.
+        self._rooms: defaultdict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(most))
         self._linking = asyncio.Lock()
         self._link: Link | None = None
         self._status: Mapping[str, object] = {}
@@ -171,7 +172,7 @@ class Docker:
         if lacking:
             raise SandboxUnavailable(f"docker does not guarantee {', '.join(lacking)}")
         shape = self._shape(job.image, job.limits)
-        async with self._turn(due):
+        async with self._turn(due, job.depth):
             container = self._warm.claim(shape)
             warm = container is not None
             try:
@@ -186,16 +187,16 @@ class Docker:
                 self._retire(container)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, due: float) -> AsyncIterator[None]:
+    async def _turn(self, due: float, depth: int) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(due - time.monotonic()):
-                await self._room.acquire()
+                await self._rooms[depth].acquire()
         except TimeoutError:
             raise SandboxUnavailable("no container became free in time") from None
         try:
             yield
         finally:
-            self._room.release()
+            self._rooms[depth].release()
 
     async def _make(self, shape: Shape) -> Container:
         link = await self._linked()
