@@ -36,7 +36,7 @@ KINDS: Final[Mapping[str, Load]] = MappingProxyType(
 EXIT: Final = ".exit"
 JOB_CAP: Final = 64 * MIB
 TICK: Final = 0.005
-STACK: Final = 16 * MIB
+STACK: Final = 32 * MIB
 
 
 class Alarm:
