@@ -5,6 +5,7 @@ Used in worker processes only. Never runs a VM twice, and never outside the limi
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -81,10 +82,9 @@ def _converse(vm: QuickJS, job: Mapping[str, Any]) -> str:
     terms = json.loads(job["terms"])
     vm.set(terms["seed"], terms["now"])
     roots = Roots._make(vm.words(vm.value(ROOTS), len(Roots._fields)))
-    words = list(hashlib.sha256(terms["seed"].to_bytes(8, "little")).digest()[:16])
-    seed = [int.from_bytes(words[at : at + 4], "little") for at in range(0, 16, 4)]
-    given = (job["args"], job["terms"], json.dumps(seed))
-    vm.call(roots.begin, roots.undefined, *(vm.string(text.encode()) for text in given))
+    seed = struct.unpack("<4I", hashlib.sha256(terms["seed"].to_bytes(8, "little")).digest()[:16])
+    given = f"[{json.dumps(job['args'])},{job['terms']},{json.dumps(seed)}]"
+    vm.call(roots.begin, roots.undefined, vm.string(given.encode()))
     promise = vm.evaluate(job["program"].encode(), roots.file, ASYNC_SCRIPT)
     if vm.threw(promise):
         vm.call(roots.fail, roots.undefined, vm.exception())

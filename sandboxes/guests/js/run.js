@@ -241,16 +241,24 @@
 
   // --- the run
 
-  const begin = (args, termsText, seed) => {
-    terms = parse(termsText);
+  const elapsed = performance.now.bind(performance);
+  const origin = () => terms.now * 1000;
+  define("performance", {
+    now: () => Math.max(0, Math.round((elapsed() - origin()) * 1000) / 1000),
+    get timeOrigin() {
+      return origin();
+    },
+  });
+
+  // `text`: an array of the arguments as JSON text, the terms, and four words of seed.
+  const begin = (text) => {
+    const found = parse(text);
+    terms = found[1];
     left = terms.output;
     given = { __proto__: null, ...terms.files };
     written = { __proto__: null };
-    inner.seed(parse(seed));
-    const started = performance.now.call(performance);
-    const elapsed = performance.now.bind(performance);
-    define("performance", { now: () => elapsed() - started, timeOrigin: clock() });
-    globalThis.args = parse(args);
+    inner.seed(found[2]);
+    globalThis.args = parse(found[0]);
   };
 
   const watch = async (promise) => {
