@@ -70,7 +70,7 @@ class Container:
         facts = hello.get("facts")
         if hello.get("kind") != "ready" or not isinstance(facts, dict):
             raise SandboxUnavailable("the container's runner did not say what it was given")
-        wrong = faults(facts)
+        wrong = faults(facts, self.shape.runtime)
         if wrong:
             raise SandboxUnavailable(f"the container is not as it must be: {', '.join(wrong)}")
         self.guarantees = guarantees(facts, self.shape, status)

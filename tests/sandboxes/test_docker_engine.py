@@ -14,7 +14,7 @@ import pytest
 
 from sandboxes.docker import Docker
 from sandboxes.model import Exit, Limits, SandboxUnavailable
-from tests.engine import Engine, NoEngine, restart, throwaway
+from tests.engine import Engine, restart, throwaway
 from tests.sandboxes.containers import LIMITS, alive, folders, opened, ours, play, root, run, sandbox, until
 
 # Far below the time limits of the engine's operations, far above what noticing takes: bounds a hang.
@@ -30,12 +30,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(engine: Engine, place: Path) -> Iterator[Engine]:
-    """An engine that these tests may stop and hang; each leaves it running."""
-    try:
-        with throwaway(place, engine) as running:
-            yield running
-    except NoEngine as error:
-        pytest.skip(str(error))
+    """An engine that these tests may stop and hang; each but the last leaves it running."""
+    with throwaway(place, engine) as running:
+        yield running
 
 
 @contextlib.contextmanager
@@ -128,26 +125,6 @@ def test_a_deadline_holds_while_the_engine_hangs(own: Engine) -> None:
     play(scenario())
 
 
-def test_an_engine_that_stopped_is_unavailable_and_then_back(own: Engine, place: Path) -> None:
-    """Containers that died with it are not given out; when it is started again, jobs run and the pool fills."""
-
-    async def scenario() -> None:
-        async with opened(own, declared=[("python", LIMITS)], pool=1) as docker:
-            await until(lambda: docker.ready)
-            await asyncio.to_thread(own.stop)
-            done = await soon(docker, own)
-            assert (done.status, done.stderr.startswith(NO_ANSWER)) == ("unavailable", True)
-            again = await asyncio.to_thread(restart, own, place)
-            try:
-                await until(lambda: docker.ready)
-                assert (await soon(docker, own)).status == "ok"
-            finally:
-                # The fixture's engine is the first one: later tests find this one at the same address.
-                object.__setattr__(own, "pid", again.pid)
-
-    play(scenario())
-
-
 def test_a_broker_that_died_is_replaced(engine: Engine) -> None:
     """A new broker comes for the next job, and removes what the dead one could not, once it has seen it twice."""
 
@@ -167,5 +144,25 @@ def test_a_broker_that_died_is_replaced(engine: Engine) -> None:
             finally:
                 await docker.close()
             assert (ours(engine, folder), folders(folder)) == ([], [])
+
+    play(scenario())
+
+
+def test_an_engine_that_stopped_is_unavailable_and_then_back(own: Engine, place: Path) -> None:
+    """Containers that died with it are not given out; when it is started again, jobs run and the pool fills."""
+
+    async def scenario() -> None:
+        async with opened(own, declared=[("python", LIMITS)], pool=1) as docker:
+            await until(lambda: docker.ready)
+            await asyncio.to_thread(own.stop)
+            done = await soon(docker, own)
+            assert (done.status, done.stderr.startswith(NO_ANSWER)) == ("unavailable", True)
+            again = await asyncio.to_thread(restart, own, place)
+            try:
+                await until(lambda: docker.ready)
+                assert (await soon(docker, own)).status == "ok"
+            finally:
+                await docker.close()
+                await asyncio.to_thread(again.stop)
 
     play(scenario())
