@@ -43,6 +43,7 @@ DESCRIPTORS: Final = 64
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
 _APART: Final = 0x04000000 | 0x08000000 | 0x40000000  # unshare: host name, IPC, network
 _NEWUSER: Final = 0x10000000
+_CAP_KILL: Final = 1 << 5
 _CAPABILITIES_V3: Final = 0x20080522
 _SET_FILTER, _EVERY_THREAD = 1, 1
 _ABI_ASKED: Final = 1
@@ -135,11 +136,18 @@ def _stands(build: Callable[[], object]) -> bool:
 def _leave_user(call: Call) -> dict[str, bool]:
     """A user nobody else is, where we may choose; else a user namespace, in which the network and IPC are new too."""
     apart = _stands(lambda: call("unshare", _APART))
-    user = os.geteuid() == 0 and _stands(_become_nobody_else)
+    user = os.geteuid() == 0 and _parent_may_kill_others() and _stands(_become_nobody_else)
     if not user:
         user = _stands(lambda: call("unshare", _NEWUSER))
         apart = apart or (user and _stands(lambda: call("unshare", _APART)))
     return {"user": user, "namespaces": apart}
+
+
+def _parent_may_kill_others() -> bool:
+    """Whether a parent of our user could end a worker of another: a root user in a container may not be allowed to."""
+    with open("/proc/self/status") as status:
+        effective = next(line.split()[1] for line in status if line.startswith("CapEff:"))
+    return bool(int(effective, 16) & _CAP_KILL)
 
 
 def _become_nobody_else() -> None:

@@ -1,6 +1,8 @@
 """A worker in which code of ours runs with the worker's own rights: it reaches nothing, and we know that it tried."""
 
 import asyncio
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +16,10 @@ from sandboxes.model import SandboxUnavailable
 from sandboxes.wasm import Worker
 
 LESSER_KERNEL = str(Path(__file__).with_name("lesser_kernel.py"))
+ROOT = str(Path(__file__).parents[2])
 NO_LANDLOCK = "landlock_create_ruleset"
+# Takes CAP_KILL, for good, from the program that follows.
+GIVE_UP_KILL = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 5, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 # Attacks that every process of every host can make.
 ANYBODY = [
     "read a file of the home folder",
@@ -126,3 +131,27 @@ def test_a_worker_without_the_least_of_walls_refuses_to_start(guests, missing, s
     """With neither Landlock nor seccomp, or unable to die with its parent, a worker is not had, with a sentence."""
     with pytest.raises(SandboxUnavailable, match=said):
         asyncio.run(walls(guests, *without(*missing)))
+
+
+def test_root_that_may_kill_nobody_keeps_its_workers_killable(guests):
+    """Where root may not kill other users' processes, a worker stays its user and can be ended."""
+    if os.getuid() != 0:
+        pytest.skip("only root has this choice")
+    program = f"""
+import asyncio, sys
+sys.path.insert(0, {ROOT!r})
+from pathlib import Path
+from sandboxes.model import Job, Limits
+from sandboxes.pool import WasmPython
+async def main():
+    pool = WasmPython(Path({str(guests)!r}), workers=1, spares=0)
+    await pool.start()
+    running = asyncio.create_task(pool.run(Job("while True: pass", limits=Limits(wall=60))))
+    await asyncio.sleep(0.2)
+    await pool.close()
+    print((await running).status, pool.pids)
+asyncio.run(main())
+"""
+    argv = [sys.executable, "-c", GIVE_UP_KILL, sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("crashed frozenset()\n", "")
