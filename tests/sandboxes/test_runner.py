@@ -273,6 +273,22 @@ else:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_the_dead_are_buried_while_the_job_runs(ask: Ask) -> None:
+    """A process that lost its parent and ended is no more: only the living count against the limit of processes."""
+    program = """
+import os, time
+if os.fork() == 0:
+    orphan = os.fork()
+    if orphan: print(orphan, file=open("orphan", "w"), flush=True)
+    os._exit(0)
+os.wait()
+orphan = int(open("orphan").read())
+while os.path.exists(f"/proc/{orphan}"): time.sleep(0.01)
+"""
+    answer = ask(program)
+    assert (answer.status, answer.stderr) == ("ok", "")
+
+
 def test_a_runner_ends_with_its_gate(tmp_path: Path) -> None:
     """When the gateway is gone, the job is killed and the runner ends: nobody waits for either."""
 

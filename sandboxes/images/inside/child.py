@@ -9,7 +9,6 @@ import ctypes
 import errno
 import fcntl
 import json
-import linecache
 import os
 import signal
 import site
@@ -45,6 +44,8 @@ def become(ends: tuple[int, int, int, int], folder: str) -> None:
 
     ends: descriptors of stdin, stdout, stderr and the line of calls.
     """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     with open("/proc/self/oom_score_adj", "wb") as file:
@@ -130,7 +131,6 @@ def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     sys.stdout = open(1, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
     sys.argv = [TOOL]
-    linecache.cache[TOOL] = (len(program), None, program.splitlines(keepends=True), TOOL)
     line = Line(folder)
     tools = Tools(line, names)
     main = sys.modules["__main__"] = ModuleType("__main__")
@@ -156,11 +156,11 @@ def execute(program: str, names: dict[str, object]) -> dict[str, object]:
         return leave(error)
     except MemoryError as error:
         if error.args:  # the parser says so of source that is nested too deeply
-            return failed(explain(error))
+            return failed(explain(error, program))
         return failed("MemoryError: the memory limit was reached\n", "memory")
     except BaseException as error:  # noqa: BLE001  # the snippet may raise anything
         full = isinstance(error, OSError) and error.errno in FULL
-        return failed(explain(error), "disk" if full else None)
+        return failed(explain(error, program), "disk" if full else None)
 
 
 def failed(extra: str, limit: str | None = None) -> dict[str, object]:
@@ -195,11 +195,13 @@ def leave(error: SystemExit) -> dict[str, object]:
     return failed(text[:TRACEBACK_CHARS] + "\n")
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, program: str) -> str:
     """The traceback as the snippet's author wants it: without our own frames, and never too long."""
-    import traceback  # noqa: PLC0415  # an idle container does without its 400 KiB
-
     try:
+        import linecache  # noqa: PLC0415  # an idle container does without its 200 KiB
+        import traceback  # noqa: PLC0415  # nor its 400 KiB
+
+        linecache.cache[TOOL] = (len(program), None, program.splitlines(keepends=True), TOOL)
         story = traceback.TracebackException.from_exception(error)
         story.stack[:] = [frame for frame in story.stack if not frame.filename.startswith(OURS)]
         text = "".join(story.format())

@@ -9,6 +9,7 @@ import select
 import signal
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
+from contextlib import suppress
 
 from sandboxes.images.inside import child, wire
 
@@ -69,13 +70,16 @@ class Run:
         self._splitter = wire.Splitter(max(CALL_CAP, job.output * 6 + SPARE))
         self._poll = select.poll()
         self._streams: dict[int, int] = {}
-        self._over = False
+        self._status: int | None = None
 
     def start(self) -> None:
         """Forks; the child becomes the program and does not come back."""
         self._calls, theirs = socketpair(AF_UNIX, SOCK_STREAM)
         stdin = os.open("/dev/null" if not self._job.command else f"{self._job.folder}/.args", os.O_RDONLY)
-        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        (out, out_end), (err, err_end), (self._woken, wake) = os.pipe(), os.pipe(), os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake)
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -85,12 +89,11 @@ class Run:
         theirs.close()
         for end in (stdin, out_end, err_end):
             os.close(end)
-        self._ended = os.pidfd_open(self._pid)
         self._streams = {out: 1, err: 2}
         self._calls.setblocking(False)
         for end in (out, err):
             os.set_blocking(end, False)
-        for end in (out, err, self._calls.fileno(), self._ended, self._gate.fileno()):
+        for end in (out, err, self._calls.fileno(), self._woken, self._gate.fileno()):
             self._poll.register(end, select.POLLIN)
 
     def _be_child(self, ends: tuple[int, int, int, int]) -> None:
@@ -105,7 +108,7 @@ class Run:
         try:
             self._watch()
         finally:
-            self.code = end_all(self._pid)
+            self.code = self._end_all()
         for descriptor in list(self._streams):
             while self.stopped is None and self._read(descriptor):
                 pass
@@ -113,7 +116,7 @@ class Run:
             pass
 
     def _watch(self) -> None:
-        while not self._over and self.stopped is None:
+        while self._status is None and self.stopped is None:
             left = self._job.due - time.monotonic()
             ready = self._poll.poll(math.ceil(left * 1000)) if left > 0 else []
             if not ready:
@@ -124,8 +127,9 @@ class Run:
     def _look(self, descriptor: int) -> None:
         if descriptor in self._streams:
             self._read(descriptor)
-        elif descriptor == self._ended:
-            self._over = True
+        elif descriptor == self._woken:
+            os.read(descriptor, PART)
+            self._reap()
         elif descriptor == self._gate.fileno():
             raise HostGone
         elif not self._hear():
@@ -199,23 +203,29 @@ class Run:
     def _remaining(self) -> float:
         return max(self._job.due - time.monotonic(), 0.001)
 
+    def _reap(self) -> None:
+        """Buries what has ended: our own child, and orphans, for the dead count as processes until somebody does."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self._pid:
+                    self._status = ended[1]
 
-def end_all(pid: int) -> int:
-    """Kills the job's process and all that came of it, and waits for them. Gives the exit status of the first.
+    def _end_all(self) -> int:
+        """Kills the job's process and all that came of it, and waits for them. Gives the exit status of the first.
 
-    The runner inherits orphans (see `runner.main`), so each round reaches one generation deeper.
-    """
-    os.kill(pid, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    for _ in range(ROUNDS):
-        offspring = children()
-        for each in offspring:
-            os.kill(each, signal.SIGKILL)
-        for each in offspring:
-            os.waitpid(each, 0)
-        if not offspring:
-            break
-    return code
+        The runner inherits orphans (see `runner.main`), so each round reaches one generation deeper.
+        """
+        for _ in range(ROUNDS):
+            offspring = children()
+            if not offspring:
+                break
+            for each in offspring:
+                os.kill(each, signal.SIGKILL)
+            for each in offspring:
+                status = os.waitpid(each, 0)[1]
+                if each == self._pid:
+                    self._status = status
+        return UNBORN if self._status is None else os.waitstatus_to_exitcode(self._status)
 
 
 def children() -> list[int]:
