@@ -58,13 +58,18 @@ class Refused(Exception):
 
 
 def engine() -> Engine:
-    """An engine with interruption by epochs, a pool of slots, and no feature that hides memory or waits."""
+    """An engine with interruption by epochs, a pool of slots, and no feature that hides memory or waits.
+
+    What a proposal leaves to the processor is fixed too: the same job gives the same bytes anywhere.
+    """
     config = Config()
     config.epoch_interruption = True
     config.wasm_component_model = True
     config.wasm_threads = False
     config.wasm_memory64 = False
     config.gc_support = False
+    config.wasm_relaxed_simd_deterministic = True
+    config.cranelift_nan_canonicalization = True
     config.max_wasm_stack = WASM_STACK
     pool = ffi.wasmtime_pooling_allocation_config_new()
     for name, value in POOL.items():

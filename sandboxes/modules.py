@@ -126,12 +126,13 @@ def _look(place: Path, digest: str) -> Module | None:
     try:
         note = json.loads((place / f"{digest}.json").read_text())
         content = _wasm(place, digest).read_bytes()
-    except (FileNotFoundError, ValueError):
+        kind: Literal["module", "component"] = "component" if note["kind"] == "component" else "module"
+        imports = tuple(map(str, note["imports"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     if hashlib.sha256(content).hexdigest() != digest:
         return None
-    kind: Literal["module", "component"] = "component" if note["kind"] == "component" else "module"
-    return Module(PREFIX + digest, kind, tuple(note["imports"]), len(content), _native(place, digest))
+    return Module(PREFIX + digest, kind, imports, len(content), _native(place, digest))
 
 
 def _wasm(place: Path, digest: str) -> Path:
@@ -168,8 +169,8 @@ def _keep(place: Path, digest: str, content: bytes, progress: Progress) -> Modul
         note.write_text(json.dumps({"kind": said["kind"], "imports": said["imports"], "size": len(content)}))
         for file in (wasm, native, note):
             file.chmod(0o600)
-        for stale in place.glob(f"{digest}-*.cwasm"):
-            stale.unlink()
+        for stale in place.glob(f"{digest}-{machine_key()}-*.cwasm"):
+            stale.unlink(missing_ok=True)
         native.rename(place / f"{digest}-{machine_key()}-{_sha256(native)}.cwasm")
         wasm.rename(_wasm(place, digest))
         # The note goes last: it is what makes the program a registered one.

@@ -149,3 +149,8 @@ COMPONENT = """(component
   (func $run (param "input" string) (result string) (canon lift (core func $m "run")
     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
   (export "run" (func $run)))"""
+COMPONENT_AT_START = (COMPONENT % "").replace(
+    '(func (export "run")',
+    "(func $early (call $call (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 2) (i32.const 16))) (start $early)"
+    '(data (i32.const 8) "{}") (func (export "run")',
+)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ LEAVES = programs.calls(
     [("path_open", (3, 0, 200, 5, 1, 64, 0, 0, 8)), ("fd_write", (4, 300, 1, 8)), ("fd_close", (4,))],
     data='(data (i32.const 200) "b.txt") (data (i32.const 300) "\\c8\\00\\00\\00\\05\\00\\00\\00")',
 )
+# Writes 1 MiB sixty-four times to one file, then a byte more, and prints the errno of the last two writes.
+DISK = (
+    programs.calls(
+        [("path_open", (3, 0, 200, 5, 1, 64, 0, 0, 8))],
+        data='(data (i32.const 200) "b.txt") (data (i32.const 300) "\\00\\00\\01\\00\\00\\00\\10\\00")',
+        then="""(drop (memory.grow (i32.const 17)))
+      (loop $w (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (i32.store8 (i32.const 60000) (i32.add
+          (call $fd_write (i32.const 4) (i32.const 300) (i32.const 1) (i32.const 8)) (i32.const 32)))
+        (br_if $w (i32.lt_u (local.get $n) (i32.const 64))))
+      (i32.store (i32.const 304) (i32.const 1))
+      (i32.store8 (i32.const 60001) (i32.add (call $fd_write (i32.const 4) (i32.const 300) (i32.const 1) (i32.const 8))
+        (i32.const 32)))""",
+    )
+    .replace('(func (export "_start")', '(func (export "_start") (local $n i32)')
+    .replace("(i32.const 50004) (i32.const 1)", "(i32.const 50004) (i32.const 2)")
+)
 TEXTS = {
     "echo": programs.ECHO,
     "moody": programs.MOODY,
@@ -61,6 +79,10 @@ TEXTS = {
     "component": programs.COMPONENT % "",
     "component that loops": programs.COMPONENT % "(loop $x (br $x))",
     "component that aborts": programs.COMPONENT % "unreachable",
+    "component that calls at start": programs.COMPONENT_AT_START,
+    "tail calls": '(module (func $t (return_call $t)) (func (export "_start") (call $t)))',
+    "fills": programs.start("(loop $f (memory.fill (i32.const 0) (i32.const 7) (i32.const 65536)) (br $f))"),
+    "disk": DISK,
     "hostile": programs.calls(list(HOSTILE.values()), data=PIECES),
     "too much": programs.calls(list(TOO_MUCH.values()), data=PIECES),
     "leaves a file": LEAVES,
@@ -143,8 +165,8 @@ def test_an_exit_code_is_an_error_with_stderr(run: Run) -> None:
 
 
 def test_a_loop_is_stopped_wherever_it_is(run: Run) -> None:
-    """A loop in the program, in its start section, or in a component ends as a timeout."""
-    for name in ("moody", "loop at start", "component that loops"):
+    """A loop in the program, in its start section, of tail calls, or in a component ends as a timeout."""
+    for name in ("moody", "loop at start", "tail calls", "fills", "component that loops"):
         assert run(name, '"l"', limits=Limits(wall=0.3)).status == "timeout"
 
 
@@ -163,6 +185,16 @@ def test_memory_grows_to_its_limit_and_no_further(run: Run) -> None:
     done = run("big", limits=Limits(memory=32 * MIB))
     assert (done.status, done.limit) == ("limit", "memory")
     assert run("big", limits=Limits(memory=64 * MIB)).status == "ok"
+
+
+def test_there_is_room_for_all_that_may_be_had(run: Run) -> None:
+    """A program may have its 512 MiB, and 64 MiB of files but not a byte more, in a worker as confined as it is."""
+    done = run("moody", '"g"', limits=Limits(memory=512 * MIB))
+    assert (done.status, done.usage.memory_peak) == ("ok", 511 * MIB + 65536)
+    done = run("disk", limits=Limits(disk=1024 * MIB))
+    assert (done.status, programs.errnos(done.stdout)) == ("ok", [0, 51])
+    done = run("disk", limits=Limits(disk=8 * MIB + 1))
+    assert (done.status, programs.errnos(done.stdout)) == ("ok", [51, 0])
 
 
 def test_a_flood_of_output_is_cut(run: Run) -> None:
@@ -221,6 +253,24 @@ def test_what_a_program_leaves_comes_back(run: Run) -> None:
     done = run("leaves a file", limits=Limits(files_out=4))
     assert (done.status, done.limit, done.files) == ("limit", "files_out", {})
     assert run("leaves a file").files == {}
+
+
+def test_a_call_before_the_beginning_ends_its_own_job(folder: Path, digests: dict[str, str]) -> None:
+    """A component may call a tool while it starts; what ends that call does not end the next job of the worker."""
+
+    async def whole() -> list[Exit]:
+        backend = WasmModules(folder, workers=1)
+        await backend.start()
+        try:
+            job = Job(module=digests["component that calls at start"], input=b"1", tools=frozenset({"t"}))
+            few = replace(job, limits=Limits(host_calls=0))
+            return [await backend.run(each, tool) for each in (few, few, job)]
+        finally:
+            await backend.close()
+
+    done = asyncio.run(asyncio.wait_for(whole(), PATIENCE))
+    assert [(each.status, each.limit) for each in done] == [("limit", "host_calls")] * 2 + [("ok", None)]
+    assert (done[2].usage.host_calls, done[2].value) == (2, {"value": {"given": 1}})
 
 
 def test_every_run_is_the_first(folder: Path, digests: dict[str, str]) -> None:

@@ -172,7 +172,15 @@ def test_altered_native_code_is_made_again_at_a_start(folder: Path, binaries: di
     assert found.cwasm is None
     refresh(folder)
     assert find(folder, module.digest) == module
-    assert len(list((folder / "modules").glob("*.cwasm"))) == 1
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"kind":"module"}', '{"kind":"module","imports":7}'])
+def test_a_note_of_another_shape_is_no_registration(folder: Path, binaries: dict[str, bytes], note: str) -> None:
+    """What was written about a program and can no longer be read counts as nothing; registering again repairs it."""
+    module = register(folder, binaries["echo"])
+    (folder / "modules" / f"{module.digest[7:]}.json").write_text(note)
+    assert find(folder, module.digest) is None
+    assert register(folder, binaries["echo"]) == module
 
 
 @pytest.mark.parametrize("inner", [False, True])
