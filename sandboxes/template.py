@@ -13,7 +13,7 @@ UID: Final = 65534
 # Where the runner finds its one way out.
 INSIDE: Final = "/run/toolgate"
 SOCKET: Final = "gate.sock"
-# The engine's init and the runner with its threads are counted with the job's processes.
+# The runner with its threads is counted with the job's processes.
 ROOM_PIDS: Final = 8
 DESCRIPTORS: Final = 256
 # Seconds of processor time after which a process ends by itself, should nobody be able to kill it.
@@ -59,7 +59,7 @@ def container(shape: Shape, folder: str, seccomp: str, labels: Mapping[str, str]
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             "Runtime": shape.runtime,
-            "Init": True,
+            "Init": False,  # the runner is the first process: it buries the dead, and nothing inside can end it
             "ReadonlyRootfs": True,
             "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={shape.disk},nr_inodes={INODES},mode=1777"},  # inside
             "Mounts": [{"Type": "bind", "Source": folder, "Target": INSIDE, "ReadOnly": True}],

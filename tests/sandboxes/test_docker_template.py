@@ -30,7 +30,7 @@ def test_the_container_is_the_hardened_one() -> None:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             "Runtime": "runc",
-            "Init": True,
+            "Init": False,
             "ReadonlyRootfs": True,
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=8388608,nr_inodes=16384,mode=1777"},
             "Mounts": [{"Type": "bind", "Source": "/run/x/y", "Target": "/run/toolgate", "ReadOnly": True}],

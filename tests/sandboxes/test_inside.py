@@ -240,6 +240,22 @@ def test_the_program_reaches_neither_the_runner_nor_the_root(containers: Contain
     }
 
 
+KILLS = """
+import os, signal
+for number in range(1, 65):
+    os.kill(1, number)
+    try: os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError: pass
+result = os.getppid()
+"""
+
+
+def test_the_program_cannot_end_the_runner(containers: Containers) -> None:
+    """The runner is the container's first process, which the kernel lets no signal from inside end or stop."""
+    answer = containers.run(KILLS)
+    assert (answer.status, answer.value, answer.stderr) == ("ok", 1, "")
+
+
 @pytest.mark.parametrize(
     ("program", "command", "limit"),
     [

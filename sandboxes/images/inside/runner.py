@@ -176,6 +176,8 @@ def main(arguments: list[str]) -> None:
     # The child has our uid: it must not open our memory or our descriptors.
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # The first process of a container is safe from every signal it has no handler for; Python has one for this.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     gate = socket(AF_UNIX, SOCK_STREAM)
     gate.connect(path)
     wire.send_json(gate, {"kind": "ready", "facts": probe.facts()})
