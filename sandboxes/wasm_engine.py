@@ -35,7 +35,7 @@ POOL: Final[dict[str, int]] = {
     "max_memories_per_component": 1,
     "max_tables_per_component": 4,
     # A slot is reset by copying the image back over this much, which is cheaper than faulting its pages in again.
-    "linear_memory_keep_resident": 17 * MIB,
+    "linear_memory_keep_resident": 19 * MIB,
     "table_keep_resident": MIB,
     "max_unused_warm_slots": SLOTS,
 }

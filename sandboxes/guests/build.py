@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 HERE: Final = Path(__file__).parent
 SOURCE: Final = HERE / "python"
-FILES: Final = ("prelude.py", "world.py", "runner.wit")
+FILES: Final = ("prelude.py", "world.py", "folder.py", "files.py", "calls.py", "story.py", "loop.py", "runner.wit")
 ENGINE_SOURCE: Final = HERE.parent / "wasm_engine.py"
 JS_SOURCE: Final = HERE / "js"
 JS_FILES: Final = ("inspect.js", "web.js", "url.js", "run.js")

@@ -19,6 +19,8 @@ BROAD = {
     "gateway/audit/writer.py": "the writer thread: when it dies, those who wait must be refused",
     CHILD: "the snippet may raise anything, and so may the text of its error",
     GUEST: "the snippet may raise anything, and so may the text of its error",
+    "sandboxes/guests/python/story.py": "the text of a snippet's error may raise anything",
+    "sandboxes/guests/python/loop.py": "what a snippet submits may raise anything, which its future keeps",
 }
 # File → why an import inside a function pays there.
 LATE_IMPORTS = {CHILD: "an idle container does without what only a failing snippet needs"}

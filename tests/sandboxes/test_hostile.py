@@ -80,6 +80,8 @@ def test_it_ends_as_classed_and_the_next_job_is_unaffected(play, name):
             "__spec__",
             "args",
             "call",
+            "fetch",
+            "tools",
         ]
 
     play(scenario)

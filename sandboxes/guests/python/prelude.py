@@ -11,33 +11,40 @@ sys.modules["_datetime"] = None  # type: ignore[assignment]  # None means: refus
 
 import world  # type: ignore[import-not-found]  # noqa: E402, I001  # lies beside this file when the component is built
 
-import abc, argparse, array, ast, base64, binascii, bisect, calendar, cmath, collections, collections.abc  # noqa: E401, E402, F401
-import colorsys, configparser, contextlib, contextvars, copy, csv, dataclasses, datetime, decimal, difflib  # noqa: E401, E402, F401
-import enum, fnmatch, fractions, functools, gc, graphlib, gzip, hashlib, heapq, hmac, html, html.parser  # noqa: E401, E402, F401
+import abc, argparse, array, ast, asyncio, base64, binascii, bisect, calendar, cmath, codecs, collections  # noqa: E401, E402, F401
+import collections.abc, colorsys, concurrent.futures, configparser, contextlib, contextvars, copy, csv  # noqa: E401, E402, F401
+import dataclasses, datetime, decimal, difflib, enum, errno  # noqa: E401, E402, F401
+import fnmatch, fractions, functools, gc, glob, graphlib, gzip, hashlib, heapq, hmac, html, html.parser  # noqa: E401, E402, F401
 import inspect, io, ipaddress, itertools, json, keyword, locale, logging, math, numbers, operator, pathlib  # noqa: E401, E402, F401
-import pickle, pprint, queue, random, re, reprlib, secrets, shlex, statistics, string, struct, textwrap  # noqa: E401, E402, F401
-import threading, time, timeit, tomllib, traceback, types, typing, unicodedata, urllib.parse, uuid, warnings  # noqa: E401, E402, F401
-import weakref, xml.etree.ElementTree, zlib  # noqa: E401, E402, F401
+import pickle, pprint, queue, random, re, reprlib, secrets, shlex, shutil, stat, statistics, string  # noqa: E401, E402, F401
+import struct, tarfile, textwrap, threading, time, timeit, tomllib, traceback, types, typing, unicodedata  # noqa: E401, E402, F401
+import urllib.parse, uuid, warnings, weakref, xml.etree.ElementTree, zipfile, zlib  # noqa: E401, E402, F401
 import _strptime  # type: ignore[import-not-found]  # noqa: E402, F401  # has no stub
 
+import calls, loop  # type: ignore[import-not-found]  # noqa: E401, E402  # lie beside this file
+from folder import FOLDER  # type: ignore[import-not-found]  # noqa: E402  # lies beside this file
+from story import LONGEST, explain  # type: ignore[import-not-found]  # noqa: E402  # lies beside this file
 from wit_world.imports import host  # type: ignore[import-not-found]  # noqa: E402  # written by componentize-py
 
+# Files that may be given back.
+MAX_FILES = 32
 # A call by this name ends the run at once with the answer given; no tool can have it, for it begins with a dot.
 EXIT = ".exit"
-# A traceback may be this long beside the output limit; its middle is left out.
-TRACEBACK_CHARS = 8192
-# Where componentize-py mounts this file and `world.py`.
-OURS = "/0/"
 # A run of digits that may be an integer beyond 64 bits, once every digit is made a 0.
 LONG_RUN = "0" * 19
 DIGITS = dict.fromkeys(range(48, 58), 48)
+BROKEN = '{"ok":false,"limit":null,"stdout":"","stderr":"no answer could be made","truncated":true,"result":null}'
 OUT_OF_MEMORY = '{"ok":false,"limit":"memory","stdout":"","stderr":"MemoryError","truncated":true,"result":null}'
 
 
-class ToolError(Exception):
-    """A tool called from the snippet refused or failed; the text says why."""
+@dataclasses.dataclass(slots=True)
+class Ending:
+    """How the snippet ended. limit: the one it reached. result: as JSON. said: after all that stands in stderr."""
 
-    __module__ = "__main__"
+    ok: bool
+    limit: str | None = None
+    result: str = "null"
+    said: str = ""
 
 
 class Output:
@@ -49,17 +56,17 @@ class Output:
         self.stdout = Stream(self)
         self.stderr = Stream(self)
 
-    def answer(self, ok: bool, limit: str | None, result: str = "null", extra: str = "") -> str:
+    def answer(self, ending: Ending, files: str = "{}") -> str:
         text = json.dumps(
             {
-                "ok": ok,
-                "limit": limit,
+                "ok": ending.ok,
+                "limit": ending.limit,
                 "stdout": self.stdout.text.getvalue(),
-                "stderr": self.stderr.text.getvalue() + extra,
+                "stderr": self.stderr.text.getvalue() + ending.said,
                 "truncated": self.cut,
             }
         )
-        return f'{text[:-1]},"result":{result}}}'
+        return f'{text[:-1]},"files":{files},"result":{ending.result}}}'
 
 
 class Stream(io.TextIOBase):
@@ -86,7 +93,7 @@ class Stream(io.TextIOBase):
             self.text.write(part.decode("utf-8", "ignore"))
             output.left = 0
             output.cut = True
-            host.call(EXIT, output.answer(False, "output"))
+            host.call(EXIT, output.answer(Ending(False, "output")))
         self.text.write(text)
         output.left -= size
         return len(text)
@@ -110,39 +117,15 @@ class Bytes(io.RawIOBase):
         return len(content)
 
 
-def caller(tools: frozenset[str]) -> typing.Callable[..., object]:
-    """`call(name, **arguments)` for the snippet: one of `tools`, run by the gateway as a call of its own."""
-
-    def call(name: str, /, **arguments: object) -> object:
-        if name not in tools:
-            raise ToolError(f"{name!r} may not be called from here; allowed: {', '.join(sorted(tools)) or 'none'}")
-        reply = json.loads(host.call(name, json.dumps(arguments, allow_nan=False)))
-        if "error" in reply:
-            raise ToolError(reply["error"])
-        return reply["value"]
-
-    return call
-
-
-def explain(error: BaseException) -> str:
-    """The traceback as the snippet's author wants it: without our own frames, and never too long."""
-    try:
-        story = traceback.TracebackException.from_exception(error)
-        story.stack[:] = [frame for frame in story.stack if not frame.filename.startswith(OURS)]
-        text = "".join(story.format())
-    except Exception as second:  # noqa: BLE001  # the error's own __str__ may do anything
-        text = f"{type(error).__name__} (its traceback could not be shown: {type(second).__name__})\n"
-    if len(text) > TRACEBACK_CHARS:
-        text = text[: TRACEBACK_CHARS // 2] + "\n  ...\n" + text[-TRACEBACK_CHARS // 2 :]
-    return text
-
-
-def leave(output: Output, error: SystemExit) -> str:
+def leave(error: SystemExit) -> Ending:
     """`sys.exit()` and `sys.exit(0)` end well; anything else is an error, its text kept."""
     if error.code is None or error.code == 0:
-        return output.answer(True, None)
-    text = error.code if isinstance(error.code, str) else f"SystemExit: {error.code!r}"
-    return output.answer(False, None, extra=text[:TRACEBACK_CHARS] + "\n")
+        return Ending(True)
+    try:
+        text = error.code if isinstance(error.code, str) else f"SystemExit: {error.code!r}"
+    except BaseException as second:  # noqa: BLE001  # its __repr__ may do anything
+        text = f"SystemExit (its code could not be shown: {type(second).__name__})"
+    return Ending(False, said=text[:LONGEST] + "\n")
 
 
 def big(value: object) -> bool:
@@ -154,58 +137,82 @@ def big(value: object) -> bool:
     return isinstance(value, list) and any(map(big, value))
 
 
-def finish(output: Output, left: object) -> str:
-    """The answer of a snippet that ran to its end and left this in `result`."""
+def finish(left: object) -> Ending:
+    """The end of a snippet that ran through and left this in `result`."""
     try:
         result = json.dumps(left, allow_nan=False)
         if LONG_RUN in result.translate(DIGITS) and big(json.loads(result)):
             raise ValueError("an integer is beyond 64 bits; make it a string")
     except (TypeError, ValueError, RecursionError) as error:
-        return output.answer(
-            False, None, extra=f"result is not JSON: {type(error).__name__}: {error}\n"[:TRACEBACK_CHARS]
-        )
-    if len(result) > output.left:
-        output.cut = True
-        return output.answer(False, "output")
-    return output.answer(True, None, result)
+        return Ending(False, said=f"result is not JSON: {type(error).__name__}: {error}\n"[:LONGEST])
+    return Ending(True, result=result)
 
 
-def execute(code: str, names: dict[str, object], output: Output) -> str:
+def execute(code: str, names: dict[str, object]) -> Ending:
     try:
         exec(compile(code, world.TOOL, "exec"), names)  # noqa: S102  # this is the sandbox
-        return finish(output, names.get("result"))
+        return finish(names.get("result"))
     except SystemExit as error:
-        return leave(output, error)
+        return leave(error)
     except MemoryError as error:
         if error.args:  # the parser says so of source that is nested too deeply
-            return output.answer(False, None, extra=explain(error))
+            return Ending(False, said=explain(error))
         error.__traceback__ = None
     except BaseException as error:  # noqa: BLE001  # the snippet may raise anything
-        return output.answer(False, None, extra=explain(error))
+        return Ending(False, said=explain(error))
     names.clear()
     gc.collect()
-    return output.answer(False, "memory", extra="MemoryError: the memory limit was reached\n")
+    return Ending(False, "memory", said="MemoryError: the memory limit was reached\n")
+
+
+def hand_over(output: Output, ending: Ending, files_out: int) -> str:
+    """The answer, with the files that are new or changed if they are wanted and within their limit."""
+    files: dict[str, bytes | bytearray] = FOLDER.left() if files_out and ending.limit is None else {}
+    size = sum(map(len, files.values()))
+    if size > files_out or len(files) > MAX_FILES:
+        what = f"{len(files)} files of {size} bytes were left; at most {MAX_FILES} of {files_out} bytes may be"
+        ending, files = Ending(False, "files_out", said=f"{ending.said}{what}\n"), {}
+    if len(ending.result) > output.left:
+        output.cut = True
+        ending, files = Ending(False, "output"), {}
+    encoded = [f'"{name}":"{binascii.b2a_base64(content, newline=False).decode()}"' for name, content in files.items()]
+    return output.answer(ending, "{" + ",".join(encoded) + "}")
+
+
+def begin(code: str, args: str, terms: str) -> str:
+    given = json.loads(terms)
+    world.TERMS.set(given["seed"], given["now"])
+    for name in list(given["files"]):
+        FOLDER.fill(name, binascii.a2b_base64(given["files"].pop(name)), world.TERMS.now_ns)
+    world.show_source(code)
+    output = Output(given["output"])
+    sys.stdout = sys.__stdout__ = output.stdout  # type: ignore[misc, assignment]  # not a TextIOWrapper
+    sys.stderr = sys.__stderr__ = output.stderr  # type: ignore[misc, assignment]  # not a TextIOWrapper
+    sys.argv = [world.TOOL]
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    names = vars(main)
+    own = calls.Calls(given["tools"])
+    names.update(args=json.loads(args), call=own.call, tools=calls.Tools(own), fetch=own.fetch)
+    names["ToolError"] = calls.ToolError
+    gc.enable()
+    ending = execute(code, names)
+    if given["files_out"]:
+        names.clear()  # as at the end of any program: archives that were left open are completed
+    return hand_over(output, ending, given["files_out"])
 
 
 class WitWorld:
     def run(self, code: str, args: str, terms: str) -> str:
-        given = json.loads(terms)
-        world.TERMS.set(given["seed"], given["now"])
-        world.show_source(code)
-        output = Output(given["output"])
-        sys.stdout = sys.__stdout__ = output.stdout  # type: ignore[misc, assignment]  # not a TextIOWrapper
-        sys.stderr = sys.__stderr__ = output.stderr  # type: ignore[misc, assignment]  # not a TextIOWrapper
-        main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
-        names = vars(main)
-        names.update(args=json.loads(args), call=caller(frozenset(given["tools"])), ToolError=ToolError)
-        gc.enable()
         try:
-            return execute(code, names, output)
+            return begin(code, args, terms)
         except MemoryError:
             return OUT_OF_MEMORY
+        except BaseException:  # noqa: BLE001  # the snippet may have broken whatever the answer is made with
+            return BROKEN
 
 
+loop.install()
 world.close()
 # A collection during a short run would touch, and so copy, pages of the snapshot; a long one still gets its own.
 gc.set_threshold(20_000, 10, 10)
