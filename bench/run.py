@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import wasm_python
+from bench import sandboxes
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
 
@@ -125,16 +125,26 @@ def _figures(busy: Mapping[str, Report], alone: Mapping[str, Report]) -> list[Fi
 
 
 def sandboxed() -> list[Figure]:
-    """A fresh Python VM for each run, beside the start of a bare `python3`."""
-    found = wasm_python.measure(100)
-    return [
-        _over("wasm_python_p50", found["wasm_python_p50_ms"], "ms", found["bare_python_p50_ms"]),
-        _over("wasm_python_p95", found["wasm_python_p95_ms"], "ms", found["bare_python_p95_ms"]),
+    """Fresh sandboxes beside a bare `python3` and a cold container; what they cost idle, overrun and scale to."""
+    found = sandboxes.measure()
+    bare = found["bare_python_p50"]
+    figures = [
+        *(_over(name, found[name], "ms", bare) for name in ("wasm_python_p50", "wasm_python_p95")),
+        *(Figure(name, round(found[name], 3), "ms") for name in ("wasm_js_p50", "wasm_js_p95")),
+        Figure("wasm_parked", found["parked_kib"], "KiB"),
+        *(Figure(name, round(found[name], 1), "ms") for name in ("overshoot_loop", "overshoot_blocked")),
+        _over("wasm_workers_2_rate", found["workers_2_rate"], "runs/s", found["workers_1_rate"]),
     ]
+    if "docker_cold_p50" in found:
+        cold = found["docker_cold_p50"]
+        figures += [_over(name, found[name], "ms", cold) for name in ("docker_warm_p50", "docker_warm_p95")]
+        figures += [_over("wasm_python_over_docker", found["wasm_python_p50"], "ms", cold)]
+        figures += [Figure("docker_idle", round(found["docker_idle"], 1), "MiB")]
+    return figures
 
 
 def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
-    return Figure(name, value, unit, baseline, round(value / baseline, 3) if baseline else None)
+    return Figure(name, round(value, 3), unit, round(baseline, 3), round(value / baseline, 4) if baseline else None)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.audit.ledger import open_ledger
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
+from gateway.backends import offers, open_backends
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -38,7 +39,6 @@ from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
-from sandboxes.pool import WasmPython
 
 log = logging.getLogger("toolgate")
 _REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
@@ -94,7 +94,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         SpecErrors: specs or policies are wrong. BadSettings, BadHome, SandboxUnavailable, LedgerLocked, TamperedLog:
         what is needed to serve at all is not there.
     """
-    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
+    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     vault = LocalVault(os.environ)
     for line in _remarks(loaded, vault, settings):
         progress(f"toolgate: {line}")
@@ -160,18 +160,16 @@ def _open_artifacts(home: Home, state: State) -> FileArtifacts:
 async def _runners(
     settings: Settings, loaded: Loaded, vault: Vault, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
 ) -> Mapping[type[Backend], Runner]:
-    """A runner for each kind of backend; the sandbox pool is started only when a tool needs it."""
+    """A runner for each kind of backend; a sandbox is started only when a tool needs it."""
     net = _net(settings, vault)
     stack.push_async_callback(net.close)
     runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
     mcp = McpRunner(net, loaded.servers, pins)
     stack.push_async_callback(mcp.close)
     runners[McpBackend] = mcp
-    if any(isinstance(tool.backend, SandboxBackend) for tool in loaded.catalogue.all()):
-        pool = WasmPython(settings.sandboxes.guests.expanduser(), workers=settings.sandboxes.workers, progress=progress)
-        await pool.start()
-        stack.push_async_callback(pool.close)
-        runners[SandboxBackend] = SandboxRunner({"wasm-python": pool})
+    runners[SandboxBackend] = SandboxRunner(
+        await open_backends(settings.sandboxes, loaded.catalogue.all(), stack, progress)
+    )
     return runners
 
 

@@ -13,29 +13,28 @@ from gateway.policy.cases import NOW, Case, CaseResult
 from gateway.policy.cases import run_cases as run_decisions
 from gateway.runners.canned import Upstream
 from gateway.screening import IssuedSecrets, Screener, bundled
-from gateway.tool import Json, SandboxBackend
+from gateway.tool import Json, SandboxBackend, Tool
 from gateway.trial import NoVault, Trial, make_trial
-from sandboxes.pool import WasmPython
+from sandboxes.model import Backend as Sandbox
 
 
-async def run_cases(loaded: Loaded, pool: WasmPython | None) -> list[CaseResult]:
+async def run_cases(loaded: Loaded, sandboxes: Mapping[str, Sandbox]) -> list[CaseResult]:
     """Every case of these files: those of the policies as decisions, those of the specs as whole calls."""
     results = run_decisions(loaded.bundle)
     for spec_case in loaded.cases:
-        results.append(await run_case(fresh_trial(loaded, pool, None), spec_case))
+        results.append(await run_case(fresh_trial(loaded, sandboxes, None), spec_case))
     return results
 
 
-def needs_sandbox(loaded: Loaded) -> bool:
-    """True when a case expects a sandboxed tool to have run."""
-    tools = {tool.name: tool for tool in loaded.catalogue.all()}
-    wanting = (tools.get(case.tool) for case in loaded.cases if case.expect.kind == "done")
-    return any(tool is not None and isinstance(tool.backend, SandboxBackend) for tool in wanting)
+def sandboxed(loaded: Loaded) -> list[Tool]:
+    """The sandboxed tools that a case expects to have run."""
+    wanted = {case.tool for case in loaded.cases if case.expect.kind == "done"}
+    return [tool for tool in loaded.catalogue.all() if tool.name in wanted and isinstance(tool.backend, SandboxBackend)]
 
 
-def fresh_trial(loaded: Loaded, pool: WasmPython | None, upstream: Upstream | None) -> Trial:
+def fresh_trial(loaded: Loaded, sandboxes: Mapping[str, Sandbox], upstream: Upstream | None) -> Trial:
     """A gateway in memory that no case has touched."""
-    return make_trial(loaded, Screener(bundled(), IssuedSecrets(NoVault().issued)), pool, upstream)
+    return make_trial(loaded, Screener(bundled(), IssuedSecrets(NoVault().issued)), sandboxes, upstream)
 
 
 async def run_case(trial: Trial, case: Case) -> CaseResult:

@@ -23,7 +23,7 @@ from gateway.screening import Screener
 from gateway.stores.artifacts import MemoryArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes, MemorySessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
-from sandboxes.pool import WasmPython
+from sandboxes.model import Backend as Sandbox
 
 
 class StillClock:
@@ -87,13 +87,14 @@ class Trial:
     net: CannedNet
 
 
-def make_trial(loaded: Loaded, screener: Screener, pool: WasmPython | None, upstream: Upstream | None) -> Trial:
-    """A gate over these files. `pool` runs sandboxed tools; without one they are `sandbox_unavailable`."""
+def make_trial(
+    loaded: Loaded, screener: Screener, sandboxes: Mapping[str, Sandbox], upstream: Upstream | None
+) -> Trial:
+    """A gate over these files. `sandboxes`, by name, run what is code; a tool whose own is not there is refused."""
     clock, authority = StillClock(), GivenAuthority()
     ledger, sessions, net = MemoryLedger(), MemorySessions(), CannedNet(upstream)
     runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
-    if pool is not None:
-        runners[SandboxBackend] = SandboxRunner({"wasm-python": pool})
+    runners[SandboxBackend] = SandboxRunner(sandboxes)
     gate = Gate(
         authority=authority,
         sessions=sessions,

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from gateway.backends import images, open_backend
+from wasmtime import WasmtimeError, wat2wasm
 
+from gateway.backends import images, make_backend
 from gateway.settings import Sandboxes
 from sandboxes.model import Backend, Job, SandboxUnavailable
+from sandboxes.modules import ModuleRefused, register
+
+
+def registered(text: str) -> str:
+    """The digest of a module written as text, registered. Raises `ModuleRefused`."""
+    try:
+        program = bytes(wat2wasm(text))
+    except WasmtimeError as error:
+        raise ModuleRefused(str(error).splitlines()[0]) from None
+    return register(Sandboxes().guests.expanduser(), program).digest
 
 
 async def opened(name: str, stack: AsyncExitStack) -> tuple[Backend, Job]:
@@ -19,4 +30,7 @@ async def opened(name: str, stack: AsyncExitStack) -> tuple[Backend, Job]:
         if image is None:
             raise SandboxUnavailable("no image `python`: `make runners` builds it")
         job = Job(image=image)
-    return await open_backend(name, settings, (), stack, print), job
+    backend = make_backend(name, settings, (), print)
+    stack.push_async_callback(backend.close)
+    await backend.start()
+    return backend, job

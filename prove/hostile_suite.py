@@ -15,10 +15,11 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from prove.backends import opened
+from prove.backends import opened, registered
 from prove.probes import LIMITS, Probe, Told, judge, read
 from prove.traps import Traps, laid
 from sandboxes.model import Backend, CallRefused, Job, SandboxUnavailable
+from sandboxes.modules import ModuleRefused
 
 LANGUAGES = {"wasm-python": "python", "wasm-js": "javascript", "wasm": "wat", "docker": "python"}
 
@@ -44,8 +45,12 @@ async def suite(backend: Backend, language: str, base: Job, traps: Traps) -> lis
     args = json.dumps({**traps.args, "secret": "a secret is not told"}).encode()
     told = []
     for probe in read(language):
-        job = replace(base, program=probe.code, input=args, limits=LIMITS, tools=probe.tools, now=1.8e9)
-        result = await play(backend, probe, job, traps)
+        job = replace(base, input=args, limits=LIMITS, tools=probe.tools, now=1.8e9)
+        try:
+            job = replace(job, module=registered(probe.code)) if language == "wat" else replace(job, program=probe.code)
+            result = await play(backend, probe, job, traps)
+        except ModuleRefused as refused:
+            result = Told(probe, "CONTAINED", f"not registered: {str(refused)[:60]}")
         told.append(result)
         print(f"{result.verdict:<9} {backend.name:<12} {probe.area:<10} {probe.name:<36} {result.why}", flush=True)
     return told

@@ -20,7 +20,7 @@ from gateway.loading import Loaded, load_files
 from gateway.model import Outcome, Principal, Request
 from gateway.runners.canned import Upstream
 from gateway.trial import Trial
-from sandboxes.pool import WasmPython
+from sandboxes.model import Backend as Sandbox
 
 ROOT = Path(__file__).parent.parent
 DEV = Principal("dev", "default", scopes=frozenset({"agent"}), token_id="k_dev")
@@ -121,16 +121,16 @@ class Lab:
         specs: Mapping[str, str] | None = None,
         policies: Mapping[str, str] | None = None,
         upstream: Upstream | None = None,
-        pool: WasmPython | None = None,
+        pool: Sandbox | None = None,
     ) -> Lab:
         """A lab over texts of spec and policy files; by default one echo tool that agent dev may call."""
         loaded = load_files(_bytes(specs or {"echo.yaml": ECHO}), _bytes(policies or {"lab.yaml": PERMIT}))
         return cls.over(loaded, upstream or Upstream(200, {"said": "hello"}), pool)
 
     @classmethod
-    def over(cls, loaded: Loaded, upstream: Upstream | None = None, pool: WasmPython | None = None) -> Lab:
+    def over(cls, loaded: Loaded, upstream: Upstream | None = None, pool: Sandbox | None = None) -> Lab:
         """A lab over loaded files."""
-        return cls(fresh_trial(loaded, pool, upstream))
+        return cls(fresh_trial(loaded, {} if pool is None else {pool.name: pool}, upstream))
 
     async def call(self, tool: str, arguments: Any, by: str | None = "dev", **more: Any) -> Outcome:
         """Through the pipeline."""

@@ -79,6 +79,6 @@ def _shown(text: str) -> str:
 
 def _text(said: dict[str, Any]) -> str:
     if "result" in said:
-        return str(said["result"]["content"][0]["text"]).rstrip("\n")
+        return "\n".join(str(block["text"]).rstrip("\n") for block in said["result"]["content"])
     parts = [f"refused: {said.get('title')} ({said.get('code')})", str(said.get("detail", "")), str(said.get("advice"))]
     return "\n".join(part for part in parts if part and part != "None")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from argparse import ArgumentParser
+from contextlib import AsyncExitStack
 
-from gateway.cases import needs_sandbox, run_cases
+from gateway.backends import offers, open_backends
+from gateway.cases import run_cases, sandboxed
 from gateway.cli.common import Arguments, Verbs, say, settings_of
 from gateway.loading import SCHEMAS, Loaded, load_folders
 from gateway.policy.cases import CaseResult
 from gateway.settings import Settings
 from gateway.specs.yaml import SpecErrors
-from sandboxes.pool import WasmPython
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -32,7 +34,7 @@ def run_check(arguments: Arguments) -> int:
     """Prints every finding, then how the cases went. Exit 1 on any finding or failed case."""
     settings = settings_of(arguments, specs=arguments.specs, policies=arguments.policies)
     try:
-        loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"))
+        loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     except SpecErrors as error:
         findings = [str(finding) for finding in error.findings]
         say(arguments, {"ok": False, "findings": findings, "cases": []}, "\n".join(findings))
@@ -56,15 +58,14 @@ def _count(number: int, noun: str) -> str:
 
 
 async def _cases(loaded: Loaded, settings: Settings) -> list[CaseResult]:
-    """All cases; a sandbox is started only when one of them runs code."""
-    if not needs_sandbox(loaded):
-        return await run_cases(loaded, None)
-    pool = WasmPython(settings.sandboxes.guests.expanduser(), workers=1)
-    await pool.start()
-    try:
-        return await run_cases(loaded, pool)
-    finally:
-        await pool.close()
+    """All cases; a sandbox is started only when one of them runs code in it."""
+    small = settings.sandboxes.model_copy(update={"workers": 1})
+    async with AsyncExitStack() as stack:
+        return await run_cases(loaded, await open_backends(small, sandboxed(loaded), stack, _to_stderr))
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def run_schema(arguments: Arguments) -> int:
