@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from gateway import strictjson
 from gateway.doors import render
+from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_body, read_head, require_json
 from gateway.doors.openapi import document
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
@@ -42,6 +43,7 @@ def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
     _health(app, ready)
     _tools(app, gate)
     _sessions(app, gate)
+    add_artifacts(app, gate)
     return app
 
 

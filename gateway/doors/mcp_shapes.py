@@ -46,13 +46,14 @@ def result(outcome: Outcome, trace_id: str | None, *, modern: bool) -> Shape:
     The problem's machine part stands in `_meta` alone: structured content is what the output schema describes. Until
     2025-11-25 it can only be an object, so there any other value is in the text alone.
     """
-    content = [{"type": "text", "text": render.outcome_text(outcome)}]
-    shown: Shape = {"content": content, "isError": outcome.problem is not None}
+    shown: Shape = {"content": render.content(outcome), "isError": outcome.problem is not None}
     if outcome.structured is not None and outcome.problem is None and (modern or isinstance(outcome.structured, dict)):
         shown["structuredContent"] = outcome.structured
     meta: Shape = {"dev.toolgate/call-id": outcome.call_id, "dev.toolgate/verdict": render.verdict(outcome.verdict)}
     if outcome.truncated:
         meta["dev.toolgate/truncated"] = True
+    if outcome.artifacts:
+        meta["dev.toolgate/artifacts"] = render.artifacts(outcome)
     if outcome.problem is not None:
         meta["dev.toolgate/problem"] = render.members(outcome.problem, outcome.call_id, trace_id)
     shown["_meta"] = meta

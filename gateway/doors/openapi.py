@@ -17,9 +17,20 @@ _OUTCOME: dict[str, Json] = {
         "result": {"type": "object"},
         "problem": {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Problem"}]},
         "verdict": {"type": "object"},
-        "artifacts": {"type": "array"},
+        "artifacts": {"type": "array", "items": {"$ref": "#/components/schemas/Artifact"}},
         "usage": {"type": "object"},
         "record": {"type": ["object", "null"]},
+    },
+}
+_ARTIFACT: dict[str, Json] = {
+    "type": "object",
+    "required": ["handle", "name", "size", "media_type", "labels"],
+    "properties": {
+        "handle": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+        "name": {"type": "string"},
+        "size": {"type": "integer"},
+        "media_type": {"type": "string"},
+        "labels": {"type": "array", "items": {"type": "string"}},
     },
 }
 _PROBLEM: dict[str, Json] = {
@@ -51,7 +62,7 @@ def document(tools: Sequence[Tool]) -> dict[str, Json]:
         "paths": {f"/v1/tools/{tool.name}/call": {"post": _operation(tool)} for tool in tools},
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Outcome": _OUTCOME, "Problem": _PROBLEM},
+            "schemas": {"Artifact": _ARTIFACT, "Outcome": _OUTCOME, "Problem": _PROBLEM},
         },
     }
 

@@ -52,6 +52,38 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(part for part in (outcome.text.rstrip("\n"), text(outcome.problem)) if part)
 
 
+def content(outcome: Outcome) -> list[Json]:
+    """The content blocks of a result: its text, and a second one where it left files.
+
+    Apart, so that a text that is JSON stays JSON; as text, because a model has to read a handle to pass it on, and
+    older MCP clients refuse a result with a block of a kind they do not know (`resource_link`).
+    """
+    blocks: list[Json] = [{"type": "text", "text": outcome_text(outcome)}]
+    left = files_text(outcome)
+    if left:
+        blocks.append({"type": "text", "text": left})
+    return blocks
+
+
+def files_text(outcome: Outcome) -> str:
+    """What a model reads of the files a call left: name, size, kind and handle of each; "" when there are none."""
+    lines = [f"{a.name} ({a.size} bytes, {a.media_type}): {a.handle}" for a in outcome.artifacts]
+    lost = sum(f.rule.startswith("file.") and f.action == "cut" for f in outcome.verdict.findings)
+    if lines:
+        lines.insert(0, "Files kept for later calls, by handle:")
+    if lost:
+        lines.append(f"{lost} {'file was' if lost == 1 else 'files were'} not kept.")
+    return "\n".join(lines)
+
+
+def artifacts(outcome: Outcome) -> list[Json]:
+    """What a call left behind, for machines."""
+    return [
+        {"handle": a.handle, "name": a.name, "size": a.size, "media_type": a.media_type, "labels": sorted(a.labels)}
+        for a in outcome.artifacts
+    ]
+
+
 def verdict(of: Verdict) -> dict[str, Json]:
     """What screening did, as callers see it.
 
@@ -69,14 +101,14 @@ def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Jso
         "tool": outcome.tool,
         "status": outcome.status,
         "result": {
-            "content": [{"type": "text", "text": outcome_text(outcome)}],
+            "content": content(outcome),
             "structured_content": outcome.structured,
             "is_error": outcome.problem is not None,
             "truncated": outcome.truncated,
         },
         "problem": members(outcome.problem, outcome.call_id, trace_id) if outcome.problem else None,
         "verdict": verdict(outcome.verdict),
-        "artifacts": [],
+        "artifacts": artifacts(outcome),
         "usage": {
             "wall_ms": usage.wall_ms,
             "sandbox_ms": usage.sandbox_ms,

@@ -218,6 +218,8 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     }
     if request.parent:
         fields["parent_call_id"] = request.parent.intent.call.id
+    if call and call.inputs:
+        fields["inputs"] = [artifact.handle for artifact in call.inputs.values()]
     if request.trace:
         fields["trace_id"], fields["span_id"] = request.trace.trace_id, request.trace.span_id
     if extra:
@@ -311,7 +313,7 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
         "raw_digest": shown_digest if raw.text == safe.text else ledger.digest(tenant, raw.text.encode()),
         "shown_digest": shown_digest,
         "truncated": safe.truncated,
-        "artifacts": [artifact.handle for artifact in safe.artifacts],
+        "artifacts": [{"handle": a.handle, "size": a.size, "labels": sorted(a.labels)} for a in safe.artifacts],
         "origin": raw.origin,
         "guarantees": raw.guarantees,
         "screen": {"action": verdict.action, "findings": verdict.findings},
@@ -323,6 +325,8 @@ def _shown(safe: SafeOutput) -> Json:
     shown: dict[str, Json] = {"text": safe.text, "structured": safe.structured}
     if safe.problem:
         shown["detail"] = safe.problem.detail
+    if safe.artifacts:
+        shown["artifacts"] = {artifact.handle: artifact.name for artifact in safe.artifacts}
     if safe.raw.text != safe.text or safe.raw.structured != safe.structured:
         shown["raw"] = {"text": safe.raw.text, "structured": safe.raw.structured}
     return shown

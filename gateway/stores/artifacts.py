@@ -176,4 +176,4 @@ def _joined(artifact: Artifact, known: Artifact | None) -> Artifact:
 
 
 def _gone() -> Refusal:
-    return refuse("not_found", "This artifact is not kept any more.")
+    return refuse("not_found", "There is no such artifact, or it is not yours, or it is no longer kept.")
