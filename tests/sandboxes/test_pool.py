@@ -130,6 +130,22 @@ def test_a_tenant_keeps_its_worker(play):
     play(scenario)
 
 
+def test_what_a_job_took_is_told(play):
+    """A job's usage holds its processor time, which idling in a call is not part of, and its count of bytes."""
+
+    async def idle(_name: str, _args: bytes) -> bytes:
+        await asyncio.sleep(0.5)
+        return b"1"
+
+    async def scenario(pool: WasmPython) -> None:
+        used = (await pool.run(Job("call('idle'); print(1)", tools=frozenset({"idle"})), idle)).usage
+        assert used.cpu_ms is not None
+        assert 0 < used.cpu_ms < used.sandbox_ms
+        assert (used.bytes_out, used.host_calls) == (2, 1)
+
+    play(scenario)
+
+
 def test_a_worker_is_replaced_after_its_runs(play):
     """A worker that has run as often as it may is replaced before the next job."""
 

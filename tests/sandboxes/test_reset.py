@@ -12,7 +12,7 @@ from sandboxes.pool import WasmPython
 
 PAGE = 4096
 PRESENT = 1 << 63
-LATER_RUNS = 200
+LATER_RUNS = 1000
 
 # The marker is computed inside, so that it stands in the guest's memory only and in no program, frame or answer.
 PLANT = """
@@ -101,7 +101,7 @@ def test_no_later_run_finds_what_an_earlier_one_wrote(play):
         assert pool.pids == {pid}
         assert not holds_marker(pid)
 
-    play(scenario, spares=0)
+    play(scenario, spares=0, runs_per_worker=2 * LATER_RUNS)
 
 
 @READABLE

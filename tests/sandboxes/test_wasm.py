@@ -121,6 +121,42 @@ def test_a_worker_that_says_nothing_is_killed_on_time(tmp_path, guests):
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+# The first worker is a real one; those started after it say READY and no more.
+LATER = """
+import os, socket, sys, time
+flag, ready, *real, descriptor, parent = sys.argv[1:]
+if not os.path.exists(flag):
+    open(flag, "w").close()
+    os.execv(real[0], [*real, descriptor, parent])
+socket.socket(fileno=int(descriptor)).sendall(bytes.fromhex(ready))
+time.sleep(60)
+"""
+
+
+def test_a_demand_is_held_against_the_worker_that_would_run_the_job(tmp_path, guests):
+    """A job whose demand its worker does not say it meets does not run, though the pool's other workers did meet it."""
+    less = pack_json({"kind": "ready", "guarantees": ["no-network", "made-up"], "walls": {"seccomp": True}})
+
+    async def scenario() -> None:
+        script = tmp_path / "later.py"
+        script.write_text(LATER)
+        real = python_worker(str(ensure(guests).cwasm))
+        argv = [sys.executable, "-I", str(script), str(tmp_path / "flag"), less.hex(), *real]
+        pool = WasmPython(worker_argv=argv, workers=1, spares=0, runs_per_worker=1)
+        await pool.start()
+        try:
+            demand = frozenset({"memory-cap"})
+            assert pool.walls["no-new-privileges"]
+            assert (await pool.run(Job("print(1)", require=demand))).stdout == "1\n"
+            done = await pool.run(Job("print(1)", require=demand))
+            assert (done.status, done.stderr) == ("unavailable", "wasm-python: memory-cap is not guaranteed\n")
+            assert [wall for wall, stands in pool.walls.items() if stands] == ["seccomp"]
+        finally:
+            await pool.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 @pytest.mark.parametrize(
     "answer",
     ["", "7", "[]", "{}", json.dumps({**FAIR, "ok": 1}), json.dumps({**FAIR, "stdout": None}), "\0", "{" * 5000],
