@@ -31,7 +31,8 @@ SHOWN_CHARS: Final = 100
 
 SLOTS: Final = PARKED + 2
 MAX_TABLES: Final = 8
-MAX_INSTANCES: Final = 32
+# A component made of Python is 38.
+MAX_INSTANCES: Final = 100
 TABLE_ELEMENTS: Final = 50_000
 POOL: Final[dict[str, int]] = {
     "total_memories": SLOTS,
