@@ -69,6 +69,9 @@ async def execute(
         failed = failure.problem
     except TimeoutError:
         failed = problem("timeout", "The tool did not finish in the time it has.")
+    finally:
+        if nested is not None:
+            await nested.end()
     return RawOutput("", problem=failed, labels=nested.labels if nested else _NO_LABELS)
 
 
@@ -78,33 +81,53 @@ class Nested:
     Each goes through all ten stages with that call as its parent. `labels` are those of every result so far.
     """
 
-    __slots__ = ("_entry", "_parent", "_request", "labels")
+    __slots__ = ("_entry", "_parent", "_request", "_running", "labels")
 
     def __init__(self, parent: Parent, request: Request, entry: Entry) -> None:
         self._parent, self._request, self._entry = parent, request, entry
+        self._running: set[asyncio.Task[object]] = set()
         self.labels = _NO_LABELS
 
     async def call(self, name: str, arguments: bytes) -> bytes:
         """The result as JSON: the structured part when there is one, else the text. Raises NestedRefusal."""
-        sent, defect = _read(arguments)
-        outcome = await self._entry.handle(
-            Request(
-                self._entry.new_call_id(),
-                name,
-                sent,
-                self._request.credential,
-                self._parent.intent.call.caller.session.id,
-                trace=self._request.trace,
-                defect=defect,
-                parent=self._parent,
-            )
-        )
-        self.labels |= outcome.verdict.labels
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        assert task is not None
+        self._running.add(task)
+        try:
+            outcome = await self._entry.handle(self._asked(name, arguments))
+        finally:
+            self._running.discard(task)
+        self.labels |= outcome.verdict.labels
+        if task.cancelling():
             # The line turned it into an outcome, which is on record now; whoever cancelled us must still hear of it.
             raise asyncio.CancelledError
         return _answer(outcome)
+
+    async def end(self) -> None:
+        """Cancels what still runs, and waits until it is on record: a call ends after those that it made."""
+        cancelled = False
+        for task in self._running:
+            task.cancel()
+        while self._running:
+            try:
+                await asyncio.wait(self._running)
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def _asked(self, name: str, arguments: bytes) -> Request:
+        sent, defect = _read(arguments)
+        return Request(
+            self._entry.new_call_id(),
+            name,
+            sent,
+            self._request.credential,
+            self._parent.intent.call.caller.session.id,
+            trace=self._request.trace,
+            defect=defect,
+            parent=self._parent,
+        )
 
 
 def _nested(intent: Intent, request: Request, entry: Entry) -> Nested | None:

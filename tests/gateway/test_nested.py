@@ -324,6 +324,26 @@ def test_a_caller_who_goes_away_ends_the_nested_call_first() -> None:
     assert getattr(lab.gate.counters, "_running") == {}  # noqa: B009  # the port does not tell
 
 
+def test_a_call_ends_after_those_that_its_code_began() -> None:
+    """A sandbox that ends without waiting for its calls leaves none behind: they are cancelled and recorded first."""
+    begun: list[asyncio.Task[bytes]] = []
+
+    async def play(work: Work, calls: Calls) -> object:
+        begun.append(asyncio.ensure_future(calls.call("look", LOOKING)))  # type: ignore[arg-type]  # a coroutine
+        await upstream.started.wait()
+        return "over"
+
+    lab = playing(play, clock=True)
+    upstream = Slow()
+    lab.gate = replace(lab.gate, runners={**lab.gate.runners, HttpBackend: upstream})
+    outcome = asyncio.run(lab.call("coder", RUN))
+    assert outcome.structured == {"result": "over"}
+    inner, outer = lines(lab)[2:]
+    assert [(inner.type, named(inner)), (outer.type, named(outer))] == [(OUTCOME, "look"), (OUTCOME, "coder")]
+    assert code_of(inner) == "cancelled"
+    assert begun[0].cancelled()
+
+
 def test_a_tool_that_failed_speaks_to_the_code_in_its_own_words() -> None:
     """The tool's text, then what an agent would read of the problem."""
 
