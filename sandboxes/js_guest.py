@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from wasmtime import Module, Store
 
-from sandboxes.guest import WASM_GUARANTEES, OnGuestCall
+from sandboxes.guest import WASM_GUARANTEES, OnGuestCall, Stopped
 from sandboxes.js_vm import ASYNC_SCRIPT, Host, OutOfMemory, QuickJS, Thrown, engine
 from sandboxes.wasm_engine import MAX_MEMORY
 
@@ -66,6 +66,9 @@ class JsGuest:
             if str(thrown) == OUT_OF_MEMORY:
                 return _failed("memory", "the memory limit was reached\n")
             return _failed(None, f"{thrown}\n")
+        except (ValueError, IndexError, OverflowError) as error:
+            # Numbers that no sane VM gives: it broke out of its language, and is still inside its memory.
+            raise Stopped("aborted") from error
         finally:
             self._host.vm = None
 

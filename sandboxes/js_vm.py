@@ -194,7 +194,7 @@ class QuickJS:
 
     def time_ns(self) -> int:
         self._reads += 1
-        return self._now_ns + (self._reads - 1) * 1000
+        return (self._now_ns + (self._reads - 1) * 1000) % 2**64
 
     def random_bytes(self, size: int) -> bytes:
         return self._random.randbytes(size)

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sandboxes.guests.build import DEFAULT_FOLDER, ensure
-from sandboxes.pool import WasmPython
+from sandboxes.model import Exit, Job, OnCall
+from sandboxes.pool import WasmJs, WasmPython, no_calls
 
 # Bounds a hang; no test measures time.
 PATIENCE = 90
@@ -41,3 +42,18 @@ def play(guests: Path) -> Play:
         asyncio.run(asyncio.wait_for(whole(), PATIENCE))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def run_js() -> Iterator[Callable[..., Exit]]:
+    """Runs a job in JavaScript on a real worker, which serves the tests of one file one after the other."""
+    folder = Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER)).expanduser()
+    with asyncio.Runner() as runner:
+        pool = WasmJs(folder, workers=1, spares=0)
+        runner.run(pool.start())
+
+        def run(job: Job, on_call: OnCall = no_calls) -> Exit:
+            return runner.run(asyncio.wait_for(pool.run(job, on_call), PATIENCE))
+
+        yield run
+        runner.run(pool.close())

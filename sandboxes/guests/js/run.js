@@ -211,7 +211,8 @@
   };
   const setTimer = (callback, delay, every, values) => {
     if (typeof callback !== "function") throw new TypeError("the callback of a timer is a function");
-    const wait = Math.max(1, Math.trunc(Number(delay)) || 0);
+    const asked = Math.trunc(Number(delay));
+    const wait = asked >= 1 && asked < 2 ** 31 ? asked : 1;
     place({ id: ++lastTimer, due: clock() + wait, every: every ? wait : 0, callback, values });
     return lastTimer;
   };
