@@ -147,14 +147,13 @@ ENDINGS = {
     ),
     "open('x', 'wb').write(b'1' * (40 << 20))": ("limit", "disk"),
     "while True: print('x' * 4096)": ("limit", "output"),
-    "import os, time\nos.kill(os.getppid(), 9); time.sleep(60)": ("crashed", None),
     "1 / 0": ("error", None),
 }
 
 
 @pytest.mark.parametrize("program", ENDINGS, ids=[f"{status}-{limit}" for status, limit in ENDINGS.values()])
 def test_a_job_ends_as_what_ended_it(engine: Engine, program: str) -> None:
-    """Each limit is named by which it was; a runner that died is a crash; nothing raises."""
+    """Each limit is named by which it was; nothing raises."""
 
     async def scenario() -> None:
         async with opened(engine) as docker:
@@ -164,18 +163,30 @@ def test_a_job_ends_as_what_ended_it(engine: Engine, program: str) -> None:
     play(scenario())
 
 
-def test_a_runner_killed_for_memory_is_a_memory_limit(engine: Engine) -> None:
-    """Where the runner cannot say it any more, the engine's account does."""
-    program = (
-        "import os, signal, time\n"
-        "if os.fork() == 0: x = bytearray(400 << 20)\n"
-        "os.wait(); os.kill(os.getppid(), 9); time.sleep(60)"
-    )
+RUNNER_DIES = {
+    "call('x')": ("crashed", None),
+    "import os\nif os.fork() == 0: x = bytearray(400 << 20)\nos.wait(); call('x')": ("limit", "memory"),
+}
+
+
+@pytest.mark.parametrize("program", RUNNER_DIES, ids=["crash", "memory"])
+def test_a_runner_that_died_says_nothing_but_the_engine_does(engine: Engine, program: str) -> None:
+    """A container that ended before its answer is a crash, or the memory limit by the engine's account."""
 
     async def scenario() -> None:
-        async with opened(engine) as docker:
-            done = await run(docker, engine, program, limits=LIMITS)
-        assert (done.status, done.limit) == ("limit", "memory")
+        with root() as folder:
+
+            async def kill(_name: str, _args: bytes) -> bytes:
+                with contextlib.closing(engine.client()) as client:
+                    for name in ours(engine, folder):
+                        client.api.kill(name.removeprefix("/"))
+                return b"null"
+
+            docker = sandbox(engine, folder)
+            await docker.start()
+            done = await run(docker, engine, program, kill, tools=frozenset({"x"}), limits=LIMITS)
+            await docker.close()
+        assert (done.status, done.limit) == RUNNER_DIES[program]
 
     play(scenario())
 
@@ -207,8 +218,8 @@ def test_a_container_serves_one_job(engine: Engine) -> None:
 
 
 def test_nothing_is_left_after_jobs_that_end_in_every_way(engine: Engine) -> None:
-    """After 20 jobs, cancelled and crashed ones among them, and `close`: no container, process, folder, descriptor."""
-    programs = ["print(1)", "import os; os.kill(os.getppid(), 9)", "import time; time.sleep(60)", "while True: pass"]
+    """After 20 jobs, cancelled and killed ones among them, and `close`: no container, process, folder, descriptor."""
+    programs = ["print(1)", "import os; os.kill(os.getpid(), 9)", "import time; time.sleep(60)", "while True: pass"]
 
     async def scenario() -> None:
         with root() as folder:

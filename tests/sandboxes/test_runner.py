@@ -31,6 +31,8 @@ async def echo(name: str, args: bytes) -> bytes:
     """A gateway whose tools answer with what they were asked, but for one that refuses."""
     if name == "no":
         raise CallRefused("refused: not today")
+    if name == "net.fetch":
+        return json.dumps({"status": 200, "headers": {"K": "v"}, "body": args.decode()}).encode()
     return json.dumps([name, json.loads(args)]).encode()
 
 
@@ -88,9 +90,10 @@ TOOLS = frozenset({"x", "no", "net.fetch"})
         ("result = call('x', a=1)", ["x", {"a": 1}]),
         ("result = tools.x(a=[None, 'é'])", ["x", {"a": [None, "é"]}]),
         (
-            "result = fetch('https://a.example/', headers={'k': 'v'})",
-            ["net.fetch", {"url": "https://a.example/", "method": "GET", "headers": {"k": "v"}}],
+            "r = fetch('https://a.example/', 'post', {'K': 'v'}, b'{}'); result = [r.status, r.headers, r.json()]",
+            [200, {"k": "v"}, {"method": "POST", "url": "https://a.example/", "headers": {"K": "v"}, "body": "{}"}],
         ),
+        ("result = [dir(tools), repr(tools)]", [["no", "x"], "<tools: no, x>"]),
         ("try: call('no')\nexcept ToolError as error: result = str(error)", "refused: not today"),
         (
             "try: call('y')\nexcept ToolError as error: result = str(error)",
@@ -100,7 +103,7 @@ TOOLS = frozenset({"x", "no", "net.fetch"})
             "try: call('x', a='a' * 300_000)\nexcept ToolError as error: result = str(error)[:22]",
             "the arguments are over",
         ),
-        ("result = hasattr(tools, 'y')", False),
+        ("result = [hasattr(tools, 'y'), hasattr(tools, 'net.fetch')]", [False, False]),
         ("import os; result = [os.listdir('.'), sorted(os.environ)]", [[], ["HOME", "LANG", "PATH", "TOOLGATE_CALLS"]]),
         ("import os; result = sorted(map(int, os.listdir('/proc/self/fd')))[:4]", [0, 1, 2, 3]),
         ("import sys; result = sys.stdin.read()", ""),
@@ -242,6 +245,7 @@ os.symlink('/etc/passwd', 'link'); os.mkfifo('fifo')
         ("for i in range(33): open(f'f{i}', 'w')", 100, None),
         ("for i in range(32): open(f'f{i}', 'w')", 100, {f"f{i}": b"" for i in range(32)}),
         ("open('a', 'wb').write(b'x' * 100)", 0, {}),
+        ("open('a', 'wb').write(b'x' * 100); import os; os._exit(1)", 100, {"a": b"x" * 100}),
         ("import os; os.unlink('given'); os.symlink('/dev/zero', 'given')", 100, {}),
     ],
 )
@@ -251,7 +255,7 @@ def test_files_are_counted_as_they_are_read(ask: Ask, program: str, cap: int, ba
     if back is None:
         assert (answer.status, answer.limit, answer.files) == ("limit", "files_out", {})
     else:
-        assert (answer.status, answer.files) == ("ok", back)
+        assert (answer.limit, answer.files) == (None, back)
 
 
 def test_offspring_ends_with_the_job(ask: Ask) -> None:

@@ -13,10 +13,9 @@ import os
 import signal
 import site
 import sys
-from _socket import socket
 from types import ModuleType
 
-from sandboxes.images.inside import wire
+from sandboxes.images.inside.calls import Calls, Line, ToolError, Tools
 
 TOOL = "<tool>"
 OURS = __file__.rpartition("/")[0]
@@ -31,12 +30,6 @@ LONG_RUN = "0" * 19
 DIGITS = dict.fromkeys(range(48, 58), 48)
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-
-class ToolError(Exception):
-    """A tool called from the program refused or failed; the text says why."""
-
-    __module__ = "__main__"
 
 
 def become(ends: tuple[int, int, int, int], folder: str) -> None:
@@ -71,57 +64,6 @@ def replace(command: list[str]) -> None:
     os._exit(127)
 
 
-class Line:
-    """The way to the runner, which passes calls on. One call at a time, whichever process or thread makes it."""
-
-    def __init__(self, folder: str) -> None:
-        self._channel = socket(fileno=CALLS)
-        self._folder = folder
-
-    def ask(self, question: dict[str, object]) -> dict[str, object]:
-        lock = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            wire.send_json(self._channel, question)
-            reply: dict[str, object] = json.loads(wire.receive(self._channel))
-            return reply
-        finally:
-            os.close(lock)
-
-    def end(self, report: dict[str, object]) -> None:
-        """The last frame: how the snippet ended."""
-        wire.send_json(self._channel, {"end": report})
-
-
-class Tools:
-    """`tools.NAME(**arguments)` is `call("NAME", **arguments)`."""
-
-    def __init__(self, line: Line, names: list[str]) -> None:
-        self._line = line
-        self._names = frozenset(names)
-
-    def call(self, name: str, /, **arguments: object) -> object:
-        """Has the gateway run the tool `name`, as a call of its own. Raises `ToolError`."""
-        if name not in self._names:
-            raise ToolError(
-                f"{name!r} may not be called from here; allowed: {', '.join(sorted(self._names)) or 'none'}"
-            )
-        reply = self._line.ask({"name": name, "args": json.dumps(arguments, allow_nan=False)})
-        if "error" in reply:
-            raise ToolError(reply["error"])
-        return reply["value"]
-
-    def fetch(self, url: str, method: str = "GET", headers: object = None, body: object = None) -> object:
-        """Has the gateway fetch a URL: {"status", "headers", "body"}. Raises `ToolError`."""
-        more = {name: value for name, value in (("headers", headers), ("body", body)) if value is not None}
-        return self.call("net.fetch", url=url, method=method, **more)
-
-    def __getattr__(self, name: str) -> object:
-        if name not in self._names:
-            raise AttributeError(f"no tool {name!r} may be called from here")
-        return lambda **arguments: self.call(name, **arguments)
-
-
 def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     """Runs `program` as `__main__`, then what it left to be done at exit, and reports how it ended. Never returns."""
     sys.path.remove(OURS.removesuffix("/sandboxes/images/inside"))
@@ -132,11 +74,11 @@ def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     sys.stdout = open(1, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for good
     sys.argv = [TOOL]
-    line = Line(folder)
-    tools = Tools(line, names)
+    line = Line(CALLS, folder)
+    own = Calls(line, names)
     main = sys.modules["__main__"] = ModuleType("__main__")
-    given = {"args": json.loads(args), "call": tools.call, "fetch": tools.fetch, "tools": tools, "ToolError": ToolError}
-    vars(main).update(given)
+    names_given = {"call": own.call, "fetch": own.fetch, "tools": Tools(own), "ToolError": ToolError}
+    vars(main).update(names_given, args=json.loads(args))
     report = execute(program, vars(main))
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()

@@ -102,7 +102,7 @@ def _judge(run: Run, job: Job, before: dict[str, int]) -> Ending:
         limit = _limit_met(run, before, job.folder)
         if limit is not None:
             ending.fail(limit, SENTENCES[limit])
-    if ending.ok and job.files_out:
+    if job.files_out and ending.limit is None and run.stopped is None:
         try:
             ending.files = work.collect(job.folder, {*job.files, "ARGS"}, job.now, job.files_out)
         except work.TooMuch as error:
