@@ -65,10 +65,8 @@ class SecretForms:
         """
         if not self._forms:
             return False
-        narrow = raw.replace(b"\0", b"").decode("latin-1")  # without NUL, letters of wider ones stand side by side
-        if self._set.match(squeezed(narrow)):
-            return True
-        return not raw.isascii() and bool(self._set.match(squeezed(raw.decode(errors="ignore"))))
+        # Without NUL, letters of wider ones stand side by side.
+        return bool(self._set.match(squeezed(raw.replace(b"\0", b"").decode("latin-1"))))
 
     def redact(
         self, text: str, own_names: Collection[str] = (), decoded: Views | None = None
@@ -124,7 +122,8 @@ def _forms(value: str) -> Iterator[str]:
     for plain in dict.fromkeys((value, canonical(value), value[::-1])):
         if len(dense := squeezed(plain)) >= MIN_PLAIN:
             yield dense
-    for encoded in (*_base64(value.encode()), *_escaped(value)):
+    octets = value.encode().decode("latin-1")  # itself, when it is ASCII
+    for encoded in (octets, *_base64(value.encode()), *_escaped(value)):
         if len(dense := squeezed(encoded)) >= MIN_ENCODED:
             yield dense
 

@@ -24,6 +24,7 @@ from gateway.tool import Labels
 SUSPICIOUS = "suspicious"
 JUDGED = 2 * 1024 * 1024  # bytes of a file up to which rules read it; a longer one counts as suspicious
 TEXT_CUT, STRUCTURED_CUT = "text.too-large", "structured.too-large"
+_ASCII = bytes(octet if 0x20 <= octet < 0x7F or octet == 0x0A else 0x20 for octet in range(256))
 _SPACES = str.maketrans("_.", "  ")  # what a file's name has between words
 
 
@@ -115,7 +116,7 @@ def _is_doubtful(name: str, content: bytes, forms: SecretForms, known: rules.Rul
 def _read(content: bytes, forms: SecretForms, known: rules.RuleSet) -> tuple[int, bool]:
     """The score of what stands in a file, and whether something in it could not be read. Raises _Refused."""
     is_text = _is_text(content)
-    text = content.decode(errors="replace")
+    text = content.decode() if is_text else _letters(content)
     plain = canonical(text)
     decoded = views(plain) if is_text else NO_VIEWS
     if forms.redact(plain, (), decoded)[1]:
@@ -144,6 +145,11 @@ def _artifact(name: str, content: bytes, labels: Labels, action: str, intent: In
     kind = media_type(name, is_text=_is_text(content))
     owner = call.caller.principal.key
     return Artifact(handle_of(content), owner, name, len(content), kind, labels, action, call.id, call.now)
+
+
+def _letters(content: bytes) -> str:
+    """What stands in octets as ASCII, of one byte a letter or more; anything else is a space."""
+    return content.replace(b"\0", b"").translate(_ASCII).decode()
 
 
 def _is_text(content: bytes) -> bool:

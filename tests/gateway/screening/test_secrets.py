@@ -120,3 +120,14 @@ def test_any_secret_in_any_form(value: str, form: str, before: str, after: str) 
 def test_never_raises(text: str) -> None:
     """Any text can be searched."""
     FORMS.redact(text)
+
+
+def test_octets_of_any_kind_are_searched() -> None:
+    """In what is no text at all: letters of one, two and four octets, and secrets that are not ASCII."""
+    forms = SecretForms.build({"plain": "tk/live+7Qz0-canary", "other": "schlüssel-für-alles"})
+    for value in ("tk/live+7Qz0-canary", "schlüssel-für-alles"):
+        assert forms.occur(b"\x00\xff" + value.encode() + b"\xfe")
+    for wider in ("utf-16-le", "utf-16-be", "utf-32"):
+        assert forms.occur(b"\xff" + "tk/live+7Qz0-canary".encode(wider))
+    assert not forms.occur(b"\xff tk/live+7Qz0-canar schl\xc3\xbcssel")
+    assert not SecretForms.build({}).occur(b"anything")
