@@ -88,9 +88,10 @@ def inspect_module(module: Module) -> list[str]:
     """The imports of a core module as `module.name`. Raises `Refused`, naming what is not offered here."""
     known = {(WASI, name): shape for name, shape in FUNCTIONS.items()}
     known |= {(TOOLGATE, name): shape for name, shape in CALLS.items()}
-    found = {(each.module, each.name or ""): each.type for each in module.imports}
-    _none_unknown(sorted(".".join(each) for each in found.keys() - known.keys()))
-    for each, shape in found.items():
+    # A list: one name may be imported twice, with two types.
+    found = [((each.module, each.name or ""), each.type) for each in module.imports]
+    _none_unknown(sorted({".".join(each) for each, _ in found if each not in known}))
+    for each, shape in found:
         results = "" if each in SILENT else "i"
         fits = isinstance(shape, FuncType) and (letters(shape.params), letters(shape.results)) == (known[each], results)
         if not fits:
@@ -99,7 +100,7 @@ def inspect_module(module: Module) -> list[str]:
     start = exports.get("_start")
     if not isinstance(start, FuncType) or start.params or start.results:
         raise Refused("it exports no function _start without parameters and results")
-    return sorted(".".join(each) for each in found)
+    return sorted({".".join(each) for each, _ in found})
 
 
 def inspect_component(program: component.Component, with_engine: Engine) -> list[str]:

@@ -112,8 +112,8 @@ class ModuleGuest(Programs):
         self._wasi = _wasi("", {"seed": 0, "now": 0, "output": 0, "disk": 0, "files": {}})
         self._reply = b""
         linker = Linker(self.engine)
-        for each in module.imports:
-            self._offer(linker, each.module, str(each.name))
+        for name in {(each.module, str(each.name)) for each in module.imports}:
+            self._offer(linker, *name)
         self._program = linker.instantiate_pre(module)
 
     def run(self, vm: VM, job: Mapping[str, Any]) -> str:

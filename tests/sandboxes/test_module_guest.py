@@ -83,6 +83,16 @@ TEXTS = {
     "tail calls": '(module (func $t (return_call $t)) (func (export "_start") (call $t)))',
     "fills": programs.start("(loop $f (memory.fill (i32.const 0) (i32.const 7) (i32.const 65536)) (br $f))"),
     "disk": DISK,
+    "imports twice": programs.ECHO.replace(
+        "(memory", programs.imported("fd_write").replace("$fd_write", "$again") + "(memory", 1
+    ),
+    "component that gives 100 MiB": programs.COMPONENT
+    % """(drop (memory.grow (i32.const 4000)))
+      (i32.store (i32.const 20) (i32.const 104857600)) (return (i32.const 16))""",
+    "component that asks with 100 MiB": programs.COMPONENT
+    % """(drop (memory.grow (i32.const 4000)))
+      (call $call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 104857600) (i32.const 16))
+      (return (i32.const 16))""",
     "hostile": programs.calls(list(HOSTILE.values()), data=PIECES),
     "too much": programs.calls(list(TOO_MUCH.values()), data=PIECES),
     "leaves a file": LEAVES,
@@ -232,6 +242,19 @@ def test_a_component_calls_a_tool(run: Run) -> None:
     assert (done.status, "unreachable" in done.stderr) == ("error", True)
     done = run("component", '"' + "x" * 1000 + '"', tools=frozenset({"t"}), limits=Limits(output=100))
     assert (done.status, done.limit, len(done.stdout)) == ("limit", "output", 100)
+
+
+def test_a_component_cannot_give_more_than_may_go_out(run: Run) -> None:
+    """A text of 100 MiB, given or sent to a tool, is cut or refused, and the worker lives."""
+    done = run("component that gives 100 MiB", limits=Limits(memory=512 * MIB, output=1000))
+    assert (done.status, done.limit, len(done.stdout)) == ("limit", "output", 1000)
+    done = run("component that asks with 100 MiB", limits=Limits(memory=512 * MIB), tools=frozenset({"t"}))
+    assert (done.status, done.value) == ("ok", {"error": "the arguments are over 262144 characters"})
+
+
+def test_a_name_may_be_imported_twice(run: Run) -> None:
+    """The same function under the same name, imported again, is the same function."""
+    assert run("imports twice", "[1]").value == [1]
 
 
 def test_no_pointer_reaches_out_of_the_memory(run: Run) -> None:

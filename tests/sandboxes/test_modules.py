@@ -36,6 +36,11 @@ REFUSED = {
         f'(module (import "{WASI}" "fd_close" (func (param i64) (result i32))) {START})',
         f"it imports {WASI}.fd_close with another type than the one offered here",
     ),
+    "a known function of two types": (
+        f'(module (import "{WASI}" "fd_close" (func (param i64) (result i32)))'
+        f' (import "{WASI}" "fd_close" (func (param i32) (result i32))) {START})',
+        f"it imports {WASI}.fd_close with another type than the one offered here",
+    ),
     "a known function as a global": (
         f'(module (import "{WASI}" "fd_close" (global i32)) {START})',
         f"it imports {WASI}.fd_close with another type than the one offered here",
