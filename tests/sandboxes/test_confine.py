@@ -108,6 +108,10 @@ def status_of(pid: int) -> dict[str, list[str]]:
     return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
 
 
+def score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 def test_the_walls_that_are_claimed_stand(play):
     """What a pool says of its workers' walls is what the kernel says of the process."""
 
@@ -125,6 +129,16 @@ def test_the_walls_that_are_claimed_stand(play):
         for kind in ("net", "ipc", "uts"):
             own, ours = (os.readlink(f"/proc/{one}/ns/{kind}") for one in (pid, "self"))
             assert walls["namespaces"] == (own != ours)
+
+    play(scenario, spares=0)
+
+
+def test_a_worker_is_the_first_to_go(play):
+    """When memory runs out the kernel takes a worker before the process that started it."""
+
+    async def scenario(pool: WasmPool) -> None:
+        (pid,) = pool.pids
+        assert score_of(pid) == 900 >= score_of(os.getpid())
 
     play(scenario, spares=0)
 
