@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from gateway.cases import fresh_trial
@@ -49,7 +49,7 @@ rules:
 """
 SPECS = {"work.yaml": SPEC, "clean.yaml": CLEAN}
 
-Code = Callable[[Work], RawOutput]
+Code = Callable[[Work], RawOutput | Awaitable[RawOutput]]
 
 
 class Player:
@@ -61,7 +61,8 @@ class Player:
 
     async def run(self, work: Work) -> RawOutput:
         self.work = work
-        return self.code(work)
+        said = self.code(work)
+        return said if isinstance(said, RawOutput) else await said
 
 
 def leaving(files: Mapping[str, bytes], text: str = "done") -> Code:

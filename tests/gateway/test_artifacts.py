@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from gateway.artifacts import handle_of
 from gateway.model import Outcome, RawOutput
 from gateway.stores.artifacts import TTL, MemoryArtifacts
-from gateway.work import Work
-from tests.gateway.leaver import handles, lab_with, leaving
+from gateway.work import NestedRefusal, Work
+from tests.gateway.leaver import POLICY, SPEC, SPECS, handles, lab_with, leaving
 from tests.gateway.stages.screened import ATTACK
 from tests.kit import Lab
 
@@ -119,6 +120,32 @@ def test_labels_of_a_file_count_when_a_call_is_decided() -> None:
     refused = call(lab, "clean", files={"in.txt": handles(first)["note.txt"]}, session="fresh")
     assert (code_of(refused), player.work) == ("forbidden", None)
     assert call(lab, "clean", files={"in.txt": handles(first)["plain.txt"]}, session="fresh").status == "done"
+
+
+def test_what_the_code_of_a_call_has_read_counts_for_the_calls_it_makes() -> None:
+    """Code that was given a suspicious file cannot call what is forbidden to suspicious sessions, in a fresh one."""
+    coder = SPEC.replace("name: work", "name: coder").replace("    files: {in", "    tools: [clean]\n    files: {in")
+    policy = POLICY.replace("tools: [work, clean]", "tools: [work, coder, clean]")
+    lab, player = lab_with(leaving({"note.txt": NOTE, "plain.txt": b"numbers"}), {**SPECS, "coder.yaml": coder}, policy)
+    kept = handles(call(lab, session="first"))
+    words = []
+
+    async def calling(work: Work) -> RawOutput:
+        if work.tool.name == "clean":
+            return RawOutput("clean ran", {"result": sorted(work.files)})
+        assert work.calls is not None
+        asked = {"code": "", "files": {"deep.txt": kept["plain.txt"]}}
+        try:
+            words.append((await work.calls.call("clean", json.dumps(asked).encode())).decode())
+        except NestedRefusal as refusal:
+            words.append(str(refusal))
+        return RawOutput("done", labels=work.calls.labels)
+
+    player.code = calling
+    call(lab, "coder", files={"in.txt": kept["note.txt"]}, session="fresh-1")
+    call(lab, "coder", files={"in.txt": kept["plain.txt"]}, session="fresh-2")
+    assert "Not with suspicious files." in words[0]
+    assert words[1] == '{"result":["deep.txt"]}'
 
 
 def test_labels_of_inputs_join_the_result_and_what_it_leaves() -> None:
