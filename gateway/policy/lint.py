@@ -11,6 +11,7 @@ from gateway.policy.arguments import never_empty, required
 from gateway.policy.compile import Placed
 from gateway.policy.rules import Globs
 from gateway.policy.syntax import Apply, Constant, Expr, Loop, Path, references, walk
+from gateway.specs.fetch import FETCH
 from gateway.specs.yaml import SpecError
 from gateway.tool import SandboxBackend, Tool
 
@@ -23,6 +24,7 @@ def lint(parts: Sequence[language.Part], placed: Sequence[Placed], tools: Sequen
     found += [finding for each in placed for finding in _glob(each, tools)]
     found += [finding for each in placed for finding in _shadowed(each, placed)]
     found += [finding for part in parts for finding in _unused(part, placed)]
+    found += _unfetched(placed, tools)
     return sorted(found, key=lambda each: (each.file, each.line, each.column, each.sentence))
 
 
@@ -33,6 +35,20 @@ def _glob(placed: Placed, tools: Sequence[Tool]) -> Iterator[SpecError]:
             yield placed.error(f"{pattern!r} matches no loaded tool", "match", "tools", index)
     if not placed.tools and all(any(matches(each, tool.name) for tool in tools) for each in patterns):
         yield placed.error(f"the rule {placed.rule.id} is about no loaded tool", "match")
+
+
+def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[SpecError]:
+    """Networks of code that no rule lets anybody use."""
+    permits = (each for each in placed if each.rule.effect is Effect.PERMIT)
+    if any(tool.name == FETCH for each in permits for tool in each.tools):
+        return
+    for tool in tools:
+        if isinstance(tool.backend, SandboxBackend) and tool.backend.network:
+            file, _, line = tool.source.rpartition(":")
+            sentence = (
+                f"no rule permits {FETCH}, so the code of {tool.name} fetches nothing, whatever its spec allows"
+            )
+            yield SpecError(file, int(line), 1, sentence)
 
 
 def _shadowed(placed: Placed, others: Sequence[Placed]) -> Iterator[SpecError]:

@@ -53,7 +53,7 @@ def result(outcome: Any) -> Any:
 def test_code_calls_a_tool_and_is_refused_another() -> None:
     """The allowed one answers; the forbidden one is an exception whose text says why; three calls, all on record."""
     code = """
-found = call("look", what="sky")
+found = tools.look(what="sky")
 try:
     call("send", what="news")
 except ToolError as error:
@@ -116,18 +116,22 @@ def test_a_refusal_that_nobody_catches_is_the_codes_error() -> None:
 def test_code_fetches_what_spec_and_policy_allow() -> None:
     """A fetch gives status, headers and body; off the list it is an exception."""
     code = """
-page = call("net.fetch", url="https://docs.example.com/a")
+page = fetch("https://docs.example.com/a", headers={"X-Mine": "1"})
+sent = fetch("https://docs.example.com/in", method="POST", body="hello")
 try:
-    call("net.fetch", url="https://evil.example.com/a")
+    fetch("https://evil.example.com/a")
 except ToolError as error:
-    result = [page["status"], page["body"], str(error)]
+    result = [page.status, page.json(), sent.status, str(error)]
 """
 
     async def scenario(lab: Lab) -> None:
-        status, body, said = result(await lab.call("coder", {"code": code}))
-        assert (status, body) == (200, '{"said":"hello"}')
+        status, body, sent, said = result(await lab.call("coder", {"code": code}))
+        assert (status, body, sent) == (200, {"said": "hello"}, 200)
         assert "(egress_denied)" in said
-        assert len(lab.trial.net.asked) == 1
+        assert [(ask.method, ask.headers, ask.body) for ask in lab.trial.net.asked] == [
+            ("GET", (("X-Mine", "1"),), None),
+            ("POST", (), b"hello"),
+        ]
 
     play(scenario, MAY_FETCH)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.loading import ToolCatalogue, load_files
+from gateway.policy.cases import run_cases
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.net import Egress, Net
 from gateway.screening import IssuedSecrets, Screener, bundled
@@ -129,6 +130,30 @@ def test_lint_knows_fetch_where_a_spec_has_a_network() -> None:
     assert [str(each) for each in load_files(files, policy).findings if "net.fetch" in each.sentence] == []
     files["coder.yaml"] = CODER.split("    network:")[0].encode()
     assert any("'net.fetch' matches no loaded tool" in each.sentence for each in load_files(files, policy).findings)
+
+
+def test_a_network_that_nobody_may_use_is_found() -> None:
+    """A spec that lets code fetch, under a policy without a rule for it: said when files are read, at the spec's line."""
+    files = {name: text.encode() for name, text in SPECS.items()}
+    (found,) = [each for each in load_files(files, {"lab.yaml": POLICY.encode()}).findings if each.file == "coder.yaml"]
+    assert found.sentence.startswith("no rule permits net.fetch, so the code of coder fetches nothing")
+
+
+def test_a_policy_tests_its_rules_about_fetch() -> None:
+    """Cases of a policy name net.fetch like any tool."""
+    cases = """
+tests:
+- {name: safe, call: {net.fetch: {url: "https://docs.example.com/"}}, expect: {permit: may-fetch}}
+- {name: plain, call: {net.fetch: {url: "http://docs.example.com/"}}, expect: {deny: no_permit}}
+- {name: no url, call: {net.fetch: {}}, expect: {refused: invalid_arguments}}
+"""
+    files = {name: text.encode() for name, text in SPECS.items()}
+    loaded = load_files(files, {"lab.yaml": (POLICY + MAY_FETCH + cases).encode()})
+    assert [(each.name, each.ok) for each in run_cases(loaded.bundle)] == [
+        ("safe", True),
+        ("plain", True),
+        ("no url", True),
+    ]
 
 
 def test_an_upstream_that_echoes_the_credential_teaches_code_nothing() -> None:
