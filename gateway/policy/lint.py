@@ -45,9 +45,7 @@ def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[Spec
     for tool in tools:
         if isinstance(tool.backend, SandboxBackend) and tool.backend.network:
             file, _, line = tool.source.rpartition(":")
-            sentence = (
-                f"no rule permits {FETCH}, so the code of {tool.name} fetches nothing, whatever its spec allows"
-            )
+            sentence = f"no rule permits {FETCH}, so the code of {tool.name} fetches nothing, whatever its spec allows"
             yield SpecError(file, int(line), 1, sentence)
 
 

@@ -133,7 +133,7 @@ def test_lint_knows_fetch_where_a_spec_has_a_network() -> None:
 
 
 def test_a_network_that_nobody_may_use_is_found() -> None:
-    """A spec that lets code fetch, under a policy without a rule for it: said when files are read, at the spec's line."""
+    """A spec lets code fetch, and no rule does: said when files are read, at the spec's line."""
     files = {name: text.encode() for name, text in SPECS.items()}
     (found,) = [each for each in load_files(files, {"lab.yaml": POLICY.encode()}).findings if each.file == "coder.yaml"]
     assert found.sentence.startswith("no rule permits net.fetch, so the code of coder fetches nothing")
