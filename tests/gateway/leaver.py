@@ -74,7 +74,7 @@ def lab_with(code: Code, specs: Mapping[str, str] = SPECS, policy: str = POLICY)
     """A lab whose sandboxed tools are played by `code`; `dev`, `ann` and `stranger` may call it."""
     loaded = load_files({name: text.encode() for name, text in specs.items()}, {"files.yaml": policy.encode()})
     player = Player(code)
-    trial = fresh_trial(loaded, None, Upstream(200, {}))
+    trial = fresh_trial(loaded, {}, Upstream(200, {}))
     lab = Lab(replace(trial, gate=replace(trial.gate, runners={SandboxBackend: player})))
     agent = frozenset({"agent"})
     others = {
