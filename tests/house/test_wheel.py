@@ -51,6 +51,10 @@ def test_the_wheel_can_serve_and_build_its_guest(wheel: zipfile.ZipFile) -> None
         ("gateway/starter/policies/", ".yaml"),
         ("gateway/starter/tool_specs/", ".yaml"),
         ("sandboxes/guests/python/", ".wit"),
+        ("sandboxes/images/python/", "Dockerfile"),
+        ("sandboxes/images/shell/", "toolgate-call"),
+        ("sandboxes/images/", "make_base"),
+        ("sandboxes/profiles/", ".json"),
     ):
         assert any(name.startswith(folder) and name.endswith(suffix) for name in names), folder
 

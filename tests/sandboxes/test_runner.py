@@ -130,6 +130,12 @@ def test_a_snippet_has_its_arguments_its_tools_and_nothing_else(ask: Ask, progra
         ("import sys; sys.exit('bye')", "error", None, "bye\n"),
         ("import os; os._exit(3)", "error", None, "exit status 3\n"),
         ("import os; os.kill(os.getpid(), 11)", "error", None, "killed by signal 11\n"),
+        (
+            "class E:\n  def __repr__(self): return 1\nraise SystemExit(E())",
+            "error",
+            None,
+            "could not be shown: TypeError",
+        ),
         ("bytearray(10**15)", "limit", "memory", "MemoryError"),
         ("def f(): f()\nf()", "error", None, "RecursionError"),
         ("result = {1, 2}", "error", None, "result is not JSON"),
@@ -241,6 +247,7 @@ os.symlink('/etc/passwd', 'link'); os.mkfifo('fifo')
     [
         ("open('a', 'wb').write(b'x' * 100)", 100, {"a": b"x" * 100}),
         ("open('a', 'wb').write(b'x' * 101)", 100, None),
+        ("f = open('a', 'w'); f.write('x')", 100, {"a": b"x"}),
         ("open('a', 'wb').truncate(1 << 40)", 100, None),
         ("for i in range(33): open(f'f{i}', 'w')", 100, None),
         ("for i in range(32): open(f'f{i}', 'w')", 100, {f"f{i}": b"" for i in range(32)}),

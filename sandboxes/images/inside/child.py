@@ -83,6 +83,8 @@ def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
+    # As at the end of any program: files that were left open are written out.
+    vars(main).clear()
     sys.stdout.flush()
     sys.stderr.flush()
     line.end(report)
@@ -134,7 +136,10 @@ def leave(error: SystemExit) -> dict[str, object]:
     """`sys.exit()` and `sys.exit(0)` end well; anything else is an error, its text kept."""
     if error.code is None or error.code == 0:
         return {"ok": True, "limit": None, "extra": "", "result": None}
-    text = error.code if isinstance(error.code, str) else f"SystemExit: {error.code!r}"
+    try:
+        text = error.code if isinstance(error.code, str) else f"SystemExit: {error.code!r}"
+    except Exception as second:  # noqa: BLE001  # its __repr__ may do anything
+        text = f"SystemExit (its code could not be shown: {type(second).__name__})"
     return failed(text[:TRACEBACK_CHARS] + "\n")
 
 
