@@ -2,7 +2,7 @@
 # Every target may be called first on a fresh machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests runners run test lint bench image
+.PHONY: help setup guests prove runners run test lint bench image
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,7 @@ help:
 	@echo 'make test   every test (JOBS=N for the number of processes)'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make runners  the runner images on the Docker engine (BASE=IMAGE, else made of Debian packages)'
+	@echo 'make prove  hostile code in every sandbox, and what is left behind (minutes)'
 	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
 	@echo 'make image  the container image (IMAGE=NAME)'
 
@@ -57,6 +58,13 @@ lint: $(INSTALLED)
 
 bench: setup
 	@$(BIN)/python -m bench.run
+
+# The long proofs, each a table of its own: hostile code, a worker taken over, what is left behind. Quiet machine, root,
+# a Docker engine and `make runners` for all of it.
+prove: setup
+	@$(BIN)/python -m prove.hostile_suite
+	@$(BIN)/python -m prove.siege
+	@$(BIN)/python -m prove.lifecycle
 
 image:
 	docker build --tag $(IMAGE) .
