@@ -95,10 +95,16 @@ def every(folder: Path) -> list[Module]:
 
 
 def refresh(folder: Path, progress: Progress = lambda _line: None) -> None:
-    """Compiles again whatever has no native code for this machine and this version. For a start, never for a call."""
+    """Compiles again whatever has no native code for this machine and this version. For a start, never for a call.
+
+    A program that this version refuses stays without; `progress` is told why.
+    """
     for module in every(folder):
         if module.cwasm is None:
-            register(folder, _wasm(_place(folder), module.digest.removeprefix(PREFIX)), progress)
+            try:
+                register(folder, _wasm(_place(folder), module.digest.removeprefix(PREFIX)), progress)
+            except ModuleRefused as refusal:
+                progress(f"{module.digest}: {refusal}")
 
 
 def _read(path: Path) -> bytes:

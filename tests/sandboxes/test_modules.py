@@ -179,6 +179,23 @@ def test_altered_native_code_is_made_again_at_a_start(folder: Path, binaries: di
     assert find(folder, module.digest) == module
 
 
+def test_what_an_earlier_version_took_may_be_refused_at_a_start(folder: Path, binaries: dict[str, bytes]) -> None:
+    """A kept program that may not run any more has no native code; a start says why and goes on with the others."""
+    good = register(folder, binaries["echo"])
+    assert good.cwasm is not None
+    good.cwasm.unlink()
+    bad = hashlib.sha256(binaries["poll_oneoff"]).hexdigest()
+    (folder / "modules" / f"{bad}.wasm").write_bytes(binaries["poll_oneoff"])
+    (folder / "modules" / f"{bad}.json").write_text('{"kind":"module","imports":[]}')
+    said: list[str] = []
+    refresh(folder, said.append)
+    assert find(folder, good.digest) == good
+    found = find(folder, f"sha256:{bad}")
+    assert found is not None
+    assert found.cwasm is None
+    assert [line for line in said if bad in line and "poll_oneoff: not offered here" in line]
+
+
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"kind":"module"}', '{"kind":"module","imports":7}'])
 def test_a_note_of_another_shape_is_no_registration(folder: Path, binaries: dict[str, bytes], note: str) -> None:
     """What was written about a program and can no longer be read counts as nothing; registering again repairs it."""
