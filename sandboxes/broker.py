@@ -100,7 +100,7 @@ class Conversation:
             reply = {"seq": seq if isinstance(seq, int) else None, "error": "refused", "text": str(error)}
         except EngineDown as error:
             reply = {"seq": seq, "error": "down", "text": str(error)}
-        except EngineRefused as error:
+        except (EngineRefused, OSError) as error:
             reply = {"seq": seq, "error": "failed", "text": str(error)}
         with contextlib.ExitStack() as stack:
             if passed is not None:
@@ -237,7 +237,8 @@ def listener(path: Path, allowlist: Path, peer: int) -> None:
     """A broker of its own, for gateways of the user `peer`."""
     confine()
     broker = Broker(Allowed.read(trusted(allowlist)))
-    path.unlink(missing_ok=True)
+    if path.is_socket():
+        path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
         door.bind(str(path))
         # Who may come in is settled by the user id of the peer.

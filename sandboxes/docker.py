@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from sandboxes.allow import CONTAINERS
 from sandboxes.container import NAME, Container
 from sandboxes.link import Link
 from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
 from sandboxes.template import Shape
-from sandboxes.warm import Warm
+from sandboxes.warm import IDLE_SECONDS, Warm
 
 ENGINE: Final = "/var/run/docker.sock"
 # The broker is asked for what the engine can cap, at most so long.
@@ -43,7 +44,8 @@ class Docker:
     broker: the socket of a broker that runs by itself, else one is started as our child. runtime: runc, runsc or kata,
     passed through. images: name → id; only these may run. declared: images (names or ids) and limits that jobs will
     come with, for which `pool` containers each stand ready; `warm` names other numbers. root: the folder for sockets.
-    most: jobs that may run at once. ceilings: no container of a broker of ours is larger.
+    most: jobs that may run at once. ceilings: memory, cpu, pids, disk that no container of a broker of ours exceeds,
+    and how many containers it makes. idle: seconds a container stands ready before another takes its place.
     """
 
     name: Final = NAME
@@ -61,19 +63,19 @@ class Docker:
         root: str | None = None,
         most: int = MOST,
         ceilings: Mapping[str, float] | None = None,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._images = dict(images or {})
         self._broker = None if broker is None else str(broker)
         self._runtime = runtime
-        self._terms = {
+        self._terms: dict[str, object] = {
             "engine": engine_socket,
             "root": root or default_root(),
             "images": sorted(set(self._images.values())),
             "runtimes": [runtime],
-            "ceilings": dict(ceilings or {}),
         }
         self._pool = pool
-        self._warm = Warm(self._make, self._retire)
+        self._warm = Warm(self._make, self._retire, idle)
         # A job that another one waits for has room of its own, at each depth: none waits for one that waits for it.
         self._rooms: defaultdict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(most))
         self._linking = asyncio.Lock()
@@ -84,6 +86,9 @@ class Docker:
         self._open = False
         self._sizes: dict[Shape, int] = {}
         self.declare(declared, warm)
+        # Room for all that stand ready and for as many again that are on their way out.
+        room = max(CONTAINERS, 2 * (sum(self._sizes.values()) + most))
+        self._terms["ceilings"] = {"containers": room, **(ceilings or {})}
 
     def declare(
         self, declared: Iterable[tuple[str, Limits]], warm: Mapping[tuple[str, Limits], int] | None = None

@@ -4,6 +4,7 @@ The only file that knows the Docker SDK. Never used in the gateway, never connec
 machine, and never retries.
 """
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,7 +130,12 @@ class Engine:
         except (DockerException, OSError) as error:
             with self._lock:
                 self._clients.clear()  # the engine that comes back may speak another version
-            raise EngineDown(f"the container engine does not answer: {type(error).__name__}") from None
+            raise EngineDown(f"the container engine does not answer{self._why()}") from error
+
+    def _why(self) -> str:
+        if not os.path.exists(self._path):
+            return ": its socket is not there"
+        return "" if os.access(self._path, os.W_OK) else ": the broker may not use its socket"
 
     def _client(self, kind: str) -> docker.APIClient:
         client = self._clients.get(kind)

@@ -15,6 +15,14 @@ FILTERED: Final = 2
 # What the broker and our own side of the socket give, whatever is inside.
 ALWAYS: Final = frozenset({"wall-kill", "output-cap", "no-secrets-inside"})
 
+LACKING: Final = {
+    "MemoryLimit": "the engine cannot cap memory",
+    "SwapLimit": "the engine cannot cap swap: memory beyond its cap may be swapped out",
+    "PidsLimit": "the engine cannot cap processes",
+    "CpuCfsQuota": "the engine cannot cap processor time",
+}
+PATCHED: Final = ", unless its distributor has patched it"
+
 Facts = Mapping[str, object]
 
 
@@ -50,6 +58,21 @@ def guarantees(facts: Facts, shape: Shape, status: Mapping[str, object]) -> froz
         "no-shared-kernel": shape.runtime in OWN_KERNEL,
     }
     return ALWAYS | {name for name, holds in kept.items() if holds}
+
+
+def concerns(status: Mapping[str, object]) -> list[str]:
+    """What an operator should know of this engine, as sentences: known faults of its runtime, and caps it lacks."""
+    found = status.get("caps")
+    caps = found if isinstance(found, dict) else {}
+    said = [text for name, text in LACKING.items() if caps.get(name) is not True]
+    runc = str(status.get("runc") or "unknown")
+    version = tuple(int(part) for part in runc.partition("+")[0].partition("-")[0].split(".") if part.isdecimal())
+    if version < (1, 1, 12):
+        said.append(f"runc {runc} is older than 1.1.12 (CVE-2024-21626){PATCHED}")
+    if version < (1, 2, 8) or (1, 3) <= version < (1, 3, 3):
+        said.append(f"runc {runc} lacks the fixes of 1.2.8 and 1.3.3 (CVE-2025-31133){PATCHED}")
+    warnings = status.get("warnings")
+    return said + ([str(text) for text in warnings] if isinstance(warnings, list) else [])
 
 
 def _is_zero(value: object) -> bool:

@@ -13,7 +13,7 @@ UID: Final = 65534
 # Where the runner finds its one way out.
 INSIDE: Final = "/run/toolgate"
 SOCKET: Final = "gate.sock"
-# The runner with its threads is counted with the job's processes.
+# The runner is counted with the job's processes, and so are the threads of the runtime that starts it.
 ROOM_PIDS: Final = 8
 DESCRIPTORS: Final = 256
 # Seconds of processor time after which a process ends by itself, should nobody be able to kill it.

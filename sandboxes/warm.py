@@ -18,6 +18,7 @@ from sandboxes.template import Shape
 # Containers made at the same time.
 FILLERS: Final = 2
 LOOK_SECONDS: Final = 1.0
+AHEAD_SECONDS: Final = 0.03
 # After a failure a shape is left alone for so long.
 REST_SECONDS: Final = 1.0
 # The broker's lease (900 s) less the longest job (300 s) and a margin.
@@ -25,11 +26,17 @@ IDLE_SECONDS: Final = 540.0
 
 
 class Warm:
-    """make: starts a container. retire: takes one away in the background."""
+    """make: starts a container. retire: takes one away in the background. idle: seconds one may stand ready."""
 
-    def __init__(self, make: Callable[[Shape], Awaitable[Container]], retire: Callable[[Container], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Shape], Awaitable[Container]],
+        retire: Callable[[Container], None],
+        idle: float = IDLE_SECONDS,
+    ) -> None:
         self._make = make
         self._retire = retire
+        self._idle_seconds = idle
         self._sizes: Mapping[Shape, int] = {}
         self._idle: dict[Shape, deque[Container]] = {}
         self._making: Counter[Shape] = Counter()
@@ -61,7 +68,8 @@ class Warm:
         self._sift(shape)
         idle = self._idle.get(shape)
         container = idle.popleft() if idle else None
-        self._wanted.set()
+        # A start takes the processors for longer than most jobs last: the job gets ahead of its successor.
+        asyncio.get_running_loop().call_later(AHEAD_SECONDS, self._wanted.set)
         return container
 
     def add(self, container: Container) -> None:
@@ -79,7 +87,7 @@ class Warm:
 
     def _sift(self, shape: Shape) -> None:
         """Retires those of a shape that died or are too old."""
-        oldest = time.monotonic() - IDLE_SECONDS
+        oldest = time.monotonic() - self._idle_seconds
         idle = self._idle.get(shape, deque())
         for container in [one for one in idle if not one.alive or one.made < oldest]:
             idle.remove(container)

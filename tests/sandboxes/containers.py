@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 
+from docker.errors import APIError  # type: ignore[import-untyped]  # the SDK ships no types
+
 from sandboxes.docker import Docker
 from sandboxes.model import Exit, Job, Limits, OnCall
 from tests.engine import Engine
@@ -70,7 +72,13 @@ def ours(engine: Engine, folder: str) -> list[str]:
     owner = Path(folder, "owner").read_text()
     with contextlib.closing(engine.client()) as client:
         found = client.api.containers(all=True, filters={"label": [f"dev.toolgate.owner={owner}"]})
-    return [one["Names"][0] for one in found]
+    return [one["Names"][0].lstrip("/") for one in found]
+
+
+def kill(engine: Engine, name: str) -> None:
+    """Ends a container from outside, as the kernel or an operator might."""
+    with contextlib.closing(engine.client()) as client, contextlib.suppress(APIError):
+        client.api.kill(name)
 
 
 def folders(folder: str) -> list[str]:

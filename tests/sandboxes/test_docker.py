@@ -13,7 +13,7 @@ import pytest
 from sandboxes.model import MIB, Job, Limits
 from sandboxes.offers import DOCKER_GUARANTEES
 from tests.engine import Engine
-from tests.sandboxes.containers import LIMITS, alive, folders, opened, ours, play, root, run, sandbox, until
+from tests.sandboxes.containers import LIMITS, alive, folders, kill, opened, ours, play, root, run, sandbox, until
 
 INSIDE = r"""
 import ctypes, glob, os, socket
@@ -176,15 +176,14 @@ def test_a_runner_that_died_says_nothing_but_the_engine_does(engine: Engine, pro
     async def scenario() -> None:
         with root() as folder:
 
-            async def kill(_name: str, _args: bytes) -> bytes:
-                with contextlib.closing(engine.client()) as client:
-                    for name in ours(engine, folder):
-                        client.api.kill(name.removeprefix("/"))
+            async def die(_name: str, _args: bytes) -> bytes:
+                for name in ours(engine, folder):
+                    await asyncio.to_thread(kill, engine, name)
                 return b"null"
 
             docker = sandbox(engine, folder)
             await docker.start()
-            done = await run(docker, engine, program, kill, tools=frozenset({"x"}), limits=LIMITS)
+            done = await run(docker, engine, program, die, tools=frozenset({"x"}), limits=LIMITS)
             await docker.close()
         assert (done.status, done.limit) == RUNNER_DIES[program]
 
@@ -218,7 +217,7 @@ def test_a_container_serves_one_job(engine: Engine) -> None:
 
 
 def test_nothing_is_left_after_jobs_that_end_in_every_way(engine: Engine) -> None:
-    """After 20 jobs, cancelled and killed ones among them, and `close`: no container, process, folder, descriptor."""
+    """After 20 jobs, cancelled ones and crashes among them, and `close`: no container, process, folder or socket."""
     programs = ["print(1)", "import os; os.kill(os.getpid(), 9)", "import time; time.sleep(60)", "while True: pass"]
 
     async def scenario() -> None:
@@ -234,6 +233,8 @@ def test_nothing_is_left_after_jobs_that_end_in_every_way(engine: Engine) -> Non
                 ]
                 tasks.append(asyncio.create_task(run(docker, engine, programs[3], limits=LIMITS)))
                 await asyncio.sleep(0.1 * lot)
+                for name in ours(engine, folder)[:1]:
+                    await asyncio.to_thread(kill, engine, name)
                 tasks[3].cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.gather(*tasks)

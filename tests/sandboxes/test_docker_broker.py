@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.allow import Allowed, Refused, is_image
+from sandboxes.frames import receive
 from sandboxes.spawn import command
 from tests.engine import Engine
 from tests.sandboxes.containers import PATIENCE, alive, allow_list, folders, ours, root, wait, write
@@ -189,7 +190,8 @@ def test_start_passes_one_connection_once(broker: tuple[Talker, str, Engine]) ->
     answer, descriptors = talker.hear()
     assert (answer, len(descriptors)) == ({"seq": 2, "ok": {}}, 1)
     with socket.socket(fileno=descriptors[0]) as runner:
-        assert b'"ready"' in runner.recv(4096)
+        runner.settimeout(PATIENCE)
+        assert b'"ready"' in receive(runner, 65536)
     assert list(Path(folder).rglob("gate.sock")) == []
     assert talker.ask(verb="start", id=made["id"])["error"] == "refused"
 

@@ -171,3 +171,20 @@ def test_a_shell_script_runs_as_a_command(engine: Engine) -> None:
         assert (done.status, done.stdout) == ("ok", '42\n{"a":1}'), done.stderr
 
     play(scenario())
+
+
+def test_a_container_does_not_stand_ready_for_ever(engine: Engine) -> None:
+    """Long before its lease ends another one takes its place, and it is gone."""
+
+    async def scenario() -> None:
+        with root() as folder:
+            docker = sandbox(engine, folder, declared=[("python", WIDE)], pool=1, idle=0.5)
+            await docker.start()
+            try:
+                await until(lambda: docker.ready)
+                (first,) = ours(engine, folder)
+                await until(lambda: first not in ours(engine, folder) and docker.ready)
+            finally:
+                await docker.close()
+
+    play(scenario())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxes.broker import PROFILE
-from sandboxes.facts import ALWAYS, faults, guarantees
+from sandboxes.facts import ALWAYS, LACKING, concerns, faults, guarantees
 from sandboxes.model import MIB
 from sandboxes.offers import DOCKER_GUARANTEES
 from sandboxes.template import ROOM_PIDS, Shape, container
@@ -129,3 +129,14 @@ def test_only_a_kernel_of_its_own_is_not_shared() -> None:
     given = {runtime: Shape(SHAPE.image, runtime, 1, 1.0, 1, 1) for runtime in ("runc", "runsc", "kata")}
     kept = {name for name, shape in given.items() if "no-shared-kernel" in guarantees(GOOD, shape, CAPS)}
     assert kept == {"runsc", "kata"}
+
+
+def test_an_old_runtime_and_missing_caps_are_told() -> None:
+    """Each fixed fault of runc is named for the versions that have it, and each cap an engine lacks."""
+    caps = dict.fromkeys(LACKING, True)
+    told = {
+        runc: len(concerns({"runc": runc, "caps": caps})) for runc in ("1.1.5+ds1", "1.1.12", "1.2.8", "1.3.2", "1.3.3")
+    }
+    assert told == {"1.1.5+ds1": 2, "1.1.12": 1, "1.2.8": 0, "1.3.2": 1, "1.3.3": 0}
+    assert concerns({"runc": "1.4.0-rc.1", "caps": {}, "warnings": ["no swap"]}) == [*LACKING.values(), "no swap"]
+    assert len(concerns({})) == len(LACKING) + 2
