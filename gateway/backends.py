@@ -34,8 +34,15 @@ def offers(settings: Sandboxes) -> dict[str, Offer]:
     docker = replace(OFFERS["docker"], images=images(guests))
     if settings.docker.runtime in OWN_KERNEL:
         docker = replace(docker, guarantees=docker.guarantees | {"no-shared-kernel"})
-    registered = frozenset(each.digest for each in modules.every(guests))
-    return {**OFFERS, "docker": docker, "wasm": replace(OFFERS["wasm"], modules=registered)}
+    return {**OFFERS, "docker": docker, "wasm": replace(OFFERS["wasm"], modules=_registered(guests))}
+
+
+def _registered(guests: Path) -> frozenset[str]:
+    """Digests of the modules there are: none in a folder that is open to others, which `toolgate modules` says."""
+    try:
+        return frozenset(each.digest for each in modules.every(guests))
+    except SandboxUnavailable:
+        return frozenset()
 
 
 def images(guests: Path) -> dict[str, str]:
