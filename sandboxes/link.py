@@ -104,7 +104,10 @@ class Link:
             if not (await asyncio.wait({answer}, timeout=wait))[0]:
                 raise SandboxUnavailable(f"the container broker did not answer within {wait:.1f} s")
             return answer.result()
+        except BlockingIOError:
+            raise SandboxUnavailable("the container broker takes no more requests") from None
         except OSError:
+            self.shut()
             raise SandboxUnavailable(GONE) from None
         except asyncio.CancelledError:
             if answer.done() and answer.exception() is None:

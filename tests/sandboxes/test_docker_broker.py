@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from sandboxes.allow import Allowed, Refused, is_image
+from sandboxes.docker import Docker
 from sandboxes.frames import receive
 from sandboxes.spawn import command
 from tests.engine import Engine
-from tests.sandboxes.containers import PATIENCE, alive, allow_list, folders, ours, root, wait, write
+from tests.sandboxes.containers import PATIENCE, alive, allow_list, folders, ours, play, root, run, until, wait, write
 
 ID = "sha256:" + "a" * 64
 MIB = 1024 * 1024
@@ -330,3 +331,30 @@ def test_an_allow_list_others_can_write_is_not_trusted(tmp_path: Path, mode: int
     argv = command("sandboxes.broker", "--listen", str(tmp_path / "b"), "--allow", str(allow), "--peer-uid", "0")
     ended = subprocess.run(argv, stderr=subprocess.PIPE, cwd="/", timeout=PATIENCE, check=False)
     assert (ended.returncode, b"writable by nobody else" in ended.stderr) == (1, True)
+
+
+def test_a_backend_works_with_a_broker_of_its_own(engine: Engine, tmp_path: Path) -> None:
+    """Jobs run in its containers; while it is away they are unavailable, and when it is back they run again."""
+
+    async def scenario(folder: str) -> None:
+        path = f"{folder}/broker.sock"
+        allow = write(tmp_path / "allow.json", allow_list(engine, f"{folder}/r"))
+        docker = Docker(broker=path, images={"python": engine.images["python"]})
+        try:
+            with listening(path, allow, os.geteuid()):
+                await until(lambda: os.path.exists(path))
+                await docker.start()
+                assert docker.broker_pid is None
+                assert (await run(docker, engine, "print(1)")).stdout == "1\n"
+            done = await run(docker, engine, "print(1)")
+            assert (done.status, "the container broker" in done.stderr) == ("unavailable", True)
+            assert (await run(docker, engine, "print(1)")).stderr.startswith("no container broker can be reached")
+            with listening(path, allow, os.geteuid()):
+                await until(lambda: os.path.exists(path))
+                assert (await run(docker, engine, "print(1)")).stdout == "1\n"
+        finally:
+            await docker.close()
+        assert ours(engine, f"{folder}/r") == []
+
+    with root() as folder:
+        play(scenario(folder))
