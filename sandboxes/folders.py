@@ -21,6 +21,8 @@ OWNER: Final = "owner"
 LOCK: Final = "lock"
 # Guests come in as another user: they may pass through, and not look around.
 PASS: Final = 0o711
+NAME_BYTES: Final = 8
+_HEX: Final = frozenset("0123456789abcdef")
 
 
 class Folders:
@@ -36,7 +38,7 @@ class Folders:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise Refused(f"{root} is not a folder that belongs to the broker's user alone")
         self.owner = self._owner()
-        self.instance = secrets.token_hex(8)
+        self.instance = secrets.token_hex(NAME_BYTES)
         self._own = self._root / self.instance
         self._own.mkdir(mode=PASS)
         self._own.chmod(PASS)
@@ -81,8 +83,8 @@ class Folders:
         shutil.rmtree(self._own / token, ignore_errors=True)
 
     def alive(self, instance: str) -> bool:
-        """Whether the broker of that instance, one of this root, still lives."""
-        if instance == self.instance:
+        """Whether the broker of that instance, one of this root, still lives. No instance's name counts as alive."""
+        if instance == self.instance or not _is_instance(instance):
             return True
         try:
             lock = os.open(self._root / instance / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -97,7 +99,7 @@ class Folders:
         return False
 
     def strays(self) -> set[str]:
-        """The instances that left a folder behind."""
+        """The instances that left a folder behind. Whatever else lies in the root is not ours."""
         found = {one.name for one in os.scandir(self._root) if one.is_dir(follow_symlinks=False)}
         return {name for name in found if not self.alive(name)}
 
@@ -110,3 +112,7 @@ class Folders:
         """Removes this broker's own folder; from now on it counts as dead."""
         shutil.rmtree(self._own, ignore_errors=True)
         os.close(self._lock)
+
+
+def _is_instance(name: str) -> bool:
+    return len(name) == 2 * NAME_BYTES and _HEX.issuperset(name)

@@ -96,7 +96,7 @@ def test_an_orphan_goes_at_the_second_sighting_and_a_stranger_stays(engine: Engi
 
 
 def test_the_folder_of_a_dead_broker_goes_too(engine: Engine) -> None:
-    """What a killed broker left under the root is removed at the second sighting; a living one's stays."""
+    """What a killed broker left under the root goes at the second sighting; a living one's and a stranger's stay."""
 
     async def scenario(folder: str) -> None:
         stray = "f" * 16
@@ -105,10 +105,11 @@ def test_the_folder_of_a_dead_broker_goes_too(engine: Engine) -> None:
             await reaper.look()
             assert stray in folders(folder)
             await reaper.look()
-            assert folders(folder) == sorted([place.instance, other.instance])
+            assert folders(folder) == sorted([place.instance, other.instance, "stranger"])
 
     with root() as folder:
         Path(folder, "f" * 16, "e" * 16).mkdir(parents=True)
+        Path(folder, "stranger").mkdir()
         play(scenario(folder))
 
 
