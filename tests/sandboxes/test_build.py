@@ -12,7 +12,7 @@ import wasmtime
 from wasmtime import component
 
 from sandboxes import wasm_engine
-from sandboxes.guests.build import ensure
+from sandboxes.guests.build import ensure, ensure_js
 from sandboxes.model import Job, SandboxUnavailable
 from sandboxes.pool import WasmPython
 from sandboxes.wasm import Worker, python_worker
@@ -94,8 +94,9 @@ def test_two_builds_at_once_build_once(copy):
     both = [subprocess.Popen(argv, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "ab"]
     said = [one.communicate(timeout=120) for one in both]
     assert [one.returncode for one in both] == [0, 0]
-    assert "".join(err for _out, err in said).count("compiling") == 1
-    assert said[0][0] == said[1][0] == f"{ensure(copy, no_build).cwasm}\n"
+    lines = "".join(err for _out, err in said)
+    assert [lines.count(f"compiling the {name} guest") for name in ("Python", "JavaScript")] == [1, 1]
+    assert said[0][0] == said[1][0] == f"{ensure(copy, no_build).cwasm}\n{ensure_js(copy, no_build).cwasm}\n"
 
 
 def test_the_guest_imports_only_host(guests):
