@@ -103,6 +103,13 @@ def test_an_unknown_machine_has_no_filter():
         program("riscv64")
 
 
+def test_every_wall_is_documented():
+    """The table in the documentation holds the walls, each with its sentence, and no other."""
+    lines = (Path(__file__).parents[2] / "docs/sandboxes.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `") and line.split("`")[1] in WALLS]
+    assert rows == [f"| `{wall}` | {sentence} |" for wall, sentence in WALLS.items()]
+
+
 def status_of(pid: int) -> dict[str, list[str]]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
