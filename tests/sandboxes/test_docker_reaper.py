@@ -125,6 +125,7 @@ async def main():
         await asyncio.sleep(0.05)
     job = Job(program="while True: pass", image={images!r}["python"], limits=Limits(wall=60.0))
     running = asyncio.create_task(docker.run(job))
+    await asyncio.sleep(0)  # it claims its container
     while docker.ready < 2:
         await asyncio.sleep(0.05)
     print(docker.broker_pid, flush=True)
