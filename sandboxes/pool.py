@@ -20,7 +20,7 @@ from sandboxes.guests.build import DEFAULT_FOLDER, Progress, ensure, ensure_js
 from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable
 from sandboxes.wasm import Worker, python_worker, worker_argv
 
-BACKENDS: Final = frozenset({"wasm-python"})
+BACKENDS: Final = frozenset({"wasm-js", "wasm-python"})
 RUNS_PER_WORKER: Final = 1000
 SPARES: Final = 1
 RETRY_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
@@ -29,7 +29,7 @@ RETRY_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
 def check_demands(backend: str, require: Iterable[str]) -> None:
     """Raises `SandboxUnavailable`, naming what is missing, unless `backend` exists and gives all of `require`."""
     if backend not in BACKENDS:
-        raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there is wasm-python")
+        raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there is {', '.join(sorted(BACKENDS))}")
     missing = sorted(set(require) - WASM_GUARANTEES)
     if missing:
         raise SandboxUnavailable(f"{backend} does not guarantee {', '.join(missing)}")
@@ -317,7 +317,7 @@ async def open_sandbox(
     if pool is not None:
         yield Box(pool, limits)
         return
-    own = WasmPython(workers=1, spares=0)
+    own = (WasmJs if backend == "wasm-js" else WasmPython)(workers=1, spares=0)
     try:
         await own.start()
         yield Box(own, limits)

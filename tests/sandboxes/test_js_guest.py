@@ -1,10 +1,12 @@
 """What a snippet of JavaScript finds inside: the language, a given clock and seed, tools, files, nothing outside."""
 
+import asyncio
 import json
 
 import pytest
 
 from sandboxes.model import CallRefused, Exit, Job, Limits
+from sandboxes.pool import open_sandbox
 
 NOW = 1_700_000_000.25
 UNICODE = (
@@ -279,3 +281,13 @@ def test_an_exit_names_what_it_came_from(run_js):
     assert done.backend == "wasm-js"
     assert done.usage.memory_peak is not None
     assert "deterministic" in done.guarantees
+
+
+def test_a_sandbox_can_be_opened_for_once():
+    """`open_sandbox` knows the backend by its name, and builds what it needs."""
+
+    async def scenario() -> Exit:
+        async with open_sandbox("wasm-js", Limits(), frozenset({"deterministic"})) as box:
+            return await box.run(Job("6 * 7"))
+
+    assert asyncio.run(scenario()).value == 42
