@@ -21,6 +21,7 @@ from sandboxes.model import CallRefused, Exit, Job, Limits, OnCall, SandboxUnava
 from sandboxes.wasm import Worker, python_worker, worker_argv
 
 BACKENDS: Final = frozenset({"wasm-js", "wasm-python"})
+KNOWN: Final = " and ".join(sorted(BACKENDS))
 RUNS_PER_WORKER: Final = 1000
 SPARES: Final = 1
 RETRY_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
@@ -29,7 +30,7 @@ RETRY_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
 def check_demands(backend: str, require: Iterable[str]) -> None:
     """Raises `SandboxUnavailable`, naming what is missing, unless `backend` exists and gives all of `require`."""
     if backend not in BACKENDS:
-        raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there is {', '.join(sorted(BACKENDS))}")
+        raise SandboxUnavailable(f"the sandbox backend {backend!r} is not supported yet; there are {KNOWN}")
     missing = sorted(set(require) - WASM_GUARANTEES)
     if missing:
         raise SandboxUnavailable(f"{backend} does not guarantee {', '.join(missing)}")
