@@ -51,7 +51,7 @@ RIGHT = {
     "exit without an error": ("print(1); import sys; sys.exit()", "1\n", None),
     "no environment": (
         "import os; print(dict(os.environ), os.getcwd(), os.path.exists('/etc/passwd'))",
-        "{} /work False\n",
+        "{} /job False\n",
         None,
     ),
     "evaluated syntax errors": ("try: exec('1 +')\nexcept SyntaxError as e: print(e.msg)", "invalid syntax\n", None),

@@ -19,19 +19,19 @@ READS = {
     ),
     "lines": ("for line in open('table.csv'): print(repr(line))", "'a,b\\n'\n'1,é\\n'\n"),
     "the same file by other names": (
-        "print(len({open(n).read() for n in ('table.csv', './table.csv', '/work/table.csv', b'table.csv')}))",
+        "print(len({open(n).read() for n in ('table.csv', './table.csv', '/job/table.csv', b'table.csv')}))",
         "1\n",
     ),
     "csv": ("import csv; print(list(csv.DictReader(open('table.csv', newline=''))))", "[{'a': '1', 'b': 'é'}]\n"),
     "pathlib": (
         "from pathlib import Path\np = Path('raw.bin'); print(p.exists(), p.is_file(), p.stat().st_size, p.resolve())\n"
         "print(sorted(map(str, Path('.').iterdir())), [*Path().glob('*.csv')], Path.cwd(), Path('no').exists())",
-        "True True 256 /work/raw.bin\n['raw.bin', 'table.csv'] [PosixPath('table.csv')] /work False\n",
+        "True True 256 /job/raw.bin\n['raw.bin', 'table.csv'] [PosixPath('table.csv')] /job False\n",
     ),
     "os": (
         "import os\nprint(os.listdir('.'), os.listdir(), os.getcwd(), os.path.getsize('raw.bin'), os.path.isdir('.'))\n"
         "print(os.path.isfile('raw.bin'), os.path.isfile('.'), [e.name for e in os.scandir()], list(os.walk('.')))",
-        "['raw.bin', 'table.csv'] ['raw.bin', 'table.csv'] /work 256 True\n"
+        "['raw.bin', 'table.csv'] ['raw.bin', 'table.csv'] /job 256 True\n"
         "True False ['raw.bin', 'table.csv'] [('.', [], ['raw.bin', 'table.csv'])]\n",
     ),
     "the time is the job's": (
@@ -39,7 +39,7 @@ READS = {
         "5.0 5000000000\n",
     ),
     "outside nothing is": (
-        "import os; print([os.path.exists(p) for p in ('/etc/passwd', '..', '/', '../work/raw.bin', '', 'a/raw.bin')])",
+        "import os; print([os.path.exists(p) for p in ('/etc/passwd', '..', '/', '../job/raw.bin', '', 'a/raw.bin')])",
         "[False, False, False, False, False, False]\n",
     ),
 }
@@ -102,7 +102,7 @@ REFUSED = {
         ["PermissionError", "only plain files in the working folder", "'/tmp/x'"],
     ),
     "up": ("open('../x', 'w')", ["PermissionError", "only plain files"]),
-    "up and down": ("open('../work/raw.bin')", ["FileNotFoundError"]),
+    "up and down": ("open('../job/raw.bin')", ["FileNotFoundError"]),
     "a folder in between": ("open('a/b', 'w')", ["PermissionError", "only plain files"]),
     "hidden": ("open('.x', 'w')", ["PermissionError", "only plain files"]),
     "a space": ("open('a b', 'w')", ["PermissionError", "only plain files"]),
@@ -112,7 +112,7 @@ REFUSED = {
     "too long": ("open('x' * 101, 'w')", ["PermissionError", "1 to 100 of"]),
     "renamed to outside": ("import os; os.rename('raw.bin', '/x')", ["PermissionError", "only plain files"]),
     "the folder": ("open('.')", ["IsADirectoryError"]),
-    "the folder, to write": ("open('/work/', 'w')", ["IsADirectoryError"]),
+    "the folder, to write": ("open('/job/', 'w')", ["IsADirectoryError"]),
     "a descriptor": ("open(1, 'w')", ["PermissionError", "no file descriptors"]),
     "by os.open": ("import os; os.open('raw.bin', 0)", ["PermissionError: os.open is not available in this sandbox"]),
     "a new folder": ("import os; os.makedirs('out')", ["PermissionError", "the working folder is flat", "'out'"]),

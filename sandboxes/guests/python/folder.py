@@ -16,7 +16,7 @@ from typing import IO, Any
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-CWD = "/work"
+CWD = "/job"
 LETTERS = frozenset(string.ascii_letters + string.digits + "_")
 JOINERS = {ord("."): None, ord("-"): None}
 MAX_NAME = 100
