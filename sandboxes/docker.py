@@ -128,11 +128,11 @@ class Docker:
         if not self._images:
             raise SandboxUnavailable("no image is registered")
         shapes = [*self._sizes] or [self._shape(image, Limits()) for image in sorted(self._images)[:1]]
+        self._warm.want(self._sizes)
         try:
             self._warm.add(await self._make(shapes[0]))
         finally:
             self._warm.open()
-            self._warm.want(self._sizes)
 
     async def close(self) -> None:
         """Leaves no container, process, socket or folder; what an engine that is away keeps, a later broker removes."""

@@ -99,6 +99,7 @@ class Keeper:
         held.started = True
         await self._ask(self._makers, lambda: self._engine.start(held.engine_id))
         connection = await self._admit(held)
+        asyncio.get_running_loop().remove_reader(held.listener)
         held.listener.close()
         self._folders.shut(held.token)
         pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
@@ -157,6 +158,8 @@ class Keeper:
 
     def _forget(self, held: Held) -> None:
         if self.held.pop(held.token, None) is not None:
+            # Somebody may still wait there: its number must be free in the loop before another socket gets it.
+            asyncio.get_running_loop().remove_reader(held.listener)
             held.listener.close()
             if held.runner is not None:
                 os.close(held.runner)

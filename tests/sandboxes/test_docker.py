@@ -295,6 +295,30 @@ def test_a_job_without_time_is_not_started(engine: Engine) -> None:
     play(scenario())
 
 
+def test_jobs_that_give_up_on_their_container_leave_nothing(engine: Engine) -> None:
+    """Deadlines that pass at any moment of a start: those after them run, and no container is left."""
+
+    async def scenario() -> None:
+        with root() as folder:
+            docker = sandbox(engine, folder, most=4)
+            await docker.start()
+            try:
+                hurried = [
+                    run(docker, engine, "print(1)", deadline=time.monotonic() + 0.02 * step) for step in range(1, 21)
+                ]
+                given_up = await asyncio.gather(*hurried)
+                assert {one.status for one in given_up} <= {"unavailable", "ok", "timeout"}
+                assert given_up[0].status == "unavailable"
+                done = await asyncio.gather(*(run(docker, engine, "print(1)", limits=LIMITS) for _ in range(4)))
+                assert [one.stdout for one in done] == ["1\n"] * 4
+                await until(lambda: ours(engine, folder) == [])
+            finally:
+                await docker.close()
+            assert folders(folder) == []
+
+    play(scenario())
+
+
 def test_an_image_that_is_not_registered_does_not_run(engine: Engine) -> None:
     """The broker's list is closed: another image, even one the engine has, is refused by it."""
 
