@@ -22,7 +22,7 @@ help:
 	@echo 'make runners  the runner images on the Docker engine (BASE=IMAGE, else made of Debian packages)'
 	@echo 'make prove  hostile code in every sandbox, and what is left behind (minutes)'
 	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
-	@echo 'make image  the container image (IMAGE=NAME)'
+	@echo 'make image  the container image (IMAGE=NAME, BASE=IMAGE)'
 
 setup: $(INSTALLED) guests
 
@@ -66,5 +66,6 @@ prove: setup
 	@$(BIN)/python -m prove.siege
 	@$(BIN)/python -m prove.lifecycle
 
+# BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:
-	docker build --tag $(IMAGE) .
+	docker build $(if $(BASE),--build-arg BASE='$(BASE)') $(BUILD) --tag '$(IMAGE)' .
