@@ -99,8 +99,7 @@ class Keeper:
         held.started = True
         await self._ask(self._makers, lambda: self._engine.start(held.engine_id))
         connection = await self._admit(held)
-        asyncio.get_running_loop().remove_reader(held.listener)
-        held.listener.close()
+        _shut(held.listener)
         self._folders.shut(held.token)
         pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
         # A runtime with a kernel of its own connects as itself, not as the user inside.
@@ -158,9 +157,7 @@ class Keeper:
 
     def _forget(self, held: Held) -> None:
         if self.held.pop(held.token, None) is not None:
-            # Somebody may still wait there: its number must be free in the loop before another socket gets it.
-            asyncio.get_running_loop().remove_reader(held.listener)
-            held.listener.close()
+            _shut(held.listener)
             if held.runner is not None:
                 os.close(held.runner)
                 held.runner = None
@@ -184,3 +181,10 @@ class Keeper:
             # Nobody may be left to hear of it.
             self._pulse.add_done_callback(lambda pulse: pulse.cancelled() or pulse.exception())
         await asyncio.shield(self._pulse)
+
+
+def _shut(listener: socket.socket) -> None:
+    """Closes it, if it is open. Nobody may wait there any more: the loop's next socket may get its number."""
+    if listener.fileno() >= 0:
+        asyncio.get_running_loop().remove_reader(listener)
+        listener.close()
