@@ -74,14 +74,26 @@ def follow(home: Path, seen: Iterable[Record], every: float = 0.2) -> Iterator[R
 
 def find_call(home: Path, call_id: str) -> list[Record]:
     """Every record of one call, in order; empty when there is none."""
-    named = b'"call_id":' + orjson.dumps(call_id)
+    return _naming(home, "call_id", call_id)
+
+
+def nested(home: Path, call_id: str) -> list[Record]:
+    """The newest record of each call that the code of this one made, in the order in which they began."""
+    newest: dict[Json, Record] = {}
+    for record in _naming(home, "parent_call_id", call_id):
+        newest[record.get("call_id")] = record
+    return list(newest.values())
+
+
+def _naming(home: Path, key: str, call_id: str) -> list[Record]:
+    named = orjson.dumps({key: call_id})[1:-1]
     found = [
         record
         for folder in shards(home)
         for path in segments(folder)
         for record in _parsed(line for line in whole_lines(path) if named in line)
     ]
-    return sorted((record for record in found if record.get("call_id") == call_id), key=_clock)
+    return sorted((record for record in found if record.get(key) == call_id), key=_clock)
 
 
 def in_doubt(home: Path) -> list[Record]:

@@ -30,6 +30,7 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         f"{ms:.1f}ms" if isinstance(ms, int | float) else "",
         f"intent={record['intent']}" if "intent" in record else "",
         _text(record.get("call_id")),
+        f"parent={record['parent_call_id']}" if "parent_call_id" in record else "",
     ]
 
 

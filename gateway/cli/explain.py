@@ -23,28 +23,42 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
 
 
 def run(arguments: Arguments) -> int:
-    """Prints who called what, which rule and clause decided with which values, and what each stage took."""
-    shown = query.show(home_of(arguments).path, arguments.call_id)
+    """Prints who called what, what decided with which values, what the code called, and what each stage took."""
+    home = home_of(arguments).path
+    shown = query.show(home, arguments.call_id)
     if not shown:
         say(arguments, None, f"no record of {arguments.call_id}")
         return 1
     whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
-    say(arguments, whole, "\n".join(map(printable, explain(shown))))
+    say(arguments, whole, "\n".join(map(printable, explain(shown, query.nested(home, arguments.call_id)))))
     return 0
 
 
-def explain(shown: Sequence[Shown]) -> Iterator[str]:
-    """The lines for one call, from its records in order: the first says what was asked, the last how it ended."""
+def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iterator[str]:
+    """The lines for one call, from its records in order: the first says what was asked, the last how it ended.
+
+    nested: the last record of each call that its code made.
+    """
     asked = shown[0]
     who, tool = _part(asked.record, "principal"), _part(asked.record, "tool")
     user = f" for {who['user']}" if who.get("user") else ""
     yield f"{asked.record.get('call_id')}: {tool.get('name')} called by agent {who.get('agent')}{user}"
     yield f"  session {asked.record.get('session_id')}, tenant {asked.record.get('tenant')}, {asked.record.get('ts')}"
+    if asked.record.get("parent_call_id"):
+        yield f"  called by the code of {asked.record['parent_call_id']}"
     yield from _decision(asked)
+    yield from (f"  its code called {_nested(record)}" for record in nested)
     yield from _outcome(shown[-1])
     took = _part(shown[-1].record, "stages")
     if took:
         yield "  took " + ", ".join(f"{stage} {took[stage]} µs" for stage in _STAGES if stage in took)
+
+
+def _nested(record: query.Record) -> str:
+    outcome = _part(record, "outcome")
+    code = f" ({outcome['code']})" if outcome.get("code") else ""
+    ended = f"{outcome['status']}{code}" if outcome else f"not known ({record.get('type')})"
+    return f"{_part(record, 'tool').get('name')}: {ended}, {record.get('call_id')}"
 
 
 def _decision(asked: Shown) -> Iterator[str]:
@@ -97,6 +111,9 @@ def _outcome(ended: Shown) -> Iterator[str]:
     yield f"  ended: {outcome.get('status')}{code}{rule}"
     if isinstance(ended.content, Mapping) and ended.content.get("detail"):
         yield f"    {ended.content['detail']}"
+    for sent in _list(last, "network"):
+        got = f"status {sent.get('status')}, {sent.get('bytes')} bytes" if sent.get("status") else "no answer"
+        yield f"  network: {sent.get('method')} {sent.get('host')}{sent.get('path')}: {got}"
     if screen:
         found = _list(screen, "findings")
         labels = ", ".join(map(str, _strings(last.get("labels_added")))) or "none"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.ledger import open_ledger
-from gateway.audit.query import find_call, follow, records, show, tail
+from gateway.audit.query import find_call, follow, nested, records, show, tail
 from gateway.audit.text import render
 from gateway.ports import Line
 from tests.gateway.audit.disks import SMALL, intent, ledger, outcome, write_calls
@@ -90,6 +90,23 @@ def test_show_gives_every_record_of_one_call(tmp_path: Path) -> None:
     assert find_call(tmp_path, "c") == []
 
 
+def test_calls_that_the_code_of_a_call_made_are_found(tmp_path: Path) -> None:
+    """The last record of each, in the order in which they began; not those of another call, nor what they call."""
+
+    async def test() -> None:
+        async with ledger(tmp_path) as writer:
+            for call, parent in (("c2", "c1"), ("c3", "c11"), ("c4", "c1"), ("c5", "c2")):
+                await writer.append(Line("call.intent", {"call_id": call, "parent_call_id": parent}))
+            await writer.append(Line("call.outcome", {"call_id": "c2", "intent": 1, "parent_call_id": "c1"}))
+
+    run(test())
+    assert [(one["call_id"], one["type"]) for one in nested(tmp_path, "c1")] == [
+        ("c2", "call.outcome"),
+        ("c4", "call.intent"),
+    ]
+    assert nested(tmp_path, "c") == []
+
+
 def test_a_record_is_one_readable_line() -> None:
     """Time, place, type, who, what, and what came of it."""
     record = {
@@ -106,6 +123,7 @@ def test_a_record_is_one_readable_line() -> None:
     }
     line = render(record)
     assert line == "03:04:05.678 w1:7      call.refused  dev run_python refused forbidden rule=no-net 1.3ms c_1"
+    assert render(record | {"parent_call_id": "c_0"}) == f"{line} parent=c_0"
     closed = {"ts": record["ts"], "shard": "w1", "seq": 8, "type": "log.closed", "size": 8, "root": "ab"}
     assert render(closed) == "03:04:05.678 w1:8      log.closed    size=8 root=ab"
 

@@ -38,3 +38,23 @@ def test_an_explanation_gives_obligations_with_units_and_the_reason_of_the_end()
     assert "    obligation label: a, b, from r" in lines
     assert "    obligation limits.output: 1024 bytes, from r and s" in lines
     assert lines[-2:] == ["  ended: refused (upstream_unreachable)", "    Nobody is there."]
+
+
+def test_an_explanation_tells_what_the_code_called_and_what_it_was_called_by() -> None:
+    """From a call one gets to those that its code made, and from each of them back."""
+    asked: dict[str, Json] = {"call_id": "c_2", "parent_call_id": "c_1", "decision": {"effect": "permit"}}
+    sent: Json = [
+        {"method": "GET", "host": "a.example", "path": "/x", "status": 200, "bytes": 3},
+        {"method": "PUT", "host": "b.example", "path": "/", "status": None, "bytes": 0},
+    ]
+    ended: dict[str, Json] = {"type": "call.outcome", "outcome": {"status": "done"}, "network": sent}
+    below: list[dict[str, Json]] = [
+        {"call_id": "c_3", "tool": {"name": "sum"}, "outcome": {"status": "failed", "code": "timeout"}},
+        {"call_id": "c_4", "tool": {"name": "send"}, "type": "call.intent"},
+    ]
+    lines = list(explain([Shown(asked, None, None), Shown(ended, None, None)], below))
+    assert lines[2] == "  called by the code of c_1"
+    assert "  its code called sum: failed (timeout), c_3" in lines
+    assert "  its code called send: not known (call.intent), c_4" in lines
+    assert "  network: GET a.example/x: status 200, 3 bytes" in lines
+    assert "  network: PUT b.example/: no answer" in lines
