@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.settings import Settings
+from sandboxes.docker import Docker
+from sandboxes.facts import concerns
 from sandboxes.model import GUARANTEES, Backend
 
 # Versions below these have published holes that reach what is used here.
@@ -46,11 +48,12 @@ class Found:
     walls: Mapping[str, bool] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, backend: Backend) -> Found:
-        """What a started backend says of itself."""
-        walls, notes = getattr(backend, "walls", {}), getattr(backend, "notes", ())
-        return cls(backend.name, None, backend.guarantees, dict(walls), tuple(notes))
+
+async def look(backend: Backend) -> Found:
+    """What a started backend says of itself, and what is known of the engine under it."""
+    walls = getattr(backend, "walls", {})
+    notes = concerns(await backend.status()) if isinstance(backend, Docker) else ()
+    return Found(backend.name, None, backend.guarantees, dict(walls), tuple(notes))
 
 
 def host(settings: Settings) -> Iterator[Check]:

@@ -64,8 +64,9 @@ def _listen(
     def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
-                listener.accept()[0].close()
+                caller, _ = listener.accept()
                 traps.sprung.append(name)
+                caller.close()
 
     threading.Thread(target=accept, daemon=True).start()
     stack.callback(listener.close)

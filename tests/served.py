@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+# A test that wants containers names an engine of its own; whatever engine the machine has is left alone.
+NO_ENGINE = {"TOOLGATE_SANDBOXES__DOCKER__SOCKET": "/nonexistent/docker.sock"}
 TOOLGATE = str(Path(sys.executable).parent / "toolgate")
 
 
@@ -91,7 +93,7 @@ def start(home: Path, *flags: str, env: Mapping[str, str] | None = None) -> subp
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **NO_ENGINE, **(env or {})},
     )
 
 

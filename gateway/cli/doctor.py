@@ -58,7 +58,7 @@ async def _look(settings: Settings) -> list[doctor.Found]:
                 backend = make_backend(name, settings.sandboxes, (), lambda line: print(line, file=sys.stderr))
                 stack.push_async_callback(backend.close)
                 await backend.start()
-                found.append(doctor.Found.of(backend))
+                found.append(await doctor.look(backend))
             except SandboxUnavailable as error:
                 found.append(doctor.Found(name, str(error)))
     return found

@@ -41,7 +41,8 @@ class SandboxRunner:
         backend = self._backends.get(spec.backend)
         if backend is None:
             raise refuse("sandbox_unavailable", f"The sandbox {spec.backend} is not up.", retry_after_ms=_RETRY_MS)
-        missing = (spec.require | work.require) - backend.guarantees
+        # A backend that could not look at its host yet promises nothing; it judges the sandbox it makes then.
+        missing = (spec.require | work.require) - backend.guarantees if backend.guarantees else None
         if missing:
             raise refuse("sandbox_unavailable", f"The sandbox cannot guarantee {', '.join(sorted(missing))}.")
         job = _job(work, spec)
