@@ -16,6 +16,7 @@ from gateway.specs import yaml
 from gateway.tool import Json
 
 _NOTHING = object()
+_MANY = 16
 _KINDS = {
     "string_type": "write text, in quotes where YAML would read something else",
     "list_type": "write a list, like [one, two]",
@@ -47,7 +48,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known are {', '.join(known[:12])}" if known else "none is known here"
+    more = ", …" if len(known) > _MANY else ""
+    return f"known are {', '.join(known[:_MANY])}{more}" if known else "none is known here"
 
 
 def _path(value: Json, loc: tuple[int | str, ...]) -> list[int | str]:
@@ -70,7 +72,7 @@ def _below(value: Json, step: int | str) -> Json:
 
 
 def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, Any]) -> str:
-    key = str(path[-1]) if path else "the file"
+    key = next((str(step) for step in reversed(path) if isinstance(step, str)), "the file")
     kind, given = each["type"], each.get("ctx", {})
     if kind == "extra_forbidden":
         return f"unknown key {key!r}: {nearest(key, _keys(schema, path[:-1]))}"

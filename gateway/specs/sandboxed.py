@@ -49,7 +49,8 @@ def check_sandbox(checks: Checks, shape: SandboxShape, tool: ToolShape, offers: 
     _code(checks, shape, tool, offer)
     for place, name in enumerate(shape.require):
         if name not in offer.guarantees:
-            hint = nearest(name, offer.guarantees)
+            others = sorted(each for each, other in offers.items() if name in other.guarantees)
+            hint = f"{' and '.join(others)} can" if others else nearest(name, offer.guarantees)
             checks.note(f"{shape.backend} does not guarantee {name!r}: {hint}", *_AT, "require", place)
     for key, value in shape.limits.model_dump(exclude_none=True).items():
         _limit(checks, offer, key, value, *_AT, "limits", key)
@@ -92,7 +93,8 @@ def _limit(checks: Checks, offer: Offer, key: str, value: float, *path: str | in
     low, high = offer.limits.get(key, (0, value))
     if not low <= value <= high:
         scale, unit = _UNITS.get(key, (_MIB, " MiB"))
-        checks.note(f"{path[-1]} lies between {low / scale:g} and {high / scale:g}{unit}", *path)
+        bounds = f"lies between {low / scale:g} and" if low < high else "is always"
+        checks.note(f"{path[-1]} {bounds} {high / scale:g}{unit}", *path)
 
 
 def _files_in(checks: Checks, tool: ToolShape) -> None:

@@ -14,7 +14,8 @@ from gateway.specs.yaml import SpecErrors
 FOLDER = Path(__file__).parent / "busted"
 FILES = sorted(FOLDER.iterdir())
 LIMITS = {"wall": (0.001, 300.0), "memory": (2**25, 2**29), "cpu": (1, 1), "pids": (4, 64), "files_out": (0, 2**22)}
-SANDBOXES = {name: Offer(frozenset({"no-network"}), LIMITS) for name in ("wasm-python", "wasm", "docker")}
+SANDBOXES = {name: Offer(frozenset({"no-network"}), LIMITS) for name in ("wasm-python", "wasm")}
+SANDBOXES["docker"] = Offer(frozenset({"no-network", "cpu-cap"}), LIMITS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
