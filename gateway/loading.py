@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.policy.cases import Case, case_of
+from gateway.policy.findings import nearest
 from gateway.policy.language import schema_of as policy_schema
 from gateway.runners.http import BadTemplate, Plan
 from gateway.specs.language import schema_of as spec_schema
@@ -16,6 +17,7 @@ from gateway.specs.load import Specs, load_specs
 from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import HttpBackend, Json, Server, Tool
+from sandboxes.model import GUARANTEES
 from sandboxes.offers import BACKENDS
 
 _MAX_FILES = 10_000
@@ -74,9 +76,22 @@ def load_files(
     unfit = [finding for tool in loaded.tools if (finding := _unfit(tool)) is not None]
     if unfit:
         raise SpecErrors(unfit)
-    bundle = load_bundle({name: raw for name, raw in policies.items() if _is_yaml(name)}, loaded.tools)
+    given = {name: offer.guarantees for name, offer in offers.items()}
+    bundle = load_bundle({name: raw for name, raw in policies.items() if _is_yaml(name)}, loaded.tools, given)
+    unknown = list(_unknown(bundle))
+    if unknown:
+        raise SpecErrors(unknown)
     cases = [case_of(each.shape, each.tool, each.source) for each in loaded.cases]
     return Loaded(ToolCatalogue(loaded.tools), loaded.servers, bundle, cases)
+
+
+def _unknown(bundle: PolicyBundle) -> Iterator[SpecError]:
+    """Guarantees that rules require and no sandbox has a word for."""
+    for rule in bundle.rules.values():
+        for name in sorted(rule.obligations.require - GUARANTEES.keys()):
+            file, _, line = rule.source.rpartition(":")
+            text = f"the rule {rule.id} requires {name!r}, which is no guarantee: {nearest(name, GUARANTEES)}"
+            yield SpecError(file, int(line), 1, text)
 
 
 def _unfit(tool: Tool) -> SpecError | None:

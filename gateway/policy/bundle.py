@@ -80,8 +80,13 @@ class PolicyBundle:
         return tuple(rule for rule in self.rules.values() if rule.match.takes_tool(tool))
 
 
-def load_bundle(files: Mapping[str, bytes], tools: Sequence[Tool]) -> PolicyBundle:
-    """Compile policy files (name → bytes) against the loaded tools. Raises SpecErrors with everything that is wrong."""
+def load_bundle(
+    files: Mapping[str, bytes], tools: Sequence[Tool], given: Mapping[str, frozenset[str]] | None = None
+) -> PolicyBundle:
+    """Compile policy files (name → bytes) against the loaded tools. Raises SpecErrors with everything that is wrong.
+
+    given: the guarantees of each sandbox backend, where they are known.
+    """
     parts: list[language.Part] = []
     errors: list[SpecError] = []
     for file in sorted(files):
@@ -101,7 +106,7 @@ def load_bundle(files: Mapping[str, bytes], tools: Sequence[Tool]) -> PolicyBund
         errors += found
     if errors:
         raise SpecErrors(errors)
-    return PolicyBundle(parts, placed, tools, lint(parts, placed, tools))
+    return PolicyBundle(parts, placed, tools, lint(parts, placed, tools, given or {}))
 
 
 def _built_in(tools: Sequence[Tool]) -> list[Tool]:

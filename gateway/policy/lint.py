@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gateway.globs import matches
 from gateway.model import Effect, Obligations
@@ -18,12 +18,18 @@ from gateway.tool import SandboxBackend, Tool
 _DANGEROUS = frozenset({"destructive", "exec"})
 
 
-def lint(parts: Sequence[language.Part], placed: Sequence[Placed], tools: Sequence[Tool]) -> list[SpecError]:
-    """All findings, by file and line."""
+def lint(
+    parts: Sequence[language.Part],
+    placed: Sequence[Placed],
+    tools: Sequence[Tool],
+    given: Mapping[str, frozenset[str]],
+) -> list[SpecError]:
+    """All findings, by file and line. given: the guarantees of each sandbox backend that is known."""
     found = [finding for each in placed for check in _CHECKS for finding in check(each)]
     found += [finding for each in placed for finding in _glob(each, tools)]
     found += [finding for each in placed for finding in _shadowed(each, placed)]
     found += [finding for part in parts for finding in _unused(part, placed)]
+    found += [finding for each in placed for finding in _not_given(each, given)]
     found += _unfetched(placed, tools)
     return sorted(found, key=lambda each: (each.file, each.line, each.column, each.sentence))
 
@@ -149,16 +155,25 @@ def _optional(placed: Placed) -> Iterator[SpecError]:
 
 
 def _sandboxes(placed: Placed) -> Iterator[SpecError]:
-    allowed = placed.rule.obligations.backends
-    if allowed is None:
-        return
+    asked = placed.rule.obligations
     for tool in placed.tools:
         own = tool.backend.backend if isinstance(tool.backend, SandboxBackend) else None
-        if own not in allowed:
-            runs = f"runs in {own}" if own else "runs in no sandbox"
-            yield placed.error(
-                f"{tool.name} {runs}, so this obligation refuses every call of it", "with", "sandbox", "backends"
-            )
+        runs = f"runs in {own}" if own else "runs in no sandbox"
+        said = f"{tool.name} {runs}, so this obligation refuses every call of it"
+        if asked.backends is not None and own not in asked.backends:
+            yield placed.error(said, "with", "sandbox", "backends")
+        elif asked.require and own is None:
+            yield placed.error(said, "with", "sandbox", "require")
+
+
+def _not_given(placed: Placed, given: Mapping[str, frozenset[str]]) -> Iterator[SpecError]:
+    """Guarantees that no sandbox of a tool gives."""
+    for tool in placed.tools:
+        own = tool.backend.backend if isinstance(tool.backend, SandboxBackend) else ""
+        missing = placed.rule.obligations.require - given.get(own, placed.rule.obligations.require)
+        if missing:
+            sentence = f"{own} does not guarantee {', '.join(sorted(missing))}, so every call of {tool.name} is refused"
+            yield placed.error(sentence, "with", "sandbox", "require")
 
 
 def _expressions(placed: Placed) -> Iterator[tuple[int, Expr]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.policy.arguments import FIELDS
+from gateway.policy.bundle import load_bundle
 from gateway.specs.facts import derive
 from gateway.tool import Tool
-from tests.gateway.policy.makers import FETCH, bundle, call, outcome, tool
+from tests.gateway.policy.makers import FETCH, TOOLS, bundle, call, outcome, tool
 
 STRICT = tool(
     "strict", {"to": {"type": "array", "minItems": 1, "items": {}}}, required=["to"], facts={"to": "email_list"}
@@ -30,6 +31,7 @@ FINDINGS = [
     ("permit, match: {tools: [fetch]}, when: ['arg.to.exists(a, a.domain == \"x\")']", "write has(arg.to) && …"),
     ("permit, match: {tools: [fetch]}, with: {sandbox: {backends: [docker]}}", "fetch runs in no sandbox"),
     ("permit, match: {tools: [run]}, with: {sandbox: {backends: [docker]}}", "run runs in wasm-python"),
+    ("permit, match: {tools: [fetch]}, with: {sandbox: {require: [no-network]}}", "fetch runs in no sandbox"),
 ]
 
 
@@ -103,3 +105,14 @@ def test_the_fields_of_facts_are_those_that_are_derived() -> None:
     assert {kind: set(fact) for kind, fact in derived.items() if isinstance(fact, dict)} == {
         kind: set(fields) for kind, fields in FIELDS.items()
     }
+
+
+def test_a_guarantee_that_the_sandbox_of_a_tool_does_not_give_is_told() -> None:
+    """Every call would be refused; said at its place, for each tool the rule is about, and only for what is missing."""
+    rule = "{id: r, effect: permit, match: {tools: [run]}, with: {sandbox: {require: [no-network, cpu-cap]}}}"
+    files = {"p.yaml": f"apiVersion: toolgate/v1\nkind: Policy\nid: a\nrules:\n- {rule}\n".encode()}
+    (finding,) = load_bundle(files, TOOLS, {"wasm-python": frozenset({"no-network"})}).findings
+    assert str(finding).startswith("p.yaml:5:")
+    assert str(finding).endswith("wasm-python does not guarantee cpu-cap, so every call of run is refused")
+    assert load_bundle(files, TOOLS, {"wasm-python": frozenset({"no-network", "cpu-cap"})}).findings == ()
+    assert load_bundle(files, TOOLS).findings == ()
