@@ -12,7 +12,7 @@ from typing import Literal
 
 from gateway.model import Call, Clause, Decision, Effect, Obligations, Principal, Problem, Reason
 from gateway.policy.engine import Bound, Truth, Unbindable, bind
-from gateway.policy.obligations import BACKENDS, merge
+from gateway.policy.obligations import BACKENDS, REQUIRE, merge
 from gateway.policy.rules import Part, Reads, Rule
 from gateway.policy.syntax import Path
 from gateway.policy.variables import Reading, Values, reading
@@ -139,6 +139,10 @@ def _permit(obligations: Obligations, reasons: tuple[Reason, ...], tool: Tool) -
     own = tool.backend.backend if isinstance(tool.backend, SandboxBackend) else None
     if allowed is not None and own not in allowed:
         detail = f"The sandbox that {tool.name} runs in is not one that the policy allows for it."
+        return _forbid(reasons, "policy_error", detail, named)
+    if obligations.require and own is None:
+        named = " and ".join(obligations.origin.get(REQUIRE, ()))
+        detail = f"The policy requires a sandbox with certain guarantees, and {tool.name} runs in none."
         return _forbid(reasons, "policy_error", detail, named)
     return Verdict(Effect.PERMIT, reasons, obligations, None)
 

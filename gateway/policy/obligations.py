@@ -15,7 +15,7 @@ from gateway.policy.language import WithShape
 N = TypeVar("N", int, float)
 E = TypeVar("E")
 Origin = dict[str, tuple[str, ...]]
-BACKENDS = "sandbox.backends"
+BACKENDS, REQUIRE = "sandbox.backends", "sandbox.require"
 _RECORD: dict[Literal["metadata", "request", "request_response"], int] = {
     "metadata": 0,
     "request": 1,
@@ -35,7 +35,7 @@ def obligations_of(rule: str, shape: WithShape | None) -> Obligations:
         "label": bool(shape.label),
         "record": shape.record is not None,
         BACKENDS: sandbox is not None and sandbox.backends is not None,
-        "sandbox.require": sandbox is not None and bool(sandbox.require),
+        REQUIRE: sandbox is not None and bool(sandbox.require),
     }
     return Obligations(
         timeout=shape.timeout,
@@ -63,7 +63,7 @@ def _join(a: Obligations, b: Obligations) -> Obligations:
         limits=tuple(sorted(_union("limit", frozenset(a.limits), frozenset(b.limits), a, b, origin), key=_place)),
         record=_most(a, b, origin),
         backends=_common(a, b, origin),
-        require=_union("sandbox.require", a.require, b.require, a, b, origin),
+        require=_union(REQUIRE, a.require, b.require, a, b, origin),
         origin=origin,
     )
 

@@ -49,6 +49,14 @@ def test_a_policy_is_checked_against_the_tools_it_is_about() -> None:
     assert "text" in said
 
 
+def test_a_guarantee_nobody_knows_is_refused_at_load() -> None:
+    """A policy that requires a misspelt one does not load: else every call would be refused, and nobody told why."""
+    rule = "- {id: walled, effect: permit, with: {sandbox: {require: [no-netwrok]}}}\n"
+    (said,) = findings(ECHO, PERMIT + rule)
+    assert "'no-netwrok'" in said
+    assert "no-network" in said
+
+
 def test_a_folder_that_is_not_there_is_a_finding() -> None:
     """Not a traceback."""
     with pytest.raises(SpecErrors, match="there is no such folder"):

@@ -130,3 +130,17 @@ def test_no_sandbox_for_two_rules_is_an_error_that_names_both() -> None:
     alone = bundle("id: a\nrules:\n" + rule % ("two", "docker")).decide(call(RUN, {"code": "1"})).problem
     assert alone is not None
     assert (alone.code, alone.rule) == ("policy_error", "two")
+
+
+def test_a_guarantee_required_of_a_tool_without_a_sandbox_refuses_it() -> None:
+    """A rule over all tools: those in a sandbox get the obligation, the others are refused, for it is never dropped."""
+    made = bundle(
+        "id: a\nrules:\n"
+        "- {id: all, effect: permit, match: {tools: ['*']}}\n"
+        "- {id: walled, effect: permit, match: {tools: ['*']}, with: {sandbox: {require: [no-network]}}}\n"
+    )
+    inside = made.decide(call(RUN, {"code": "1"}))
+    assert (inside.problem, inside.obligations.require) == (None, {"no-network"})
+    problem = made.decide(call()).problem
+    assert problem is not None
+    assert (problem.code, problem.rule) == ("policy_error", "walled")
