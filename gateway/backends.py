@@ -77,7 +77,12 @@ async def open_backends(
         except SandboxUnavailable as error:
             if name != "docker":
                 raise
-            progress(f"toolgate: {error}; until it can be had, calls of {_names(own)} are refused")
+            waiting = [tool for tool in own if tool not in _imageless(own)]
+            if waiting:
+                progress(f"toolgate: {error}; until it can be had, calls of {_names(waiting)} are refused")
+    lost = _imageless(wanting.get("docker", ()))
+    if lost:
+        progress(f"toolgate: the images of {_names(lost)} are not made here, so calls are refused: `make runners`")
     unmet = [finding for name, own in wanting.items() for finding in _unmet(opened[name], own)]
     if unmet:
         raise SpecErrors(unmet)
@@ -107,6 +112,11 @@ def _docker(settings: DockerSandboxes, known: Mapping[str, str], tools: Sequence
         images={**known, **{image: image for image, _ in declared}},
         declared=declared,
     )
+
+
+def _imageless(tools: Iterable[Tool]) -> list[Tool]:
+    """Those that name an image of which nothing is known here."""
+    return [tool for tool in tools if isinstance(tool.backend, SandboxBackend) and not tool.backend.image]
 
 
 def _names(tools: Sequence[Tool]) -> str:

@@ -41,6 +41,8 @@ class SandboxRunner:
         backend = self._backends.get(spec.backend)
         if backend is None:
             raise refuse("sandbox_unavailable", f"The sandbox {spec.backend} is not up.", retry_after_ms=_RETRY_MS)
+        if spec.backend == "docker" and not spec.image:
+            raise refuse("sandbox_unavailable", "The image that this tool runs in is not there: its operator makes it.")
         # A backend that could not look at its host yet promises nothing; it judges the sandbox it makes then.
         missing = (spec.require | work.require) - backend.guarantees if backend.guarantees else None
         if missing:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
+from gateway.backends import open_backends
 from gateway.model import Arguments, RawOutput, Refusal
 from gateway.runners.sandboxed import SandboxRunner, limits_of
+from gateway.settings import Sandboxes
 from gateway.tool import SandboxBackend, Tool
 from gateway.work import NestedRefusal, Work
 from sandboxes.model import MIB, CallRefused, Exit, Job, Limits, OnCall, SandboxUnavailable, Usage
@@ -129,6 +133,32 @@ def test_a_guarantee_that_is_not_kept_is_refused_by_name(what: Work, missing: st
     backend = Ending(OK)
     assert refused(backend, what) == ("sandbox_unavailable", f"The sandbox cannot guarantee {missing}.", False)
     assert backend.jobs == []
+
+
+def test_a_backend_that_nothing_is_known_of_yet_is_asked() -> None:
+    """An engine that was away since the start has shown nothing: the call hears that, and when to come again."""
+    backend = Ending(Exit("unavailable", stderr="no engine answers\n"), guarantees=frozenset())
+    what = work(replace(CODER, require=frozenset({"no-network"})), require=frozenset({"memory-cap"}))
+    assert refused(backend, what) == ("sandbox_unavailable", "No sandbox could run this call now.", True)
+    (job,) = backend.jobs
+    assert job.require == {"no-network", "memory-cap"}
+
+
+def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """Coming again does not help: somebody has to make it. At the start the operator is told for which tools."""
+    backend = Ending(OK, name="docker")
+    what = work(replace(CODER, backend="docker"))
+    detail = "The image that this tool runs in is not there: its operator makes it."
+    assert refused(backend, what) == ("sandbox_unavailable", detail, False)
+    assert backend.jobs == []
+    said: list[str] = []
+
+    async def start() -> None:
+        async with AsyncExitStack() as stack:
+            await open_backends(Sandboxes(guests=tmp_path), [what.tool], stack, said.append)
+
+    asyncio.run(start())
+    assert said == ["toolgate: the images of coder are not made here, so calls are refused: `make runners`"]
 
 
 def test_a_sandbox_that_keeps_less_than_its_kind_says_so() -> None:
