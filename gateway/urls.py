@@ -24,6 +24,8 @@ _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+# What may hide a dot segment: `%` first, for what is encoded twice; a backslash is a slash to some.
+_HIDING = (("%25", "%"), ("%2E", "."), ("%2F", "/"), ("%5C", "/"), ("%3B", ";"))
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
@@ -205,14 +207,21 @@ def _ipv4_part(part: str) -> int:
 
 def _canonical_path(path: str) -> str:
     canonical = _canonical_escapes(path, _PATH_SAFE) or "/"
-    # An encoded slash or backslash is a slash to some servers, so it may not hide a dot segment either.
-    if "." in canonical:
-        segments = canonical.replace("%2F", "/").replace("%5C", "/").split("/")
-        if "." in segments or ".." in segments:
-            raise BadUrl("a path with . or .. segments is not taken")
+    if ("." in canonical or "%25" in canonical) and _has_dot_segment(canonical):
+        raise BadUrl("a path with . or .. segments is not taken")
+    if "%C0" in canonical or "%C1" in canonical:  # in no UTF-8, but a dot or a slash to who decodes it carelessly
+        raise BadUrl("an encoded byte that stands in no text")
     if "%0" in canonical or "%1" in canonical or "%7F" in canonical:
         raise BadUrl("an encoded control character in the path")
     return canonical
+
+
+def _has_dot_segment(path: str) -> bool:
+    """Also as servers may read it that decode twice, take an encoded slash for one, or drop what follows a `;`."""
+    plain = path.upper()
+    for escape, letter in _HIDING:
+        plain = plain.replace(escape, letter)
+    return any(segment.partition(";")[0] in (".", "..") for segment in plain.split("/"))
 
 
 def _canonical_escapes(part: str, safe: str) -> str:

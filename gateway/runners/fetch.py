@@ -28,6 +28,10 @@ SHOWN = frozenset(
         *("retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
     }
 )
+# Servers and proxies that know these take another method, path or host than the one that was allowed, or believe that
+# somebody else asks.
+_STEERING = frozenset({"x-http-method", "x-http-method-override", "x-method-override", "x-rewrite-url", "x-host"})
+_STEERING_BEGIN = ("x-forwarded-", "x-original-", "x-envoy-")
 _BODILESS = ("GET", "HEAD")
 _ANONYMOUS = frozenset({"authorization"})  # where a credential of ours goes, the code sends none of its own
 
@@ -84,9 +88,15 @@ def _entries(allow: tuple[str, ...]) -> tuple[Allow, ...]:
 def _headers(given: object, secrets: tuple[SecretUse, ...]) -> Headers:
     if not isinstance(given, Mapping):
         return ()
-    ours = OWN_HEADERS | {use.header.lower() for use in secrets} | (_ANONYMOUS if secrets else frozenset())
+    ours = (
+        OWN_HEADERS
+        | _STEERING
+        | {use.header.lower().replace("_", "-") for use in secrets}
+        | (_ANONYMOUS if secrets else frozenset())
+    )
     for name in given:
-        if name.lower() in ours:
+        plain = name.lower().replace("_", "-")  # some servers take one for the other
+        if plain in ours or plain.startswith(_STEERING_BEGIN):
             raise _unfit("a header that code may set here")
     return tuple((name, str(value)) for name, value in given.items())
 
