@@ -155,6 +155,6 @@ def _answer(outcome: Outcome) -> bytes:
         raise NestedRefusal("\n".join(part for part in words if part))
     if outcome.structured is not None:
         return strictjson.canonical(outcome.structured)
-    if outcome.truncated and not outcome.text:
+    if outcome.truncated:  # a program would take the beginning for the whole
         raise NestedRefusal(text(problem("output_too_large", "The result is larger than this call may give.")))
     return strictjson.canonical(outcome.text)

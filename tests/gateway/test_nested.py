@@ -75,6 +75,19 @@ def test_what_code_has_read_counts_at_its_next_call() -> None:
     assert after == "A rule forbids this call (forbidden). It read pages. Do not repeat the same call."
 
 
+def test_a_result_that_was_cut_is_not_given_to_code_as_if_it_were_whole() -> None:
+    """A reader sees the mark beside a cut text; a program would count, or send on, what is only its beginning."""
+
+    async def play(work: Work, calls: Calls) -> object:
+        return await told(calls, "look", LOOKING)
+
+    short = SPECS["look.yaml"].replace("effects:", "limits: {output: 8B}\neffects:")
+    outcome = asyncio.run(playing(play, specs={"look.yaml": short}).call("coder", RUN))
+    said = outcome.structured["result"]  # type: ignore[index]  # a text
+    assert "(output_too_large)" in said
+    assert "hello" not in said
+
+
 def test_code_may_not_call_what_its_agent_may_not() -> None:
     """A tool that the spec grants and policy does not: the same words as for one that does not exist."""
 
