@@ -2,7 +2,7 @@
 # Every target may be called first on a fresh machine.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests prove runners run test lint bench image
+.PHONY: help setup guests lock prove runners run test lint bench image
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,7 @@ help:
 	@echo 'make runners  the runner images on the Docker engine (BASE=IMAGE, else made of Debian packages)'
 	@echo 'make prove  hostile code in every sandbox, and what is left behind (minutes)'
 	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
+	@echo 'make lock   requirements.lock anew, from pyproject.toml'
 	@echo 'make image  the container image (IMAGE=NAME, BASE=IMAGE)'
 
 setup: $(INSTALLED) guests
@@ -45,6 +46,11 @@ guests: $(INSTALLED)
 runners: $(INSTALLED)
 	@BASE='$(BASE)' $(BIN)/python -m sandboxes.images
 
+# Pins everything with its hashes, and names no registry. Needs uv.
+lock:
+	@uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --quiet --output-file requirements.lock
+
 run: setup
 	@exec $(BIN)/toolgate serve
 
@@ -65,6 +71,7 @@ prove: setup
 	@$(BIN)/python -m prove.hostile_suite
 	@$(BIN)/python -m prove.siege
 	@$(BIN)/python -m prove.lifecycle
+	@$(BIN)/python -m prove.abuse
 
 # BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:

@@ -68,8 +68,12 @@ def _listen(
                 traps.sprung.append(name)
                 caller.close()
 
+    def close() -> None:
+        # A thread that waits in accept is woken by a shutdown, and by nothing else.
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
     threading.Thread(target=accept, daemon=True).start()
-    stack.callback(listener.close)
-    # A thread that waits in accept is woken by this, and only by this.
-    stack.callback(lambda: contextlib.suppress(OSError).__enter__() or listener.shutdown(socket.SHUT_RDWR))
+    stack.callback(close)
     return listener

@@ -37,8 +37,6 @@ WALLS: Final[Mapping[str, str]] = MappingProxyType(
 FIRST_USER: Final = 0x7000_0000
 # Bytes of address space beyond what is mapped: a 64 MiB job as frame, text and program, an answer, the allocator.
 HEADROOM: Final = 1024 * MIB
-# When the machine runs out of memory, a worker ends before the gateway does.
-FIRST_TO_GO: Final = "900"
 CHANNEL: Final = 0
 # Descriptors a worker may have while it loads.
 DESCRIPTORS: Final = 64
@@ -82,8 +80,6 @@ def shed(parent: int) -> dict[str, bool]:
     worker could else outlive its parent or start something mightier. The other walls stand or do not.
     """
     call = kernel()
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write(FIRST_TO_GO)
     walls = _leave_user(call)
     walls["capabilities"] = _stands(lambda: _drop_capabilities(call))
     # After the change of user, which undoes both.

@@ -17,7 +17,7 @@ from sandboxes.confine import WALLS
 from sandboxes.frames import FrameError, unpack_object
 from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.model import Exit, Job, OnCall, SandboxUnavailable, Usage
-from sandboxes.spawn import command
+from sandboxes.spawn import command, step_back
 from sandboxes.talk import Channel, Gone, Talk
 
 # From the limit to the kill. The guest's own alarm ends nearly every job in a few milliseconds before that.
@@ -78,6 +78,7 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        step_back(self._child.pid)
         async with asyncio.timeout(READY_SECONDS):
             hello = unpack_object(await self._channel.frame())
         if hello.get("kind") != "ready":
@@ -86,6 +87,7 @@ class Worker:
         if isinstance(said, list) and isinstance(walls, dict):
             self.guarantees = WASM_GUARANTEES.intersection(map(str, said))
             self.walls = {wall: walls.get(wall) is True for wall in WALLS}
+        self._channel.rest()
 
     @property
     def alive(self) -> bool:

@@ -59,7 +59,7 @@ class Checkpoints:
         """Signs a head and keeps it; the history is durable first, so it is never behind the newest note."""
         note = self._signer.sign(self._folder.name, size, root)
         entry = json.dumps({"note": note.decode(), "leaf": b64encode(last_leaf).decode()})
-        fd = self._disk.open(self._history, os.O_WRONLY | os.O_CREAT, 0o640)
+        fd = self._disk.open(self._history, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             write_all(self._disk, fd, entry.encode() + b"\n", whole_lines(self._history))
             self._disk.sync(fd)

@@ -81,7 +81,7 @@ class Contents:
     def _store_blob(self, key: Mac, call_id: str, type_: str, plain: bytes) -> str:
         sealed = _encrypt(key(b"blob"), _bound("blob", call_id, type_), plain)
         name = sha256(sealed).hexdigest()
-        self._blobs.mkdir(exist_ok=True)
+        self._blobs.mkdir(mode=0o700, exist_ok=True)
         replace_file(self._disk, self._blobs / name, sealed)
         self._disk.sync_folder(self._blobs)
         return name

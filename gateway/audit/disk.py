@@ -88,7 +88,7 @@ def write_all(disk: Disk, fd: int, octets: bytes, offset: int) -> None:
 def replace_file(disk: Disk, path: Path, octets: bytes) -> None:
     """Puts a whole file in place of another: a reader, or a crash, sees the old one or the new one."""
     fresh = path.with_name(path.name + ".new")
-    fd = disk.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    fd = disk.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_all(disk, fd, octets, 0)
         disk.sync(fd)

@@ -47,11 +47,11 @@ def open_ledger(
     """
     disk, tuning = disk or OsDisk(), tuning or Tuning()
     audit = home / "audit"
-    audit.mkdir(parents=True, exist_ok=True)
+    audit.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = Signer.load(home / "signing.key")
     replace_file(disk, audit / PUBLIC_KEY_FILE, signer.verifier_key.encode() + b"\n")
     folder = audit / (shard or _last_shard(audit))
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     disk.sync_folder(audit)
     lock = _lock(folder)
     try:
@@ -75,7 +75,7 @@ def _last_shard(audit: Path) -> str:
 
 def _lock(folder: Path) -> int:
     # Read-only, so that a file system with the log on it can be remounted while the disk is failing.
-    fd = os.open(folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    fd = os.open(folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -156,7 +156,7 @@ def _cut(folder: Path, found: Found, disk: Disk) -> bytes:
     if dropped:
         replace_file(disk, _side_file(folder, found.size), dropped)
         disk.sync_folder(folder)
-    fd = disk.open(path, os.O_WRONLY, 0o640)
+    fd = disk.open(path, os.O_WRONLY, 0o600)
     try:
         disk.truncate(fd, found.length)
         disk.sync(fd)

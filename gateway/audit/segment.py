@@ -30,7 +30,7 @@ class Segment:
 
     def create(self, *, allocate: bool) -> None:
         """Makes the file. One that stands there already holds nothing that was acknowledged, and is emptied."""
-        self._fd = self._disk.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+        self._fd = self._disk.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         if allocate:
             self.allocate()
         self._disk.sync_folder(self.path.parent)
@@ -48,7 +48,7 @@ class Segment:
 
     def reopen(self) -> None:
         """After a failure: a fresh descriptor, and everything that was never acknowledged cut off."""
-        self._fd = self._disk.open(self.path, os.O_WRONLY | os.O_CREAT, 0o640)
+        self._fd = self._disk.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
         self.trim()
 
     def trim(self) -> None:

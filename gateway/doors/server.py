@@ -19,7 +19,7 @@ _KEEP_ALIVE = 15  # seconds an idle connection is kept
 _HEAD_SECONDS = 5.0  # a head has to arrive within
 _HEAD_BYTES = 64 * 1024  # of an unfinished head, beyond the piece it began in; the door has the exact limits
 _CONNECTIONS = 2048
-_DRAIN = 10  # seconds running calls have to end when the gateway is told to stop
+_DRAIN = 8  # seconds running calls have to end when the gateway is told to stop; engines of containers wait for 10
 
 
 def listen(host: str, port: int) -> socket.socket:
