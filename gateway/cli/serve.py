@@ -80,10 +80,10 @@ async def _announce(settings: Settings, service: Service, *, as_json: bool) -> N
 
 
 def _first_steps(url: str, key: str | None, service: Service) -> list[str]:
-    if "run_python" not in {tool.name for tool in service.loaded.catalogue.all()}:
-        return []
+    where = f"The key of agent dev is kept in {service.home.credentials}." if key else "Callers need no key."
+    if service.loaded.catalogue.find("run_python") is None:
+        return [where]
     body = shlex.quote(json.dumps({"arguments": {"code": "print(2 + 2)"}}))
     auth = f" -H 'Authorization: Bearer {key}'" if key else ""
     command = f"curl -s {url}/v1/tools/run_python/call -H 'Content-Type: application/json'{auth} -d {body}"
-    where = f"The key of agent dev is kept in {service.home.credentials}." if key else "Callers need no key."
     return [where, "Try a call:", f"  {command}"]

@@ -52,3 +52,9 @@ def commands(block: Block) -> list[tuple[str, list[str]]]:
             assert found, f"{block}: output before the first command"
             found[-1][1].append(line)
     return found
+
+
+def files(document: Path) -> list[tuple[str, str]]:
+    """The files that a document shows under their names: a YAML block that begins with `# FOLDER/NAME.yaml`."""
+    named = [(block, block.text.split("\n", 1)[0]) for block in blocks(document) if block.language == "yaml"]
+    return [(first[2:], block.text) for block, first in named if first.startswith("# ") and first.endswith(".yaml")]

@@ -1,7 +1,8 @@
 """What the documents show is run: commands against a gateway of their own, YAML by the loaders, Python as it stands.
 
 In a console block a line with `$` is run and what follows is what it prints. There `...` stands for any text, on a
-line of its own for any lines; times, durations, ids and digests count as equal whatever they are.
+line of its own for any lines; times, durations, ids and digests count as equal whatever they are. A YAML block whose
+first line is the name of a file, as a comment, is that file in the folder where the document's commands are run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import IO
 import pytest
 
 from gateway.loading import load_folders
-from tests.house.documents import DOCUMENTS, LANGUAGES, Block, blocks, commands
+from tests.house.documents import DOCUMENTS, LANGUAGES, Block, blocks, commands, files
 from tests.house.tree import ROOT
 
 ADDRESS = "127.0.0.1:8080"  # what documents say; the test's gateway has another port
@@ -33,7 +34,7 @@ VARYING = {
     r"\b([a-z]{1,2}_)?[0-9a-f]{8,64}\b": "ID",
     r"\btg_(agent|operator)_[\w-]+": "KEY",
 }
-READY = "Try a call:"
+KEPT, READY = "The key of agent dev is kept", "Try a call:"
 
 
 class Terminal:
@@ -82,10 +83,13 @@ _OUTPUT: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOU
 
 
 def _until_ready(lines: IO[str] | None) -> Iterator[str]:
+    tried = False  # is a first call proposed?
     for line in lines or ():
         yield line
+        tried |= " ready on " in line and "run_python" in line
         if line.startswith(READY):
             yield next(iter(lines or ()), "")
+        if line.startswith(READY if tried else KEPT):
             return
 
 
@@ -111,6 +115,9 @@ def _settled(line: str) -> str:
 def test_commands_print_what_the_document_shows(document: Path, tmp_path: Path) -> None:
     """Every command of a document, run in order, prints what stands below it."""
     terminal = Terminal(tmp_path)
+    for name, text in files(document):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     try:
         for block in [block for block in blocks(document) if block.language == "console"]:
             for command, shown in commands(block):
