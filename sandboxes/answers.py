@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sandboxes.frames import FrameError, unpack_object
+from sandboxes.frames import FrameError, bare, unpack_object
 from sandboxes.model import MAX_FILES, Limits, Status, is_file_name
 
 # Beside the output limit: the traceback (8 KiB of characters, at most 12 bytes each as JSON) and the frame around it.
@@ -20,6 +20,10 @@ ESCAPED: Final = 6
 MAX_DEPTH: Final = 64
 # Limits a guest may say it reached.
 GUEST_LIMITS: Final = frozenset({"memory", "output", "stack", "pids", "disk", "files_out"})
+# An answer without its strings is a result of at most the output limit, and this: the frame around it, with its files.
+AROUND: Final = 2048
+_LEVELS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_LEVELS: Final = bytes(set(range(256)) - set(b"[]{}"))
 UNREADABLE: Final = "the sandbox returned something unreadable\n"
 
 
@@ -44,6 +48,10 @@ def cap(limits: Limits) -> int:
 
 def read(raw: bytes, limits: Limits) -> Answer:
     """The guest's JSON answer as values. Never raises: what cannot be read is the status "error" and says so."""
+    # Looked at before it is parsed: the values of a hostile text would stop the event loop and fill the memory.
+    most = limits.output + AROUND
+    if len(raw) > most and len(bare(raw, most)) > most:
+        return Answer("limit", "output", truncated=True)
     try:
         return _read(unpack_object(raw), raw, limits)
     except (FrameError, RecursionError):
@@ -64,7 +72,7 @@ def _read(found: dict[str, object], raw: bytes, limits: Limits) -> Answer:
             pass
         case _:
             raise FrameError("an answer of another shape")
-    if _may_be_deep(raw) and _deeper(value, MAX_DEPTH):
+    if _deep(raw):
         return Answer("error", stdout=_text(stdout), stderr=f"result is nested deeper than {MAX_DEPTH}\n")
     if b"\\ud" in raw or b"\\uD" in raw:
         stdout, stderr = _text(stdout), _text(stderr)
@@ -122,13 +130,11 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _may_be_deep(raw: bytes) -> bool:
-    return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
-
-
-def _deeper(value: object, left: int) -> bool:
-    if isinstance(value, dict):
-        return left == 0 or any(_deeper(inner, left - 1) for inner in value.values())
-    if isinstance(value, list):
-        return left == 0 or any(_deeper(inner, left - 1) for inner in value)
-    return False
+def _deep(raw: bytes) -> bool:
+    """Whether the answer, itself one level, holds more than MAX_DEPTH levels of lists and objects."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return False
+    levels = bare(raw, len(raw)).translate(_LEVELS, _NO_LEVELS)
+    for _ in range(MAX_DEPTH + 1):
+        levels = levels.replace(b"[]", b"")  # the innermost of every place
+    return bool(levels)

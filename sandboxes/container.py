@@ -74,6 +74,7 @@ class Container:
         if wrong:
             raise SandboxUnavailable(f"the container is not as it must be: {', '.join(wrong)}")
         self.guarantees = guarantees(facts, self.shape, status)
+        self._channel.rest()
 
     @property
     def alive(self) -> bool:

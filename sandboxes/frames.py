@@ -15,6 +15,7 @@ TIME_IS_UP: Final = b""
 # Integers with fewer characters fit 64 bits; one with more than MAX_DIGITS does not.
 SHORT: Final = 19
 MAX_DIGITS: Final = 24
+PART: Final = 64 * 1024
 
 
 class FrameError(Exception):
@@ -60,6 +61,22 @@ def unpack_object(payload: bytes) -> dict[str, object]:
     return value
 
 
+def bare(payload: bytes, most: int) -> bytes:
+    """A JSON text without its strings: of each at most one quote is left. Looks no further once it is over `most`.
+
+    Cheap and small, whatever the bytes are, while the values of a text may take thirty times its room.
+    """
+    plain = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    rest, inside = bytearray(), 0
+    for start in range(0, len(plain), PART):
+        pieces = plain[start : start + PART].split(b'"')
+        rest += b'"'.join(pieces[inside::2])
+        inside = (inside + len(pieces) - 1) % 2
+        if len(rest) > most:
+            break
+    return bytes(rest)
+
+
 def receive(channel: socket.socket, cap: int) -> bytes:
     """Blocks for one frame. Raises `EOFError` when the other side is gone, `FrameError` over `cap` bytes."""
     (size,) = HEADER.unpack(_exactly(channel, HEADER.size))
@@ -87,6 +104,11 @@ class Splitter:
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self._left = bytearray()
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun that is not whole yet."""
+        return bool(self._left)
 
     def feed(self, part: bytes) -> list[bytes]:
         """The payloads completed by `part`. Raises `FrameError` as soon as a length is over the cap."""

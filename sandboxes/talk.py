@@ -12,14 +12,17 @@ from collections import deque
 from typing import Any, Final, cast
 
 from sandboxes.answers import Answer, cap, read
-from sandboxes.frames import TIME_IS_UP, FrameError, Splitter, pack, pack_json, unpack_object
-from sandboxes.model import ARGS_CAP, CallRefused, Job, OnCall, Status
+from sandboxes.frames import TIME_IS_UP, FrameError, Splitter, bare, pack, pack_json, unpack_object
+from sandboxes.model import ARGS_CAP, BOUNDS, CallRefused, Job, OnCall, Status
 
 SMALL_FRAME: Final = 64 * 1024
+MOST_MEMORY: Final = next(high for name, _, high in BOUNDS if name == "memory")
 # Frames a sandbox may send that nobody waits for: an exit and its answer.
 UNREAD: Final = 2
 # A call of a tool as a frame: each character at most 12 bytes of ASCII-only JSON.
 CALL_FRAME: Final = ARGS_CAP * 12 + SMALL_FRAME
+# What of a call or an exit stands outside its strings.
+PLAIN: Final = 1024
 HOW: Final[dict[str, Answer]] = {
     "interrupt": Answer("timeout"),
     "stack": Answer("limit", "stack", stderr="the stack overflowed: recursion or nesting is too deep\n"),
@@ -41,6 +44,7 @@ class Channel(asyncio.Protocol):
         self._splitter = Splitter(SMALL_FRAME)
         self._frames: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
+        self._resting = False
         self.gone = False
         self._transport: asyncio.Transport | None = None
 
@@ -52,7 +56,7 @@ class Channel(asyncio.Protocol):
             self._frames.extend(self._splitter.feed(part))
         except FrameError:
             self.close()
-        if len(self._frames) > UNREAD:
+        if len(self._frames) > UNREAD or self._resting:
             self.close()
         self._wake()
 
@@ -61,10 +65,20 @@ class Channel(asyncio.Protocol):
         self._wake()
 
     def expect(self, cap: int) -> None:
-        """From now on frames of up to `cap` bytes may come. One that came unasked is the end of the channel."""
+        """From now on frames of up to `cap` bytes may come."""
         self._splitter.cap = cap
-        if self._frames:
+        self._resting = False
+
+    def rest(self) -> None:
+        """Nothing may come until something is expected: whatever came unasked, or comes, is the end of the channel."""
+        self._resting = True
+        if self._frames or self._splitter.partial:
             self.close()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the other side has not taken yet all that was sent to it."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def send(self, frame: bytes) -> None:
         if self._transport is not None:
@@ -120,12 +134,20 @@ class Talk:
         channel.expect(max(limit, CALL_FRAME))
         channel.send(_job_frame(self.job, wall, limit))
         while True:
-            frame = unpack_object(await channel.frame())
+            payload = await channel.frame()
+            if len(payload) > PLAIN and len(bare(payload, PLAIN)) > PLAIN:
+                raise FrameError("a frame of another shape")
+            frame = unpack_object(payload)
             kind = frame.get("kind")
             if kind == "exit":
-                return await self._exit(frame, channel)
+                ended = await self._exit(frame, channel)
+                channel.rest()
+                return ended
             if kind != "call":
                 raise FrameError("a frame of unknown kind")
+            # Else replies that nobody reads would pile up here.
+            if channel.unsent:
+                raise FrameError("a call before the reply to the last one was read")
             channel.send(pack(await self._call(frame)))
 
     def hurry(self) -> None:
@@ -142,17 +164,19 @@ class Talk:
             self._over.set_result(None)
 
     async def _exit(self, frame: dict[str, object], channel: Channel) -> tuple[Answer, float]:
-        how, ms = frame.get("how"), frame.get("ms")
-        if not isinstance(how, str) or not isinstance(ms, (int, float)):
+        # No job took longer inside than it is here, nor has more memory than any may have.
+        most = (time.monotonic() - self.started) * 1000
+        how, ms = frame.get("how"), _amount(frame, "ms", most)
+        if not isinstance(how, str) or ms is None:
             raise FrameError("an exit of another shape")
-        cpu_ms, memory = frame.get("cpu_ms"), frame.get("memory")
-        self.cpu_ms = float(cpu_ms) if isinstance(cpu_ms, (int, float)) else None
-        self.memory = memory if isinstance(memory, int) else None
+        self.cpu_ms = _amount(frame, "cpu_ms", most)
+        memory = _amount(frame, "memory", MOST_MEMORY)
+        self.memory = None if memory is None else int(memory)
         if how == "returned":
-            return read(await channel.frame(), self.job.limits), float(ms)
+            return read(await channel.frame(), self.job.limits), ms
         if how not in HOW:
             raise FrameError("an exit of unknown kind")
-        return HOW[how], float(ms)
+        return HOW[how], ms
 
     async def _call(self, frame: dict[str, object]) -> bytes:
         name, args = frame.get("name"), frame.get("args")
@@ -193,6 +217,12 @@ class Talk:
             return b'{"value":' + task.result() + b"}"
         except CallRefused as refusal:
             return _refusal(str(refusal))
+
+
+def _amount(frame: dict[str, object], name: str, most: float) -> float | None:
+    """What the sandbox says it took, held between nothing and `most`; None if it says nothing."""
+    said = frame.get(name)
+    return min(max(said, 0.0), most) if isinstance(said, (int, float)) else None
 
 
 def _refusal(text: str) -> bytes:

@@ -128,3 +128,31 @@ def test_a_seed_or_clock_that_cannot_be_is_refused(wrong):
     """A seed that is no unsigned 64-bit integer and a clock that is no time are refused."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Job("", **wrong)
+
+
+@pytest.mark.parametrize("unit", ["[]", '{"":1}', "1", '"ab"', "1.5", "{}"])
+def test_a_result_beyond_the_limit_is_not_even_parsed(unit):
+    """A forged result that only fits because the cap leaves room for escapes is the limit of output, unparsed."""
+    limits = Limits(output=20_000)
+    raw = answer(result=0)[:-2] + b"[" + b",".join([unit.encode()] * (100_000 // (len(unit) + 1))) + b"]}"
+    assert len(raw) < cap(limits)
+    found = read(raw, limits)
+    assert (found.status, found.limit, found.truncated, found.value) == ("limit", "output", True, None)
+
+
+@pytest.mark.parametrize("text", ["\0" * 19_000, '"' * 10_000, "\\" * 10_000, '[{,"\\' * 3000, "\\u005b[[" * 2000])
+def test_text_that_looks_like_structure_is_text(text):
+    """What stands in strings, however it is escaped, counts neither as a result nor as depth."""
+    limits = Limits(output=20_000)
+    found = read(answer(stdout=text, result=[[]]), limits)
+    assert (found.status, found.stdout, found.value) == ("ok", text, [[]])
+
+
+@pytest.mark.parametrize(("levels", "status"), [(64, "ok"), (65, "error")])
+def test_a_result_has_at_most_64_levels(levels, status):
+    """Sixty-four levels of lists and objects are kept; one more is an error that says so."""
+    value: object = 0
+    for level in range(levels):
+        value = {"a": value, "}": "[["} if level % 2 else [0, value, "]]"]
+    found = read(answer(result=value), Limits(output=100_000))
+    assert (found.status, "deeper than 64" in found.stderr) == (status, status == "error")

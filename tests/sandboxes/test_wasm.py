@@ -90,7 +90,7 @@ def test_a_breach_of_the_language_is_a_crash(tmp_path, guests, name):
 
 
 def test_frames_sent_before_a_job_do_not_answer_it(tmp_path, guests):
-    """An answer that lies ready before the job was given is a breach, not the job's result."""
+    """A worker with an answer ready before the job was given is ended: the job runs on a real one."""
 
     async def scenario() -> None:
         forged = pack_json({**FAIR, "stdout": "forged"})
@@ -99,7 +99,7 @@ def test_frames_sent_before_a_job_do_not_answer_it(tmp_path, guests):
         await pool.start()
         try:
             done = await pool.run(Job("print(1)"))
-            assert (done.status, done.stdout) == ("crashed", "")
+            assert (done.status, done.stdout) == ("ok", "1\n")
         finally:
             await pool.close()
 
