@@ -35,11 +35,15 @@ class EngineRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a container is. oom: the kernel killed in it for memory. code: its exit code, None while it runs."""
+    """How a container is. oom: the kernel killed in it for memory. code: its exit code, None while it runs.
+
+    pid: of its first process, as the engine's host counts, 0 when it does not run.
+    """
 
     running: bool
     oom: bool
     code: int | None
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class Engine:
         with self._asking("look") as client:
             found = client.inspect_container(container)["State"]
             running = bool(found["Running"])
-            return State(running, bool(found["OOMKilled"]), None if running else int(found["ExitCode"]))
+            code = None if running else int(found["ExitCode"])
+            return State(running, bool(found["OOMKilled"]), code, int(found["Pid"]))
 
     def kill(self, container: str) -> None:
         with self._asking("end", forgive=(GONE, NOT_NOW)) as client:

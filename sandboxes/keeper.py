@@ -99,32 +99,52 @@ class Keeper:
         held.started = True
         await self._ask(self._makers, lambda: self._engine.start(held.engine_id))
         connection = await self._admit(held)
+        if held.token not in self.held:
+            connection.close()
+            raise Refused("that container was removed before its runner came in")
         _shut(held.listener)
         self._folders.shut(held.token)
-        pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        # A runtime with a kernel of its own connects as itself, not as the user inside.
-        if held.shape.runtime == "runc" and uid != UID:
-            connection.close()
-            raise Refused(f"who came in has the user id {uid}, not {UID}")
         with contextlib.suppress(OSError):
-            held.runner = os.pidfd_open(pid)
+            held.runner = os.pidfd_open(_peer(connection)[0])
         return connection
 
     async def _admit(self, held: Held) -> socket.socket:
         """Waits for the runner as long as the container runs. Raises `EngineRefused` if it does not come."""
-        loop = asyncio.get_running_loop()
-        accepting = loop.create_task(loop.sock_accept(held.listener))
         try:
             async with asyncio.timeout(READY_SECONDS):
-                while not (await asyncio.wait({accepting}, timeout=2 * PULSE))[0]:
-                    state = await self._ask(self._makers, lambda: self._engine.state(held.engine_id))
-                    if not state.running:
-                        raise EngineRefused(f"the container ended with code {state.code} before its runner was ready")
-                return accepting.result()[0]
+                while True:
+                    connection = await self._next(held)
+                    with contextlib.ExitStack() as turned_away:
+                        turned_away.enter_context(connection)
+                        if await self._is_runner(connection, held):
+                            turned_away.pop_all()
+                            return connection
         except TimeoutError:
             raise EngineRefused("the runner did not connect: the engine may not see the broker's folder") from None
+
+    async def _next(self, held: Held) -> socket.socket:
+        """Whoever comes in next. Raises `EngineRefused` when the container has ended."""
+        accepting = asyncio.get_running_loop().create_task(asyncio.get_running_loop().sock_accept(held.listener))
+        try:
+            while not (await asyncio.wait({accepting}, timeout=2 * PULSE))[0]:
+                state = await self._ask(self._makers, lambda: self._engine.state(held.engine_id))
+                if not state.running:
+                    raise EngineRefused(f"the container ended with code {state.code} before its runner was ready")
+            return accepting.result()[0]
         finally:
             accepting.cancel()
+
+    async def _is_runner(self, connection: socket.socket, held: Held) -> bool:
+        """Whether who came in is the container's first process: the path of a socket is no secret on its machine."""
+        pid, uid = _peer(connection)
+        if held.shape.runtime != "runc":
+            # A runtime with a kernel of its own connects as itself, not as the process inside.
+            return uid in {0, UID}
+        if uid != UID:
+            return False
+        state = await self._ask(self._makers, lambda: self._engine.state(held.engine_id))
+        # 0: a process that this broker, in a container of its own, cannot see.
+        return pid in {0, state.pid}
 
     async def kill(self, held: Held) -> State:
         """Ends the container and tells how it ended, if it had ended by itself."""
@@ -181,6 +201,13 @@ class Keeper:
             # Nobody may be left to hear of it.
             self._pulse.add_done_callback(lambda pulse: pulse.cancelled() or pulse.exception())
         await asyncio.shield(self._pulse)
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The process id and the user id at the other end."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _ = CREDENTIALS.unpack(peer)
+    return int(pid), int(uid)
 
 
 def _shut(listener: socket.socket) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,39 @@ def test_start_passes_one_connection_once(broker: tuple[Talker, str, Engine]) ->
         assert b'"ready"' in receive(runner, 65536)
     assert list(Path(folder).rglob("gate.sock")) == []
     assert talker.ask(verb="start", id=made["id"])["error"] == "refused"
+
+
+# Comes in through a socket, says something, and stays until it is told to go.
+STRANGER = """
+import os, socket, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+one = socket.socket(socket.AF_UNIX)
+one.connect(sys.argv[1])
+one.send(b"stranger")
+print("in", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_only_the_containers_own_process_comes_in(broker: tuple[Talker, str, Engine], user: int) -> None:
+    """Whoever connects before the runner does, as another user or as the runner's own, is turned away for it."""
+    talker, folder, engine = broker
+    os.chmod(folder, 0o711)
+    made = talker.ask(**request(engine))["ok"]
+    assert isinstance(made, dict)
+    (door,) = Path(folder).rglob("gate.sock")
+    argv = [sys.executable, "-c", STRANGER, str(door), str(user)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"in\n"
+        talker.say(json.dumps({"seq": 2, "verb": "start", "id": made["id"]}).encode())
+        answer, descriptors = talker.hear()
+        stranger.communicate()
+    assert (answer, len(descriptors)) == ({"seq": 2, "ok": {}}, 1)
+    with socket.socket(fileno=descriptors[0]) as runner:
+        runner.settimeout(PATIENCE)
+        assert b'"ready"' in receive(runner, 65536)
 
 
 def test_the_broker_has_nothing_and_can_gain_nothing(broker: tuple[Talker, str, Engine]) -> None:
