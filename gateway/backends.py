@@ -37,12 +37,15 @@ def offers(settings: Sandboxes) -> dict[str, Offer]:
     return {**OFFERS, "docker": docker, "wasm": replace(OFFERS["wasm"], modules=_registered(guests))}
 
 
-def _registered(guests: Path) -> frozenset[str]:
-    """Digests of the modules there are: none in a folder that is open to others, which `toolgate modules` says."""
+def _registered(guests: Path) -> dict[str, frozenset[str]]:
+    """The modules there are, digest → what they can reach.
+
+    None in a folder that is open to others, which `toolgate modules` says.
+    """
     try:
-        return frozenset(each.digest for each in modules.every(guests))
+        return {each.digest: each.uses for each in modules.every(guests)}
     except SandboxUnavailable:
-        return frozenset()
+        return {}
 
 
 def images(guests: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from wasmtime.component._enter import maybe_raise_last_exn
 
 from sandboxes.frames import FrameError, unpack_object
 from sandboxes.guest import WASM_GUARANTEES, OnGuestCall
-from sandboxes.model import ARGS_CAP, MIB
+from sandboxes.model import ARGS_CAP
 from sandboxes.module_engine import (
     CALLS,
     MAX_INSTANCES,
@@ -31,14 +31,13 @@ from sandboxes.module_engine import (
     inspect_module,
     load,
 )
+from sandboxes.offers import MODULE_DISK
 from sandboxes.wasi import FAULT, FUNCTIONS, Ended, Fault, Output, Wasi
 from sandboxes.wasi_files import Folder
 from sandboxes.wasm_engine import HOST
 
 TYPES: Final = {"i": ValType.i32(), "I": ValType.i64()}
 MASKS: Final = {"i": (1 << 32) - 1, "I": (1 << 64) - 1}
-# Files live in this process: whatever the limit of the disk, no more than this.
-MAX_DISK: Final = 64 * MIB
 # These end a job in a way that the worker tells the parent itself.
 FOR_THE_WORKER: Final = frozenset({TrapCode.INTERRUPT, TrapCode.STACK_OVERFLOW})
 
@@ -241,7 +240,7 @@ def answer(stdout: bytes, stderr: bytes, said: str, limit: str | None, files: di
 
 def _wasi(given: str, terms: Mapping[str, Any]) -> Wasi:
     files = {name: base64.b64decode(content) for name, content in terms["files"].items()}
-    folder = Folder(files, min(terms["disk"], MAX_DISK))
+    folder = Folder(files, min(terms["disk"], MODULE_DISK))
     return Wasi(given.encode(), folder, Output(terms["output"]), terms["seed"], terms["now"])
 
 

@@ -26,6 +26,12 @@ COMPILE_SECONDS: Final = 600
 PREFIX: Final = "sha256:"
 HEX: Final = frozenset("0123456789abcdef")
 DIGEST_CHARS: Final = 64
+# Who imports none of these reaches neither files nor tools.
+REACHES: Final = {
+    "wasi_snapshot_preview1.path_open": "files",
+    "toolgate.call": "calls",
+    "local:runner/host": "calls",
+}
 MAGIC: Final = b"\0asm"
 # Whatever is changed in these makes other native code.
 ENGINE_SOURCES: Final = tuple(Path(__file__).with_name(name) for name in ("module_engine.py", "wasm_engine.py"))
@@ -47,6 +53,11 @@ class Module:
     imports: tuple[str, ...]
     size: int
     cwasm: Path | None
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What of a job it can reach, by what it imports: its `files`, the `calls` of tools."""
+        return frozenset(what for name, what in REACHES.items() if name in self.imports)
 
 
 def register(folder: Path, program: bytes | Path, progress: Progress = lambda _line: None) -> Module:

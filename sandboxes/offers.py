@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from sandboxes.model import BOUNDS, MIB
 from sandboxes.guest import WASM_GUARANTEES
+from sandboxes.model import BOUNDS, MIB
 
 Bounds = Mapping[str, tuple[float, float]]
 
@@ -30,14 +30,17 @@ DOCKER_GUARANTEES: Final = frozenset(
 OWN_KERNEL: Final = frozenset({"runsc", "kata"})
 
 _ALL: Final[Bounds] = MappingProxyType({name: (low, high) for name, low, high in BOUNDS})
+# A module's files are kept in the memory of its worker.
+MODULE_DISK: Final = 64 * MIB
 # One thread, on one linear memory.
 _WASM: Final[Bounds] = MappingProxyType({**_ALL, "memory": (32 * MIB, 512 * MIB), "cpu": (1, 1)})
+_MODULES: Final[Bounds] = MappingProxyType({**_WASM, "disk": (1 * MIB, MODULE_DISK)})
 
 BACKENDS: Final[Mapping[str, tuple[frozenset[str], Bounds]]] = MappingProxyType(
     {
         "wasm-python": (WASM_GUARANTEES, _WASM),
         "wasm-js": (WASM_GUARANTEES, _WASM),
-        "wasm": (WASM_GUARANTEES, _WASM),
+        "wasm": (WASM_GUARANTEES, _MODULES),
         "docker": (DOCKER_GUARANTEES, _ALL),
     }
 )

@@ -31,13 +31,14 @@ _NEEDED = {"wasm": "module", "docker": "image"}
 class Offer:
     """What a sandbox backend can give here: its guarantees, and for each limit the least and the most (s, bytes).
 
-    `images` are those it knows by name, name → `sha256:…`; `modules` the digests that are registered.
+    `images` are those it knows by name, name → `sha256:…`. `modules` are those that are registered, digest → what of a
+    call such a program can reach: its `files`, the `calls` of tools.
     """
 
     guarantees: frozenset[str]
     limits: Mapping[str, tuple[float, float]]
     images: Mapping[str, str] = field(default_factory=dict)
-    modules: frozenset[str] = frozenset()
+    modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def check_sandbox(checks: Checks, shape: SandboxShape, tool: ToolShape, offers: Mapping[str, Offer]) -> None:
@@ -85,8 +86,19 @@ def _code(checks: Checks, shape: SandboxShape, tool: ToolShape, offer: Offer) ->
         checks.note(f"{shape.backend} needs `code: {{{needed}: …}}`", *_AT, "code")
     if shape.code.argument is not None:
         checks.argument(shape.code.argument, "string", tool, *_AT, "code", "argument")
-    if shape.code.module is not None and shape.backend == "wasm" and shape.code.module not in offer.modules:
+    if shape.code.module is not None and shape.backend == "wasm":
+        _module(checks, shape, offer.modules.get(shape.code.module))
+
+
+def _module(checks: Checks, shape: SandboxShape, reaches: frozenset[str] | None) -> None:
+    if reaches is None:
         checks.note("no such module here: register it with `toolgate modules add FILE`", *_AT, "code", "module")
+        return
+    if "files" not in reaches and (shape.files.in_ or shape.files.out):
+        checks.note("this module has no files: it does not import path_open", *_AT, "files")
+    for key in ("tools", "network"):
+        if "calls" not in reaches and getattr(shape, key):
+            checks.note("this module calls no tools: it imports none of their functions", *_AT, key)
 
 
 def _limit(checks: Checks, offer: Offer, key: str, value: float, *path: str | int) -> None:

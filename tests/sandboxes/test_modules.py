@@ -129,6 +129,7 @@ def test_a_program_is_kept_under_its_digest(folder: Path, tmp_path: Path, binari
     assert len(said) == 1
     component = register(folder, binaries["component"])
     assert (component.kind, component.imports) == ("component", ("local:runner/host",))
+    assert (module.uses, component.uses) == (frozenset(), {"calls"})
     assert sorted(every(folder), key=lambda each: each.kind) == [component, module]
     assert all(path.stat().st_mode & 0o077 == 0 for path in (folder / "modules").iterdir())
 
