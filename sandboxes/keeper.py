@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sandboxes.allow import Allowed, Refused
@@ -27,7 +27,7 @@ NAME: Final = "toolgate-"
 OWNER: Final = "dev.toolgate.owner"
 INSTANCE: Final = "dev.toolgate.broker"
 LEASE: Final = "dev.toolgate.lease"
-# Seconds from a container's making after which any broker may remove it.
+# Seconds from a container's making after which its broker removes it, and any other broker may.
 LEASE_SECONDS: Final = 900
 # While an operation is under way the engine is asked this often, in seconds, whether it is still there.
 PULSE: Final = 0.25
@@ -39,7 +39,10 @@ CREDENTIALS: Final = struct.Struct("3i")
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A container we made. engine_id: the engine's name for it. runner: a descriptor of the runner's process."""
+    """A container we made. engine_id: the engine's name for it. runner: a descriptor of the runner's process.
+
+    made: `time.monotonic()` seconds.
+    """
 
     token: str
     shape: Shape
@@ -47,6 +50,7 @@ class Held:
     engine_id: str = ""
     started: bool = False
     runner: int | None = None
+    made: float = field(default_factory=time.monotonic)
 
 
 class Keeper:

@@ -11,7 +11,7 @@ from typing import Final
 
 from sandboxes.engine import EngineDown, EngineRefused
 from sandboxes.folders import Folders
-from sandboxes.keeper import INSTANCE, LEASE, NAME, OWNER, Keeper
+from sandboxes.keeper import INSTANCE, LEASE, LEASE_SECONDS, NAME, OWNER, Keeper
 
 EVERY: Final = 5.0
 
@@ -35,26 +35,35 @@ class Reaper:
     async def look(self) -> None:
         """One look. Raises `EngineDown` and `EngineRefused`."""
         seen = await self._keeper.seen()
-        held = {NAME + token for token in self._keeper.held}
-        now = time.time()
-        suspects = frozenset(
-            one.id for one in seen if self._orphan(one.name, one.labels, held) or expired(one.labels, now)
-        )
+        ages = {NAME + token: time.monotonic() - one.made for token, one in self._keeper.held.items()}
+        suspects = frozenset(one.id for one in seen if self._doomed(one.name, one.labels, ages))
         again, self._suspects = suspects & self._suspects, suspects
+        held = {one.engine_id: one for one in self._keeper.held.values()}
         for container in sorted(again):
             with contextlib.suppress(EngineRefused):
-                await self._keeper.remove_by_id(container)
+                if container in held:
+                    await self._keeper.remove(held[container])
+                else:
+                    await self._keeper.remove_by_id(container)
         strays = frozenset(self._folders.strays())
         for instance in strays & self._strays:
             self._folders.sweep(instance)
         self._strays = strays
 
-    def _orphan(self, name: str, labels: Mapping[str, str], held: Collection[str]) -> bool:
-        return orphan(name, labels, held, self._folders.owner, self._folders.instance, self._folders.alive)
+    def _doomed(self, name: str, labels: Mapping[str, str], ages: Mapping[str, float]) -> bool:
+        place = self._folders
+        lost = orphan(name, labels, ages, place.owner, place.instance, place.alive)
+        return lost or overdue(name, labels, ages, place.owner, time.time())
 
 
-def expired(labels: Mapping[str, str], now: float) -> bool:
-    """Whether the container's lease is over. One without a broker's three labels has none."""
+def overdue(name: str, labels: Mapping[str, str], ages: Mapping[str, float], owner: str, now: float) -> bool:
+    """Whether the container's lease is over. One without a broker's three labels has none.
+
+    ages: seconds, by name, of those that this broker holds. now: Unix seconds. The clock, which may jump, judges those
+    of other owners only: of this owner each living broker counts for itself.
+    """
+    if labels.get(OWNER) == owner:
+        return ages.get(name, 0.0) > LEASE_SECONDS
     lease = labels.get(LEASE, "")
     return OWNER in labels and INSTANCE in labels and lease.isascii() and lease.isdigit() and int(lease) < now
 

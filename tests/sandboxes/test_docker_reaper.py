@@ -15,8 +15,8 @@ import pytest
 from sandboxes.allow import Allowed
 from sandboxes.engine import Engine as Hands
 from sandboxes.folders import Folders
-from sandboxes.keeper import Keeper
-from sandboxes.reaper import Reaper, expired, orphan
+from sandboxes.keeper import LEASE_SECONDS, Keeper
+from sandboxes.reaper import Reaper, orphan, overdue
 from sandboxes.spawn import ROOT
 from sandboxes.template import Shape
 from tests.engine import Engine
@@ -38,7 +38,9 @@ DOOMED = {
     "ours and not held": ("toolgate-x", labels(broker="me"), True),
     "another owner's": ("toolgate-x", labels(owner="other"), False),
     "another owner's, its lease over": ("toolgate-x", labels(owner="other", lease=SOONER), True),
-    "held, its lease over": ("toolgate-held", labels(broker="me", lease=SOONER), True),
+    "held, in a time to come": ("toolgate-held", labels(broker="me", lease=SOONER), False),
+    "held for too long": ("toolgate-old", labels(broker="me"), True),
+    "of a living broker, in a time to come": ("toolgate-x", labels(broker="lives", lease=SOONER), False),
     "nobody's": ("db", {}, False),
     "nobody's with one label": ("db", labels(None, None, SOONER), False),
     "without a broker": ("db", labels(broker=None, lease=SOONER), False),
@@ -49,9 +51,13 @@ DOOMED = {
 
 @pytest.mark.parametrize(("name", "found", "doomed"), DOOMED.values(), ids=DOOMED)
 def test_only_what_is_orphaned_or_expired_is_doomed(name: str, found: dict[str, str], doomed: bool) -> None:
-    """Three labels of a broker's are needed, and then a dead broker of this owner's or a lease that is over."""
-    lost = orphan(name, found, {"toolgate-held"}, OWN, "me", lambda broker: broker in {"lives", "me"})
-    assert (lost or expired(found, NOW)) is doomed
+    """Three labels of a broker's are needed, and then a dead broker of this owner's or a lease that is over.
+
+    A clock that jumps ends no container of a living broker of this owner.
+    """
+    held = {"toolgate-held": 1.0, "toolgate-old": LEASE_SECONDS + 1.0}
+    lost = orphan(name, found, held, OWN, "me", lambda broker: broker in {"lives", "me"})
+    assert (lost or overdue(name, found, held, OWN, NOW)) is doomed
 
 
 @contextlib.contextmanager
