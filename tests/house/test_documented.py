@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 from gateway.cli import parser
 from gateway.problems import TABLE, Row
 from gateway.settings import Settings
+from sandboxes.model import GUARANTEES
+from sandboxes.offers import BACKENDS
 from tests.house.tree import ROOT
 
 SETTINGS = (ROOT / "docs/settings.md").read_text()
@@ -96,3 +98,16 @@ def test_a_dependency_has_a_reason() -> None:
     names = {name.split(">")[0].split("=")[0].split("<")[0].strip() for name in needed}
     rows = {line.split("`")[1] for line in DEPENDENCIES.splitlines() if line.startswith("| `")}
     assert rows == names
+
+
+def test_the_guarantees_of_the_sandboxes_stand_in_their_document() -> None:
+    """Each with the words of the code, and with `yes` exactly where a kind of sandbox can give it."""
+    document = (ROOT / "docs" / "sandboxes.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in document.splitlines() if line.startswith("| ")
+    ]
+    shown = {row[0]: row[1:] for row in rows if row[0] in GUARANTEES}
+    assert {name: cells[0] for name, cells in shown.items()} == dict(GUARANTEES)
+    for backend, (given, _) in BACKENDS.items():
+        column = 2 if backend == "docker" else 1
+        assert {name for name, cells in shown.items() if cells[column] == "yes"} == given, backend
