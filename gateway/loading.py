@@ -11,12 +11,13 @@ from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.policy.cases import Case, case_of
 from gateway.policy.findings import nearest
 from gateway.policy.language import schema_of as policy_schema
+from gateway.runners.allow import Allow, BadAllow
 from gateway.runners.http import BadTemplate, Plan
 from gateway.specs.language import schema_of as spec_schema
 from gateway.specs.load import Specs, load_specs
 from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecError, SpecErrors
-from gateway.tool import HttpBackend, Json, Server, Tool
+from gateway.tool import HttpBackend, Json, SandboxBackend, Server, Tool
 from sandboxes.model import GUARANTEES
 from sandboxes.offers import BACKENDS
 
@@ -95,14 +96,16 @@ def _unknown(bundle: PolicyBundle) -> Iterator[SpecError]:
 
 
 def _unfit(tool: Tool) -> SpecError | None:
-    """What the http runner itself says of a spec it could never run."""
-    if not isinstance(tool.backend, HttpBackend):
-        return None
+    """What the runners themselves say of a spec whose requests they could never send."""
     try:
-        Plan.of(tool.backend)
-    except BadTemplate as bad:
+        if isinstance(tool.backend, HttpBackend):
+            Plan.of(tool.backend)
+        elif isinstance(tool.backend, SandboxBackend):
+            for entry in tool.backend.network:
+                Allow.parse(entry)
+    except (BadTemplate, BadAllow) as bad:
         file, _, line = tool.source.rpartition(":")
-        return SpecError(file, int(line), 1, f"the http runner cannot use this tool: {bad}")
+        return SpecError(file, int(line), 1, f"no request of this tool could be sent: {bad}")
     return None
 
 

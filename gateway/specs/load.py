@@ -120,11 +120,14 @@ class _Loading:
                 self.found.append(located.error(at, f"this server is for the tenant {server.tenant!r} only"))
 
         known = {name for name, _ in self.names.values()}
+        tenants = {tool.name: tool.tenant for tool in self.tools}
         for shape, located in self.callers:
             for place, name in enumerate(shape.runner.sandbox.tools if shape.runner.sandbox else []):
+                at, tenant = yaml.pointer("runner", "sandbox", "tools", place), tenants.get(name)
                 if name not in known:
-                    at = yaml.pointer("runner", "sandbox", "tools", place)
                     self.found.append(located.error(at, f"no such tool: {nearest(name, known)}"))
+                elif shape.tenant is not None and tenant not in (None, shape.tenant):
+                    self.found.append(located.error(at, f"{name} is for the tenant {tenant!r} only"))
 
     def _tool(self, located: Located, shape: ToolShape) -> None:
         checks = Checks(located)

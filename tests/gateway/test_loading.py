@@ -10,6 +10,18 @@ from gateway.loading import SCHEMAS, load_files, load_folders
 from gateway.specs.yaml import SpecErrors
 from tests.kit import ECHO, PERMIT, ROOT
 
+CODER = """
+apiVersion: toolgate/v1
+kind: Tool
+name: coder
+version: 1.0.0
+description: Runs Python that may fetch.
+input_schema: {type: object, properties: {code: {type: string}}, required: [code]}
+effects: [exec]
+runner:
+  sandbox: {backend: wasm-python, code: {argument: code}, tools: [], network: {allow: ["ALLOW"]}}
+"""
+
 
 def findings(specs: str, policies: str = PERMIT) -> list[str]:
     """What is said of these files."""
@@ -40,6 +52,24 @@ def test_an_allow_entry_the_runner_would_not_take_is_refused_at_load(allow: str)
     )
     (said,) = findings(fetch)
     assert said.startswith("echo.yaml:")
+
+
+@pytest.mark.parametrize("allow", ["GET https://*.com/**", "GET https://*.10.0.0.1/**"])
+def test_a_network_entry_that_fetch_would_not_take_is_refused_at_load(allow: str) -> None:
+    """As for an http tool: else every fetch would be refused."""
+    (said,) = findings(CODER.replace("ALLOW", allow))
+    assert said.startswith("echo.yaml:")
+    assert "at least two labels" in said
+
+
+def test_code_is_granted_no_tool_of_another_tenant() -> None:
+    """Nobody could ever call it: a tool of one tenant has callers of that tenant only."""
+    mine = CODER.replace("ALLOW", "GET https://a.test/**").replace("tools: []", "tools: [echo]") + "tenant: one\n"
+    specs = {"coder.yaml": mine.encode(), "echo.yaml": (ECHO + "tenant: two\n").encode()}
+    with pytest.raises(SpecErrors, match="echo is for the tenant 'two' only"):
+        load_files(specs, {"lab.yaml": PERMIT.encode()})
+    specs["echo.yaml"] = (ECHO + "tenant: one\n").encode()
+    assert load_files(specs, {"lab.yaml": PERMIT.encode()}).catalogue.find("coder") is not None
 
 
 def test_a_policy_is_checked_against_the_tools_it_is_about() -> None:
