@@ -36,6 +36,9 @@ AT_ONCE: Final = 256
 LAST_WAIT: Final = 8.0
 LAST_CLEAN: Final = 15.0
 FULL: Final = 0.01
+# Gateways at once, and seconds until a door that could let nobody in tries again.
+GATEWAYS: Final = 32
+CROWDED: Final = 0.2
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 DESCRIPTORS: Final = 1024
@@ -177,16 +180,23 @@ class Broker:
 
     async def _accept(self, door: socket.socket, peer: int) -> None:
         loop = asyncio.get_running_loop()
+        inside: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as guests:
             while True:
-                channel, _ = await loop.sock_accept(door)
+                try:
+                    channel, _ = await loop.sock_accept(door)
+                except OSError:
+                    await asyncio.sleep(CROWDED)
+                    continue
                 _, uid, _ = CREDENTIALS.unpack(
                     channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
                 )
-                if uid != peer:
+                if uid != peer or len(inside) >= GATEWAYS:
                     channel.close()
                     continue
-                guests.create_task(Conversation(channel, self._keeper, self._allowed).run())
+                task = guests.create_task(Conversation(channel, self._keeper, self._allowed).run())
+                inside.add(task)
+                task.add_done_callback(inside.discard)
 
     async def _leave(self) -> None:
         """Removes what this broker made, also what it lost track of. An engine that is away leaves it to the next."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.allow import Allowed, Refused, is_image
+from sandboxes.broker import GATEWAYS
 from sandboxes.docker import Docker
 from sandboxes.frames import receive
 from sandboxes.spawn import command
@@ -339,6 +340,28 @@ def test_a_broker_of_its_own_serves_each_gateway_apart(engine: Engine, tmp_path:
         wait(lambda: ours(engine, f"{folder}/r") == [])
         assert "ok" in two.ask(verb="status")
         two.channel.close()
+
+
+def test_a_broker_that_is_crowded_serves_those_inside_and_lets_others_in_again(engine: Engine, tmp_path: Path) -> None:
+    """There is room for so many conversations: a gateway that opens more takes nothing from those that have theirs."""
+    with root() as folder, contextlib.ExitStack() as stack:
+        path = f"{folder}/broker.sock"
+        allow = write(tmp_path / "allow.json", allow_list(engine, f"{folder}/r"))
+        stack.enter_context(listening(path, allow, os.geteuid()))
+        first, *crowd = [reach(path) for _ in range(GATEWAYS)]
+        assert "ok" in crowd[-1].ask(verb="status")
+        with pytest.raises((EOFError, OSError)):
+            reach(path).ask(verb="status")
+        assert "ok" in first.ask(verb="status")
+        for one in crowd:
+            one.channel.close()
+
+        def served() -> bool:
+            with contextlib.suppress(EOFError, OSError):
+                return "ok" in reach(path).ask(verb="status")
+            return False
+
+        wait(served)
 
 
 def test_a_broker_of_its_own_turns_strangers_away(engine: Engine, tmp_path: Path) -> None:
