@@ -34,12 +34,14 @@ _ALL: Final[Bounds] = MappingProxyType({name: (low, high) for name, low, high in
 MODULE_DISK: Final = 64 * MIB
 # One thread, on one linear memory.
 _WASM: Final[Bounds] = MappingProxyType({**_ALL, "memory": (32 * MIB, 512 * MIB), "cpu": (1, 1)})
+# The files of a snippet are within its memory.
+_SNIPPETS: Final[Bounds] = MappingProxyType({name: bounds for name, bounds in _WASM.items() if name != "disk"})
 _MODULES: Final[Bounds] = MappingProxyType({**_WASM, "disk": (1 * MIB, MODULE_DISK)})
 
 BACKENDS: Final[Mapping[str, tuple[frozenset[str], Bounds]]] = MappingProxyType(
     {
-        "wasm-python": (WASM_GUARANTEES, _WASM),
-        "wasm-js": (WASM_GUARANTEES, _WASM),
+        "wasm-python": (WASM_GUARANTEES, _SNIPPETS),
+        "wasm-js": (WASM_GUARANTEES, _SNIPPETS),
         "wasm": (WASM_GUARANTEES, _MODULES),
         "docker": (DOCKER_GUARANTEES, _ALL),
     }

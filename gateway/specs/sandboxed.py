@@ -102,7 +102,10 @@ def _module(checks: Checks, shape: SandboxShape, reaches: frozenset[str] | None)
 
 
 def _limit(checks: Checks, offer: Offer, key: str, value: float, *path: str | int) -> None:
-    low, high = offer.limits.get(key, (0, value))
+    if key not in offer.limits:
+        checks.note(f"there is no limit {path[-1]!r} here: {nearest(str(path[-1]), offer.limits)}", *path)
+        return
+    low, high = offer.limits[key]
     if not low <= value <= high:
         scale, unit = _UNITS.get(key, (_MIB, " MiB"))
         bounds = f"lies between {low / scale:g} and" if low < high else "is always"

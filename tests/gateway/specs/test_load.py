@@ -15,7 +15,9 @@ from gateway.specs.load import Specs, load_specs, skeleton
 from gateway.specs.sandboxed import Offer
 from gateway.specs.yaml import SpecErrors
 from gateway.tool import HttpBackend, McpBackend, Rate, SandboxBackend, SecretUse, Tool
+from sandboxes.offers import BACKENDS
 
+LIMITS = BACKENDS["docker"][1]
 SANDBOXES = {"wasm-python": Offer(frozenset({"no-network", "memory-cap"}), {"wall": (0.001, 300.0)})}
 STARTERS = Path(__file__).parents[3] / "tool_specs"
 
@@ -316,7 +318,7 @@ def test_a_sandbox_says_everything_it_needs() -> None:
     """Limits, image, network, tools and files of the spec stand in the tool as the runner gets them."""
     image = "sha256:" + "a" * 64
     (tool,) = load_specs(
-        {"report.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), {}, {"python": image})}
+        {"report.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), LIMITS, {"python": image})}
     ).tools
     assert tool.backend == SandboxBackend(
         backend="docker",
@@ -345,13 +347,13 @@ def test_another_image_under_the_same_name_is_another_tool() -> None:
     """The digest of a tool covers the image its spec names, so that what runs cannot change under a pin."""
     digests = set()
     for letter in "ab":
-        offer = Offer(frozenset({"no-network"}), {}, {"python": "sha256:" + letter * 64})
+        offer = Offer(frozenset({"no-network"}), LIMITS, {"python": "sha256:" + letter * 64})
         digests |= {tool.digest for tool in load_specs({"r.yaml": EVERYTHING}, sandboxes={"docker": offer}).tools}
     assert len(digests) == 2
 
 
 def test_a_tool_whose_image_is_not_here_loads() -> None:
     """A name that no image has here is no fault of the file: its calls say what is missing."""
-    (tool,) = load_specs({"r.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), {})}).tools
+    (tool,) = load_specs({"r.yaml": EVERYTHING}, sandboxes={"docker": Offer(frozenset({"no-network"}), LIMITS)}).tools
     assert isinstance(tool.backend, SandboxBackend)
     assert tool.backend.image == ""
