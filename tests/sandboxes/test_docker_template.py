@@ -12,7 +12,7 @@ from sandboxes.broker import PROFILE
 from sandboxes.facts import ALWAYS, LACKING, concerns, faults, guarantees
 from sandboxes.model import MIB
 from sandboxes.offers import DOCKER_GUARANTEES
-from sandboxes.template import ROOM_PIDS, Shape, container
+from sandboxes.template import HIDDEN, ROOM_PIDS, Shape, container
 
 SHAPE = Shape("sha256:" + "a" * 64, "runc", 64 * MIB, 0.5, 16, 8 * MIB)
 
@@ -34,6 +34,7 @@ def test_the_container_is_the_hardened_one() -> None:
             "ReadonlyRootfs": True,
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=8388608,nr_inodes=16384,mode=1777"},
             "Mounts": [{"Type": "bind", "Source": "/run/x/y", "Target": "/run/toolgate", "ReadOnly": True}],
+            "MaskedPaths": list(HIDDEN),
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true", "seccomp={}"],
             "NetworkMode": "none",
@@ -47,12 +48,20 @@ def test_the_container_is_the_hardened_one() -> None:
                 {"Name": "nofile", "Soft": 256, "Hard": 256},
                 {"Name": "fsize", "Soft": 8388608, "Hard": 8388608},
                 {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "msgqueue", "Soft": 0, "Hard": 0},
                 {"Name": "cpu", "Soft": 600, "Hard": 600},
             ],
             "LogConfig": {"Type": "none", "Config": {}},
             "RestartPolicy": {"Name": "no"},
         },
     }
+
+
+def test_nothing_that_an_engine_hides_by_itself_comes_to_light() -> None:
+    """Our list of hidden paths takes the place of the engine's: it has all that engines hide, and message queues."""
+    engines = "/proc/acpi /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats"
+    more = "/proc/sched_debug /proc/scsi /sys/firmware /proc/asound /proc/interrupts /sys/devices/virtual/powercap"
+    assert set(HIDDEN) == {*engines.split(), *more.split(), "/dev/mqueue"}
 
 
 @given(st.builds(Shape, st.text(), st.text(), *[st.integers(1, 1 << 40)] * 4))

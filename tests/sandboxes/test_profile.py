@@ -41,9 +41,10 @@ def test_only_native_calls_are_allowed() -> None:
 
 
 def test_sockets_and_namespaces_are_judged_by_their_arguments() -> None:
-    """`socket` makes local sockets only; `clone` makes no namespace of any kind."""
+    """`socket` makes local sockets only; `clone` makes no namespace of any kind; limits are set for oneself."""
     rules = {name: rule.get("args") for rule in PROFILE["syscalls"] for name in rule["names"]}
     local = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]
     assert (rules["socket"], rules["socketpair"]) == (local, local)
     assert rules["clone"] == [{"index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
-    assert [name for name, args in rules.items() if args] == ["socket", "socketpair", "clone"]
+    assert rules["prlimit64"] == [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}]
+    assert [name for name, args in rules.items() if args] == ["socket", "socketpair", "clone", "prlimit64"]
