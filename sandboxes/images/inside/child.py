@@ -64,8 +64,11 @@ def replace(command: list[str]) -> None:
     os._exit(127)
 
 
-def snippet(program: str, args: str, names: list[str], folder: str) -> None:
-    """Runs `program` as `__main__`, then what it left to be done at exit, and reports how it ended. Never returns."""
+def snippet(program: str, args: str, names: list[str], folder: str, output: int) -> None:
+    """Runs `program` as `__main__`, then what it left to be done at exit, and reports how it ended. Never returns.
+
+    output: bytes, beyond which a result is not even handed on.
+    """
     sys.path.remove(OURS.removesuffix("/sandboxes/images/inside"))
     site.setquit()
     for packages in site.getsitepackages():
@@ -79,7 +82,7 @@ def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     main = sys.modules["__main__"] = ModuleType("__main__")
     names_given = {"call": own.call, "fetch": own.fetch, "tools": Tools(own), "ToolError": ToolError}
     vars(main).update(names_given, args=json.loads(args))
-    report = execute(program, vars(main))
+    report = execute(program, vars(main), output)
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
@@ -92,11 +95,11 @@ def snippet(program: str, args: str, names: list[str], folder: str) -> None:
     os._exit(0)
 
 
-def execute(program: str, names: dict[str, object]) -> dict[str, object]:
+def execute(program: str, names: dict[str, object], output: int) -> dict[str, object]:
     """How it ended: ok, limit, extra (text for stderr), result (JSON text, or None)."""
     try:
         exec(compile(program, TOOL, "exec"), names)  # noqa: S102  # this is the sandbox
-        return finish(names.get("result"))
+        return finish(names.get("result"), output)
     except SystemExit as error:
         return leave(error)
     except MemoryError as error:
@@ -112,10 +115,12 @@ def failed(extra: str, limit: str | None = None) -> dict[str, object]:
     return {"ok": False, "limit": limit, "extra": extra, "result": None}
 
 
-def finish(left: object) -> dict[str, object]:
+def finish(left: object, output: int) -> dict[str, object]:
     """The report of a snippet that ran to its end and left this in `result`."""
     try:
         result = json.dumps(left, allow_nan=False)
+        if len(result) > output:
+            return failed("", "output")
         if LONG_RUN in result.translate(DIGITS) and big(json.loads(result)):
             raise ValueError("an integer is beyond 64 bits; make it a string")
     except (TypeError, ValueError, RecursionError) as error:

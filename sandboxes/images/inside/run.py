@@ -101,7 +101,7 @@ class Run:
         child.become(ends, job.folder)
         if job.command:
             child.replace([*job.command, *([f"{job.folder}/.program"] if job.program else [])])
-        child.snippet(job.program, job.args, job.tools, job.folder)
+        child.snippet(job.program, job.args, job.tools, job.folder, job.output)
 
     def attend(self) -> None:
         """Until the process has ended or was stopped; then nothing of it runs any more, and all it printed is read."""

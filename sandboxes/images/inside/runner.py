@@ -53,7 +53,8 @@ class Ending:
     def _believe(self, report: dict[str, object], left: int) -> None:
         self.ok = report.get("ok") is True
         limit = report.get("limit")
-        self.limit = str(limit) if limit in ("memory", "disk") else None
+        self.limit = str(limit) if limit in ("memory", "disk", "output") else None
+        self.truncated = limit == "output"
         self.extra = str(report.get("extra", ""))[:EXTRA_CHARS]
         result = report.get("result")
         if not self.ok or not isinstance(result, str):
