@@ -85,7 +85,7 @@ async def open_backends(
                 progress(f"toolgate: {error}; until it can be had, calls of {_names(waiting)} are refused")
     lost = _imageless(wanting.get("docker", ()))
     if lost:
-        progress(f"toolgate: the images of {_names(lost)} are not made here, so calls are refused: `make runners`")
+        progress(f"toolgate: calls of {_names(lost)} are refused until `make runners` has made what they run in")
     unmet = [finding for name, own in wanting.items() for finding in _unmet(opened[name], own)]
     if unmet:
         raise SpecErrors(unmet)

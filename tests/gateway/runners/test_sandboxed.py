@@ -158,7 +158,7 @@ def test_an_image_that_is_not_there_is_said(tmp_path: Path) -> None:
             await open_backends(Sandboxes(guests=tmp_path), [what.tool], stack, said.append)
 
     asyncio.run(start())
-    assert said == ["toolgate: the images of coder are not made here, so calls are refused: `make runners`"]
+    assert said == ["toolgate: calls of coder are refused until `make runners` has made what they run in"]
 
 
 def test_a_sandbox_that_keeps_less_than_its_kind_says_so() -> None:
