@@ -33,7 +33,9 @@ SHOWN = frozenset(
 _STEERING = frozenset({"x-http-method", "x-http-method-override", "x-method-override", "x-rewrite-url", "x-host"})
 _STEERING_BEGIN = ("x-forwarded-", "x-original-", "x-envoy-")
 _BODILESS = ("GET", "HEAD")
-_ANONYMOUS = frozenset({"authorization"})  # where a credential of ours goes, the code sends none of its own
+# Where a credential of ours goes, the code sends none of its own, and does not have the answer, in which the credential
+# may stand, cut to pieces that are told from any other text no more.
+_ANONYMOUS = frozenset({"authorization", "range", "if-range"})
 
 
 class FetchRunner:
