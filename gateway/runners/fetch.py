@@ -33,8 +33,8 @@ SHOWN = frozenset(
 _STEERING = frozenset({"x-http-method", "x-http-method-override", "x-method-override", "x-rewrite-url", "x-host"})
 _STEERING_BEGIN = ("x-forwarded-", "x-original-", "x-envoy-")
 _BODILESS = ("GET", "HEAD")
-# Where a credential of ours goes, the code sends none of its own, and does not have the answer, in which the credential
-# may stand, cut to pieces that are told from any other text no more.
+# Where a credential of ours goes, the code sends none of its own. Nor does it order pieces of an answer that may repeat
+# ours: only as a whole is it found and taken out.
 _ANONYMOUS = frozenset({"authorization", "range", "if-range"})
 
 
