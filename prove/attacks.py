@@ -20,9 +20,11 @@ from types import MappingProxyType
 LIBC = ctypes.CDLL(None, use_errno=True)
 # By machine: those calls that libc has no function for.
 _NUMBERS: Mapping[str, Mapping[str, int]] = {
-    "x86_64": {"bpf": 321, "userfaultfd": 323, "keyctl": 250, "perf_event_open": 298, "clone": 56},
-    "aarch64": {"bpf": 280, "userfaultfd": 282, "keyctl": 219, "perf_event_open": 241, "clone": 220},
+    "x86_64": {"bpf": 321, "userfaultfd": 323, "keyctl": 250, "perf_event_open": 298, "clone": 56, "getrandom": 318},
+    "aarch64": {"bpf": 280, "userfaultfd": 282, "keyctl": 219, "perf_event_open": 241, "clone": 220, "getrandom": 278},
 }
+# Code that ctypes has written at run time.
+_WRITTEN = ctypes.CFUNCTYPE(None)(lambda: None)
 _IO_URING_SETUP, _PIDFD_GETFD = 425, 438
 _PAGE, _READ, _WRITE, _EXEC, _SHARED, _PRIVATE, _ANONYMOUS, _NORESERVE = 4096, 1, 2, 4, 1, 2, 0x20, 0x4000
 _PTRACE_SEIZE, _NEWNS, _NEWUSER, _AT_FDCWD = 0x4206, 0x20000, 0x10000000, -100
@@ -146,6 +148,12 @@ def _made_executable() -> int:
     return _done(int(LIBC.mprotect(ctypes.c_long(page), ctypes.c_long(_PAGE), _READ | _EXEC)))
 
 
+def _rewritten() -> str:
+    """Has the kernel write where ctypes wrote code: it says no where the memory does."""
+    place = ctypes.cast(_WRITTEN, ctypes.c_void_p).value or 0
+    return f"{_raw('getrandom', place, 8, 0)} bytes of code"
+
+
 def _guest_descriptor(prey: Prey) -> int:
     """A descriptor that is neither the channel nor a standard stream: in a worker, its guest's file, if still open."""
     return next((fd for fd in range(3, 64) if LIBC.fcntl(fd, 1) >= 0), 3)
@@ -228,6 +236,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "execute a program": lambda prey: os.execv("/bin/true", ["true"]),
         "get executable memory": lambda prey: _mapped(_READ | _WRITE | _EXEC, _PRIVATE | _ANONYMOUS),
         "make its memory executable": lambda prey: _made_executable(),
+        "write into executable memory": lambda prey: _rewritten(),
         "get 64 GiB of memory": lambda prey: _mapped(_READ | _WRITE, _PRIVATE | _ANONYMOUS | _NORESERVE, size=1 << 36),
         "make a file in memory": lambda prey: os.memfd_create("x"),
         "get shared memory": lambda prey: _shared_memory(),

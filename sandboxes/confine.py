@@ -41,6 +41,7 @@ CHANNEL: Final = 0
 # Descriptors a worker may have while it loads.
 DESCRIPTORS: Final = 64
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38
+_READ_EXEC: Final = 1 | 4
 _APART: Final = 0x04000000 | 0x08000000 | 0x40000000  # unshare: host name, IPC, network
 _NEWUSER: Final = 0x10000000
 _CAP_KILL: Final = 1 << 5
@@ -94,10 +95,14 @@ def shed(parent: int) -> dict[str, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the worker has when its guest is loaded. guest: device and inode of its file. room: bytes it may map."""
+    """What the worker has when its guest is loaded. guest: device and inode of its file. room: bytes it may map.
+
+    open_code: start and size of each piece of memory that is both writable and executable.
+    """
 
     guest: tuple[int, int]
     room: int
+    open_code: tuple[tuple[int, int], ...]
 
 
 def loaded(guest: str, reserve: int) -> Loaded:
@@ -105,16 +110,27 @@ def loaded(guest: str, reserve: int) -> Loaded:
     found = os.stat(guest)
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[0])
-    return Loaded((found.st_dev, found.st_ino), pages * resource.getpagesize() + reserve + HEADROOM)
+    room = pages * resource.getpagesize() + reserve + HEADROOM
+    return Loaded((found.st_dev, found.st_ino), room, _open_code())
+
+
+def _open_code() -> tuple[tuple[int, int], ...]:
+    """Where ctypes has written the ways from native code into ours, and whoever took over would write his own."""
+    with open("/proc/self/maps") as maps:
+        ranges = [line.split()[0].split("-") for line in maps if "wx" in line.split()[1]]
+    return tuple((int(start, 16), int(end, 16) - int(start, 16)) for start, end in ranges)
 
 
 def seal(walls: Mapping[str, bool], has: Loaded) -> dict[str, bool]:
     """Bounds what may still be had, and leaves every thread the system calls of serving only. Gives all walls.
 
-    walls: those of `shed`. Raises `OSError` when neither Landlock nor seccomp stands: such a worker would be worth
-    taking over.
+    Memory that is both writable and executable is not writable from now on: no new way from native code into ours can
+    be made. walls: those of `shed`. Raises `OSError` when neither Landlock nor seccomp stands: such a worker would be
+    worth taking over.
     """
     call = kernel()
+    for start, size in has.open_code:
+        call("mprotect", start, size, _READ_EXEC)
     rest = {
         "descriptors": _holds_only(has.guest),
         "limits": _stands(lambda: _bound(has.room)),
