@@ -127,10 +127,10 @@ class Docker:
         self._open = True
         if not self._images:
             raise SandboxUnavailable("no image is registered")
-        shapes = [*self._sizes] or [self._shape(image, Limits()) for image in sorted(self._images)[:1]]
+        shapes = [*self._sizes][:1] or [self._shape(image, Limits()) for image in sorted(self._images)]
         self._warm.want(self._sizes)
         try:
-            self._warm.add(await self._make(shapes[0]))
+            self._warm.add(await self._first(shapes))
         finally:
             self._warm.open()
 
@@ -208,6 +208,13 @@ class Docker:
         container = await Container.start(link, shape, self._status)
         self._kept = container.guarantees
         return container
+
+    async def _first(self, shapes: list[Shape]) -> Container:
+        """A container of the first of these that can be made: a broker's list need not have every image."""
+        for shape in shapes[:-1]:
+            with contextlib.suppress(SandboxUnavailable):
+                return await self._make(shape)
+        return await self._make(shapes[-1])
 
     async def _linked(self) -> Link:
         """The link to a living broker that has told what the engine can cap. Raises `SandboxUnavailable`."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from sandboxes.docker import Docker
 from sandboxes.model import MIB, Job, Limits
 from sandboxes.offers import DOCKER_GUARANTEES
 from tests.engine import Engine
@@ -326,6 +327,22 @@ def test_an_image_that_is_not_registered_does_not_run(engine: Engine) -> None:
         async with opened(engine) as docker:
             done = await docker.run(Job(program="print(1)", image=engine.images["base"]))
         assert (done.status, done.stderr) == ("unavailable", "that image is not on the broker's list\n")
+
+    play(scenario())
+
+
+def test_an_image_that_is_gone_does_not_hide_what_the_others_give(engine: Engine) -> None:
+    """What can be had is found with an image that there is, whichever comes first."""
+    images = {"absent": "sha256:" + "0" * 64, "python": engine.images["python"]}
+
+    async def scenario() -> None:
+        with root() as folder:
+            docker = Docker(engine.address.removeprefix("unix://"), images=images, root=folder)
+            try:
+                await docker.start()
+                assert docker.guarantees == DOCKER_GUARANTEES
+            finally:
+                await docker.close()
 
     play(scenario())
 
