@@ -292,7 +292,7 @@ def test_a_megabyte_of_it(piece: str) -> None:
     screened(RawOutput(text, {"a": text[:1000]}), intent(replace(TOOL, output_limit=HARD_LIMIT)), SCREENER)
 
 
-@pytest.mark.parametrize("size", [10, 1_500_000])
+@pytest.mark.parametrize("size", [10, 200_000])
 def test_a_large_result_is_screened_apart_and_alike(size: int) -> None:
     """In a thread or not, the outcome is the same, and the event loop goes on while a large one is read."""
     raw, turns = RawOutput(f"{ATTACK} " + "word " * (size // 5)), 0
@@ -306,4 +306,4 @@ def test_a_large_result_is_screened_apart_and_alike(size: int) -> None:
         return screening.result()
 
     assert asyncio.run(count()) == screened(raw, intent(), OPEN)
-    assert (turns > 5) is (size > 100_000)
+    assert (turns > 1) is (size > 100_000)  # one turn when it never waits, more when a thread answers
