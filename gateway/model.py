@@ -275,15 +275,24 @@ class Intent:
         return self.lease.permit.decision.obligations
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How many calls the code of one outermost call may still cause, at all depths together. It only shrinks."""
+
+    left: int
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """Proof that a call is made by the code of another one. Made in `stages/execute.py` only.
 
-    `intent` is that other call on record; `depth` counts from 1. A nested call has its caller, and never more time.
+    `intent` is that other call on record; `depth` counts from 1. A nested call has its caller, and never more time; all
+    calls below one outermost call draw on its one `allowance`.
     """
 
     intent: Intent
     depth: int
+    allowance: Allowance
 
 
 # ── what came back ───────────────────────────────────────────────────────────────────────────────────────────────────

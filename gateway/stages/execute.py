@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway import strictjson
-from gateway.model import Failure, Intent, Outcome, Parent, Problem, RawOutput, Request
+from gateway.model import Allowance, Failure, Intent, Outcome, Parent, Problem, RawOutput, Request
 from gateway.ports import Artifacts, Clock, Runner
 from gateway.problems import problem, refuse, text
 from gateway.stages.inputs import read_inputs
@@ -19,6 +19,7 @@ from gateway.work import NestedRefusal, Work
 
 # Runners end by themselves at the deadline and say more about it; this is for one that does not.
 GRACE = 0.075  # seconds
+HOST_CALLS = 64  # nested calls of a tool whose spec names no number, those of its nested code counted in
 MAX_ARGUMENTS = 1024 * 1024  # bytes of a nested call's arguments
 _NO_LABELS: Labels = frozenset()
 
@@ -90,6 +91,10 @@ class Nested:
 
     async def call(self, name: str, arguments: bytes) -> bytes:
         """The result as JSON: the structured part when there is one, else the text. Raises NestedRefusal."""
+        allowance = self._parent.allowance
+        if allowance.left <= 0:
+            raise NestedRefusal(text(problem("sandbox_limit", "The code has caused as many calls as it may.")))
+        allowance.left -= 1
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
@@ -132,11 +137,12 @@ class Nested:
 
 def _nested(intent: Intent, request: Request, entry: Entry) -> Nested | None:
     """The way back in, for tools whose code may use one."""
-    backend = intent.call.tool.backend
+    backend, above = intent.call.tool.backend, request.parent
     if not (isinstance(backend, SandboxBackend) and (backend.tools or backend.network)):
         return None
-    depth = request.parent.depth if request.parent else 0
-    return Nested(Parent(intent, depth + 1), request, entry)
+    if above is not None:
+        return Nested(Parent(intent, above.depth + 1, above.allowance), request, entry)
+    return Nested(Parent(intent, 1, Allowance(int(backend.limits.get("host_calls", HOST_CALLS)))), request, entry)
 
 
 def _read(arguments: bytes) -> tuple[Json, Problem | None]:

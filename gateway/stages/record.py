@@ -280,7 +280,7 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
     if call.parent is not None:
         said["parent_call_id"] = call.parent.intent.call.id
         if isinstance(call.tool.backend, FetchBackend):
-            said["network"] = [_sent(call, result)]
+            said["network"] = [_sent(call, result, opened.intent.obligations.record != "metadata")]
     content: Json = None
     if isinstance(result, SafeOutput):
         said |= _screened(result, ledger, principal.tenant)
@@ -291,15 +291,20 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
     return Line("call.outcome", said, content, session.uid, principal.tenant)
 
 
-def _sent(call: Call, result: SafeOutput | Problem) -> Json:
-    """What a fetch asked for and got. Not its query nor its headers, which may hold what is nobody's business."""
+def _sent(call: Call, result: SafeOutput | Problem, with_path: bool) -> Json:
+    """What a fetch asked for and got. Not its query nor its headers, which may hold what is nobody's business.
+
+    A path is content as well, where policy wants none on record.
+    """
     given = call.arguments
     try:
         url = parse_url(str(given["url"]))
         host, path = url.authority, url.path[:_PATH_KEPT]
     except BadUrl:
         host = path = ""
-    sent: dict[str, Json] = {"method": given["method"], "host": host, "path": path, "status": None, "bytes": 0}
+    sent: dict[str, Json] = {"method": given["method"], "host": host, "status": None, "bytes": 0}
+    if with_path:
+        sent["path"] = path
     got = result.raw.structured if isinstance(result, SafeOutput) else None
     if isinstance(got, dict):
         sent |= {"status": got["status"], "bytes": len(got["body"].encode())}

@@ -52,6 +52,14 @@ def test_fetch_is_a_call_like_any_other() -> None:
     assert outcome.verdict.labels == {"untrusted"}
 
 
+def test_a_path_is_content_where_policy_wants_none() -> None:
+    """Under `record: metadata` the ledger knows the host and the size, not what was asked for there."""
+    lab = fetch_lab(MAY_FETCH.rstrip().removesuffix("}") + ", with: {record: metadata}}\n")
+    asyncio.run(lab.call("coder", RUN))
+    (sent,) = lines(lab)[2].fields["network"]  # type: ignore[misc]  # a list of one
+    assert sent == {"method": "GET", "host": "docs.example.com", "status": 200, "bytes": 16}
+
+
 def test_nobody_may_fetch_unless_a_rule_says_so() -> None:
     """The spec's network alone is not enough: without a permit for net.fetch nothing is sent."""
     lab = fetch_lab()

@@ -182,6 +182,24 @@ def test_calls_within_calls_have_an_end() -> None:
     assert parents == [None, *ids[:4]]
 
 
+def test_calls_within_calls_draw_on_one_allowance() -> None:
+    """So many calls as the outermost spec says, at all depths together: no tree of calls grows beyond it."""
+
+    async def play(work: Work, calls: Calls) -> object:
+        said = [await told(calls, "coder", b'{"code": "again"}') for _ in range(3)]
+        return [text for text in said if "as many calls as it may" in text]
+
+    spec = CODER.replace("    tools:", "    limits: {host_calls: 5}\n    tools:")
+    lab = playing(play, specs={"coder.yaml": spec})
+    outcome = asyncio.run(lab.call("coder", RUN))
+    assert outcome.status == "done"
+    assert (
+        story(lines(lab)).count(("call.intent", "coder", True))
+        + len([line for line in lines(lab) if line.type == "call.refused"])
+        == 5
+    )
+
+
 def test_a_call_does_not_wait_for_its_own_slot() -> None:
     """With room for one call of the tool, its code calling it is refused at once."""
 
