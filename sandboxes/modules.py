@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from sandboxes.guests.build import Progress
+from sandboxes.guests.build import Progress, locked
 from sandboxes.model import MIB, SandboxUnavailable
 from sandboxes.spawn import command
 
@@ -74,8 +74,9 @@ def register(folder: Path, program: bytes | Path, progress: Progress = lambda _l
     digest = hashlib.sha256(content).hexdigest()
     try:
         place = _place(folder, make=True)
-        found = _look(place, digest)
-        return found if found is not None and found.cwasm is not None else _keep(place, digest, content, progress)
+        with locked(place.parent, progress):
+            found = _look(place, digest)
+            return found if found is not None and found.cwasm is not None else _keep(place, digest, content, progress)
     except (OSError, subprocess.SubprocessError) as error:
         raise SandboxUnavailable(f"the program cannot be kept in {folder}: {error}") from error
 
@@ -186,9 +187,11 @@ def _keep(place: Path, digest: str, content: bytes, progress: Progress) -> Modul
         note.write_text(json.dumps({"kind": said["kind"], "imports": said["imports"], "size": len(content)}))
         for file in (wasm, native, note):
             file.chmod(0o600)
-        for stale in place.glob(f"{digest}-{machine_key()}-*.cwasm"):
+        kept = place / f"{digest}-{machine_key()}-{_sha256(native)}.cwasm"
+        native.rename(kept)
+        # After that: whoever looks meanwhile finds one or the other.
+        for stale in set(place.glob(f"{digest}-{machine_key()}-*.cwasm")) - {kept}:
             stale.unlink(missing_ok=True)
-        native.rename(place / f"{digest}-{machine_key()}-{_sha256(native)}.cwasm")
         wasm.rename(_wasm(place, digest))
         # The note goes last: it is what makes the program a registered one.
         note.rename(place / f"{digest}.json")

@@ -93,7 +93,7 @@ def _built(recipe: Recipe, folder: Path, progress: Progress) -> BuiltGuest:
     built = _valid_pair(wasm, recipe)
     if built is not None:
         return built
-    with _locked(folder, progress):
+    with locked(folder, progress):
         if not _valid(wasm):
             _publish(wasm, lambda target: recipe.make(target, progress))
         cwasm = _cwasm_path(wasm, recipe)
@@ -163,12 +163,13 @@ def _valid_pair(wasm: Path, recipe: Recipe) -> BuiltGuest | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
+def locked(folder: Path, progress: Progress) -> Iterator[None]:
+    """One builder at a time in this folder; the others wait."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another build of a guest")
+            progress("waiting for another build")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -1,6 +1,7 @@
 """Registering programs: what is refused and in which words, what is kept, and what is no longer found."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,12 @@ def test_a_folder_open_to_others_is_refused(folder: Path, binaries: dict[str, by
     place.symlink_to(moved)
     with pytest.raises(SandboxUnavailable, match="only this user can open"):
         find(folder, digest)
+
+
+def test_those_who_register_the_same_program_at_once_all_have_it(folder: Path, binaries: dict[str, bytes]) -> None:
+    """One compiles and the others wait: nobody is given a program without its native code."""
+    told: list[str] = []
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: register(folder, binaries["echo"], told.append), range(4)))
+    assert all(module.cwasm is not None and module.cwasm.exists() for module in found)
+    assert told.count("compiling the program to native code") == 1
