@@ -181,7 +181,7 @@ class WasmPool:
 
     def _release(self, worker: Worker) -> None:
         del self._busy[worker]
-        fresh = worker.runs < self._runs_per_worker and len(self._idle) < self._size
+        fresh = worker.runs < self._runs_per_worker and len(self._idle) < self._size and not worker.slow
         if self._open and worker.alive and fresh:
             self._idle.append(worker)
             self._wake()

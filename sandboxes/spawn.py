@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-# About a tenth of the processor time of a process that wants it as much.
-NICE: Final = 10
 FIRST_TO_GO: Final = 900
 ROOT: Final = str(Path(__file__).resolve().parent.parent)
 BOOT: Final = (
@@ -24,14 +22,22 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-c", BOOT, ROOT, module, *arguments]
 
 
-def step_back(pid: int) -> None:
-    """Makes a child of ours the first to go when memory is short, and the last to get a processor.
+def first_to_go(pid: int) -> None:
+    """When memory is short, this child of ours ends before we do."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:
+        file.write(str(FIRST_TO_GO))
 
-    Whoever waits for the parent must not notice what its children run. Where the kernel groups processes by session, it
-    is the group's nice value that counts (`sched(7)`, autogroup). What the kernel refuses is left as it is.
+
+def set_nice(pid: int, nice: int) -> bool:
+    """How much of a processor a child of ours, the leader of its session, gets beside others: 0 as much, 10 a tenth.
+
+    Where the kernel groups processes by session, it is the group's value that counts (`sched(7)`, autogroup). False
+    when the kernel refused: without privileges a value can only be raised.
     """
-    for name, value in (("oom_score_adj", FIRST_TO_GO), ("autogroup", NICE)):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "w") as file:
-            file.write(str(value))
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+    try:
+        os.setpriority(os.PRIO_PGRP, pid, nice)
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/autogroup", "w") as file:
+            file.write(str(nice))
+    except OSError:
+        return False
+    return True

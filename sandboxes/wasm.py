@@ -17,9 +17,13 @@ from sandboxes.confine import WALLS
 from sandboxes.frames import FrameError, unpack_object
 from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.model import Exit, Job, OnCall, SandboxUnavailable, Usage
-from sandboxes.spawn import command, step_back
+from sandboxes.spawn import command, first_to_go, set_nice
 from sandboxes.talk import Channel, Gone, Talk
 
+# Seconds after which a job counts as a long one, and how nice it is from then on: about a tenth of the processor time
+# of whoever wants it as much.
+LONG: Final = 0.1
+NICE: Final = 10
 # From the limit to the kill. The guest's own alarm ends nearly every job in a few milliseconds before that.
 GRACE: Final = 0.04
 READY_SECONDS: Final = 30.0
@@ -42,6 +46,7 @@ class Worker:
         self._backend = backend
         self._channel = Channel()
         self._child: subprocess.Popen[bytes] | None = None
+        self._nice = 0
 
     @classmethod
     async def start(cls, argv: list[str], backend: str = "wasm-python") -> "Worker":
@@ -78,7 +83,7 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        step_back(self._child.pid)
+        first_to_go(self._child.pid)
         async with asyncio.timeout(READY_SECONDS):
             hello = unpack_object(await self._channel.frame())
         if hello.get("kind") != "ready":
@@ -94,6 +99,11 @@ class Worker:
         return not self._channel.gone
 
     @property
+    def slow(self) -> bool:
+        """Whether it stepped back for a long job and, without privileges, cannot step up again."""
+        return self._nice > 0
+
+    @property
     def pid(self) -> int | None:
         return None if self._child is None else self._child.pid
 
@@ -107,7 +117,11 @@ class Worker:
         self.tenant = job.tenant
         talk = Talk(job, on_call)
         loop = asyncio.get_running_loop()
-        timers = loop.call_later(wall, talk.hurry), loop.call_later(wall + GRACE, self._time_is_up, talk)
+        timers = (
+            loop.call_later(LONG, self._step_back),
+            loop.call_later(wall, talk.hurry),
+            loop.call_later(wall + GRACE, self._time_is_up, talk),
+        )
         sandbox_ms = 0.0
         try:
             answer, sandbox_ms = await talk.run(self._channel, wall)
@@ -120,6 +134,7 @@ class Worker:
         finally:
             for timer in timers:
                 timer.cancel()
+            self._step_up()
         wall_ms = (time.monotonic() - talk.started) * 1000
         usage = Usage(wall_ms, sandbox_ms, talk.memory, answer.bytes_out, talk.calls, talk.cpu_ms)
         return Exit(
@@ -136,6 +151,16 @@ class Worker:
             self.guarantees,
             files=answer.files,
         )
+
+    def _step_back(self) -> None:
+        """A job that goes on for long leaves the processor to whoever waits for a short one, or for the gateway."""
+        if self.pid is not None:
+            self._nice = NICE
+            set_nice(self.pid, NICE)
+
+    def _step_up(self) -> None:
+        if self._nice and self.pid is not None and set_nice(self.pid, 0):
+            self._nice = 0
 
     def _time_is_up(self, talk: Talk) -> None:
         talk.stop("timeout")

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from sandboxes.guest import WASM_GUARANTEES
 from sandboxes.model import Job, Limits, SandboxUnavailable
 from sandboxes.pool import WasmPython, open_sandbox
+from sandboxes.wasm import NICE
 
 LOOP = Job("while True: pass", limits=Limits(wall=30))
 
@@ -304,3 +306,22 @@ def test_a_worker_program_that_cannot_start_is_unavailable():
     for argv in (["/nonexistent"], ["/bin/false"]):
         with pytest.raises(SandboxUnavailable, match="the sandbox worker did not start"):
             asyncio.run(scenario(argv))
+
+
+def test_a_long_job_leaves_the_processor_to_others(play):
+    """While it goes on it is nice, and the next job meets a worker that is not."""
+
+    async def scenario(pool: WasmPython) -> None:
+        (pid,) = pool.pids
+        short = await pool.run(Job("print(1)"))
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 0
+        running = asyncio.create_task(pool.run(replace(LOOP, limits=Limits(wall=1.0))))
+        while os.getpriority(os.PRIO_PROCESS, pid) == 0 and not running.done():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == NICE
+        assert (short.status, (await running).status) == ("ok", "timeout")
+        await pool.run(Job("print(1)"))
+        (after,) = pool.pids
+        assert os.getpriority(os.PRIO_PROCESS, after) == 0
+
+    play(scenario, spares=0)
