@@ -38,7 +38,7 @@ def test_an_agent_repairs_its_call_and_reads_why_another_is_refused(era: str, se
     done = subprocess.run([*command, json.dumps(PLAN)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     run: dict[str, Any] = json.loads(done.stdout)
-    assert run["tools"] == ["http_fetch", "json_query", "run_python"]
+    assert run["tools"] == ["http_fetch", "json_query", "run_javascript", "run_python"]
     wrong, repaired, failed, refused, queried = (str(shown) for shown in run["shown"])
     assert "invalid_arguments" in wrong
     assert "did you mean code?" in wrong

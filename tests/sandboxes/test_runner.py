@@ -284,6 +284,18 @@ else:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_only_the_job_itself_reports(ask: Ask) -> None:
+    """A fork that runs to the end of the snippet says nothing about it: the result is that of the first process."""
+    program = """
+import os, time
+forked = os.fork() == 0
+if not forked: time.sleep(0.2)
+result = "forked" if forked else "first"
+"""
+    answer = ask(program)
+    assert (answer.status, answer.value) == ("ok", "first")
+
+
 def test_the_dead_are_buried_while_the_job_runs(ask: Ask) -> None:
     """A process that lost its parent and ended is no more: only the living count against the limit of processes."""
     program = """
