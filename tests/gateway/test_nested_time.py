@@ -1,4 +1,4 @@
-"""Calls within a call and time: whose deadline holds, and who ends before whom; the code is played, the rest is real."""
+"""Calls within a call and time: whose deadline holds, who ends before whom; the code is played, the rest is real."""
 
 from __future__ import annotations
 
