@@ -79,7 +79,7 @@ def _p(times: list[float], part: int) -> float:
 
 
 async def fresh_vms(runs: int = 200) -> Report:
-    """A fresh Python and a fresh JavaScript per run, through a worker, beside the start of a bare `python3`."""
+    """A fresh Python per run, through a worker, beside the start of a bare `python3`; then a fresh JavaScript."""
     settings = Sandboxes(workers=1)
     async with (
         started(WasmPython(workers=1, spares=0)) as python,
@@ -89,13 +89,10 @@ async def fresh_vms(runs: int = 200) -> Report:
         for _ in range(20):
             await _run_ms(python, ours)
             await _run_ms(script, js)
-        fresh, quick, bare = await _by_turns(
-            runs,
-            PAUSE,
-            lambda: _run_ms(python, ours),
-            lambda: _run_ms(script, js),
-            lambda: asyncio.to_thread(_child_ms, BARE),
+        fresh, bare = await _by_turns(
+            runs, PAUSE, lambda: _run_ms(python, ours), lambda: asyncio.to_thread(_child_ms, BARE)
         )
+        (quick,) = await _by_turns(runs, PAUSE, lambda: _run_ms(script, js))
     return {
         "wasm_python_p50": _p(fresh, 10),
         "wasm_python_p95": _p(fresh, 19),
@@ -138,7 +135,7 @@ def _docker(known: dict[str, str], limits: Limits) -> Backend:
 
 
 def _container_mib() -> float:
-    """Memory of an idle container: what its processes and its shim have for themselves, MiB, the mean over all."""
+    """What one more idle container takes: the private memory of its processes and its shim, MiB, the mean over all."""
     total, shims = 0, 0
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -148,7 +145,7 @@ def _container_mib() -> float:
         except OSError:
             continue
         shims += b"containerd-shim" in command
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
     return total / 1024 / max(shims, 1)
 
 
