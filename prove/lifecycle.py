@@ -103,7 +103,7 @@ def crashes(gateway: Served, count: int) -> None:
 
 async def life(home: Path, flags: list[str], tools: list[str], count: int, *, killed: bool) -> Counter[str]:
     """One gateway's life: calls, hang-ups, crashes, then SIGTERM or SIGKILL in the middle of work."""
-    process = start(home, *flags)
+    process = start(home, *flags, env={"TOOLGATE_SANDBOXES__DOCKER__SOCKET": ENGINE})
     gateway = ready(process, home)
     seen = await calls(gateway, tools, count)
     await hang_ups(gateway, tools, 12)

@@ -30,7 +30,7 @@ from wasmtime._func import enter_wasm
 
 from sandboxes.guest import OnGuestCall
 from sandboxes.model import MIB
-from sandboxes.wasm_engine import MAX_MEMORY, SLOTS
+from sandboxes.wasm_engine import MAX_MEMORY, SLOTS, pooled
 
 # Deep enough that QuickJS's own check (`STACK` bytes of its stack in linear memory) comes first, in its parser too.
 WASM_STACK: Final = 28 * MIB
@@ -78,11 +78,7 @@ def engine() -> Engine:
     config.epoch_interruption = True
     ffi.wasmtime_config_async_stack_size_set(config.ptr(), ASYNC_STACK)
     config.max_wasm_stack = WASM_STACK
-    pool = ffi.wasmtime_pooling_allocation_config_new()
-    for name, value in POOL.items():
-        getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
-    ffi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
-    return Engine(config)
+    return pooled(config, POOL)
 
 
 class QuickJS:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from wasmtime import Config, Engine, FuncType, Module, WasmtimeError, component
-from wasmtime import _ffi as ffi
 from wasmtime.component._types import ComponentExtern
 
 from sandboxes.model import MIB
 from sandboxes.wasi import FUNCTIONS
-from sandboxes.wasm_engine import HOST, MAX_MEMORY, PARKED, WASM_STACK
+from sandboxes.wasm_engine import HOST, MAX_MEMORY, PARKED, WASM_STACK, pooled
 
 WASI: Final = "wasi_snapshot_preview1"
 # Calls of tools for a core module: `call(name, length, args, length) -> length of the reply`, `result(where)`.
@@ -72,11 +71,7 @@ def engine() -> Engine:
     config.wasm_relaxed_simd_deterministic = True
     config.cranelift_nan_canonicalization = True
     config.max_wasm_stack = WASM_STACK
-    pool = ffi.wasmtime_pooling_allocation_config_new()
-    for name, value in POOL.items():
-        getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
-    ffi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
-    return Engine(config)
+    return pooled(config, POOL)
 
 
 def letters(types: Iterable[object]) -> str:

@@ -5,6 +5,7 @@ Used in worker and compiler processes only: the gateway's own process never load
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 from wasmtime import Config, Engine, component
@@ -49,8 +50,13 @@ def engine() -> Engine:
     config.epoch_interruption = True
     config.wasm_component_model = True
     config.max_wasm_stack = WASM_STACK
+    return pooled(config, POOL)
+
+
+def pooled(config: Config, sizes: Mapping[str, int]) -> Engine:
+    """An engine with this configuration and a pool of slots of these sizes, by wasmtime's names for them."""
     pool = ffi.wasmtime_pooling_allocation_config_new()
-    for name, value in POOL.items():
+    for name, value in sizes.items():
         getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
     ffi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
     return Engine(config)
