@@ -40,6 +40,7 @@ QUICKJS: Final = JS_SOURCE / "quickjs.wasm"
 QUICKJS_SHA256: Final = "d4c9375f2b1ca4dc95f72c8aa2982a7a9951ac8011490d79c6582df732b4bbd9"
 DEFAULT_FOLDER: Final = "~/.cache/toolgate/guests"
 BUILD_SECONDS: Final = 600
+UNUSED_SECONDS: Final = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,20 @@ def _built(recipe: Recipe, folder: Path, progress: Progress) -> BuiltGuest:
         cwasm = _cwasm_path(wasm, recipe)
         if not _valid(cwasm):
             _publish(cwasm, lambda target: _compile(recipe, wasm, target, progress))
+        _remove_unused(folder)
     built = _valid_pair(wasm, recipe)
     if built is None:
         raise SandboxUnavailable(f"the guest built in {folder} does not match its own digest")
     return built
+
+
+def _remove_unused(folder: Path) -> None:
+    """Every change of source, version or processor leaves some 60 MB behind: what no start looked at for a week goes."""
+    for recipe in (PYTHON, JAVASCRIPT):
+        for note in folder.glob(f"{recipe.name.lower()}-*.sha256"):
+            if time.time() - note.stat().st_mtime > UNUSED_SECONDS:
+                note.with_name(note.name.removesuffix(".sha256")).unlink(missing_ok=True)
+                note.unlink(missing_ok=True)
 
 
 def _check_private(folder: Path) -> None:
@@ -159,7 +170,11 @@ def _valid_pair(wasm: Path, recipe: Recipe) -> BuiltGuest | None:
     if not _valid(wasm):
         return None
     cwasm = _cwasm_path(wasm, recipe)
-    return BuiltGuest(wasm, cwasm, _digest_file(wasm).read_text()) if _valid(cwasm) else None
+    if not _valid(cwasm):
+        return None
+    for file in (wasm, cwasm):
+        os.utime(_digest_file(file))  # in use: see _remove_unused
+    return BuiltGuest(wasm, cwasm, _digest_file(wasm).read_text())
 
 
 @contextlib.contextmanager
@@ -227,4 +242,4 @@ def _run(argv: list[str], where: Path) -> None:
 
 
 PYTHON: Final = Recipe("Python", _python_key, _componentize, "sandboxes.wasm_engine", (ENGINE_SOURCE,))
-JAVASCRIPT: Final = Recipe("JavaScript", _js_key, _bake, "sandboxes.js_build compile", (JS_BUILD,))
+JAVASCRIPT: Final = Recipe("JavaScript", _js_key, _bake, "sandboxes.js_build compile", (JS_BUILD, ENGINE_SOURCE))

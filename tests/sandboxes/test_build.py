@@ -67,6 +67,25 @@ def test_native_code_that_does_not_match_is_built_again(copy, spoil):
     assert [path.name for path in copy.iterdir() if path.name.startswith(".build")] == []
 
 
+def test_guests_that_nobody_starts_any_more_are_removed(copy):
+    """A build makes room: what was not looked at for a week goes, and what is used or is somebody else's stays."""
+    first = ensure(copy, no_build)
+    old, fresh, foreign = copy / "python-old.cwasm", copy / "python-fresh.cwasm", copy / "notes.txt"
+    for path in (old, fresh, foreign):
+        path.write_text("x")
+        path.with_name(path.name + ".sha256").write_text("x")
+    for path in (old, foreign, first.wasm):
+        os.utime(path.with_name(path.name + ".sha256"), (0, 0))
+    ensure(copy, no_build)
+    assert old.exists()
+    ensure_js(copy)
+    assert not old.exists()
+    assert not old.with_name(old.name + ".sha256").exists()
+    assert fresh.exists()
+    assert foreign.exists()
+    assert ensure(copy, no_build) == first
+
+
 def test_a_folder_others_can_open_is_refused(copy):
     """Native code is not taken from a folder that others can open, nor from behind a link."""
     copy.chmod(0o755)
