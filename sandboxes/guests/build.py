@@ -108,7 +108,7 @@ def _built(recipe: Recipe, folder: Path, progress: Progress) -> BuiltGuest:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Every change of source, version or processor leaves some 60 MB behind: what no start looked at for a week goes."""
+    """Every change of source, version or processor leaves some 60 MB: what no start looked at for a week goes."""
     for recipe in (PYTHON, JAVASCRIPT):
         for note in folder.glob(f"{recipe.name.lower()}-*.sha256"):
             if time.time() - note.stat().st_mtime > UNUSED_SECONDS:
