@@ -225,7 +225,7 @@ def test_no_later_vm_holds_what_an_earlier_one_wrote():
         for ending in ENDINGS:
             _answer, memory = once(guest, PLANT % json.dumps(secret) + ending)
             assert secret.encode() in memory
-            for _ in range(200 // len(ENDINGS) + 1):
+            for _ in range(1000 // len(ENDINGS) + 1):
                 answer, memory = once(guest, LOOK)
                 assert answer == clean
                 assert secret.encode() not in memory

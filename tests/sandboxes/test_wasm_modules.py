@@ -202,3 +202,65 @@ def test_a_closed_backend_is_unavailable(folder: Path, made: dict[str, bytes]) -
 
     done = asyncio.run(asyncio.wait_for(whole(), PATIENCE))
     assert (done.status, done.stderr) == ("unavailable", "wasm: the backend is closed\n")
+
+
+# Given "p" it writes a secret wherever a program can; given anything else it looks there for whatever is not zero.
+KEEPER = """
+(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 16)
+  (global $kept (mut i64) (i64.const 0))
+  (table $kept_too 64 funcref)
+  (elem declare func $say)
+  (data (i32.const 64) "clean\\nfound\\n")
+  (func $say (param $at i32)
+    (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (i32.const 6))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (func $plant (local $at i32)
+    (global.set $kept (i64.const 0x5ec7e75ec7e75ec7))
+    (table.fill $kept_too (i32.const 0) (ref.func $say) (i32.const 64))
+    (drop (memory.grow (i32.const 16)))
+    (local.set $at (i32.const 4096))
+    (loop $next
+      (i64.store (local.get $at) (i64.const 0x5ec7e75ec7e75ec7))
+      (local.set $at (i32.add (local.get $at) (i32.const 8)))
+      (br_if $next (i32.lt_u (local.get $at) (i32.const 2097152)))))
+  (func $look (result i32) (local $at i32)
+    (if (i64.ne (global.get $kept) (i64.const 0)) (then (return (i32.const 70))))
+    (if (i32.eqz (ref.is_null (table.get $kept_too (i32.const 63)))) (then (return (i32.const 70))))
+    (if (i32.ne (memory.size) (i32.const 16)) (then (return (i32.const 70))))
+    (drop (memory.grow (i32.const 16)))
+    (local.set $at (i32.const 4096))
+    (loop $next
+      (if (i64.ne (i64.load (local.get $at)) (i64.const 0)) (then (return (i32.const 70))))
+      (local.set $at (i32.add (local.get $at) (i32.const 8)))
+      (br_if $next (i32.lt_u (local.get $at) (i32.const 2097152))))
+    (i32.const 64))
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 32)) (i32.store (i32.const 4) (i32.const 1))
+    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (if (i32.eq (i32.load8_u (i32.const 32)) (i32.const 112))
+      (then (call $plant) (call $say (call $look)))
+      (else (call $say (call $look))))))
+"""
+LATER = 1000
+
+
+def test_no_later_instance_holds_what_an_earlier_one_wrote(folder: Path) -> None:
+    """A secret in memory, grown memory, a global and a table is found by the run that wrote it, and by none later."""
+    (program,) = programs.assemble([KEEPER])
+    digest = register(folder, program).digest
+
+    async def whole() -> list[str]:
+        backend = WasmModules(folder, workers=1)
+        await backend.start()
+        try:
+            inputs = [b"p", *[b"l"] * LATER]
+            return [(await backend.run(Job(module=digest, input=given))).stdout for given in inputs]
+        finally:
+            await backend.close()
+
+    said = asyncio.run(asyncio.wait_for(whole(), PATIENCE))
+    assert said[0] == "found\n"
+    assert set(said[1:]) == {"clean\n"}
