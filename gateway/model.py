@@ -1,6 +1,7 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
-This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`. The *proof* types
+This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`, what a permit
+requires in `obligations.py`, what policy knows of the past in `aggregates.py`. The *proof* types
 (`Permit`, `Lease`, `Intent`, `Parent`, `SafeOutput`, `Outcome`) are constructed in exactly one stage each, so holding
 one proves that the stage ran; a house test keeps it so.
 """
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NewType
 
-from gateway.tool import Fix, Json, Labels, Rate, Tool
+from gateway.aggregates import Cell, Entry, Level, Reservation
+from gateway.obligations import Obligations
+from gateway.tool import Fix, Json, Labels, Tool
 
 Arguments = NewType("Arguments", Mapping[str, Json])  # validated by the tool's schema, defaults filled in
 
@@ -179,33 +182,6 @@ class Effect(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """A rate obligation: its own bucket, keyed by the rule and by the session, agent, user or tenant."""
-
-    rule: str
-    key: Literal["session", "agent", "user", "tenant"]
-    rate: Rate
-
-
-@dataclass(frozen=True, slots=True)
-class Obligations:
-    """What the permit requires of the later stages, merged strictest-wins. `None` or empty asks nothing.
-
-    `timeout` in seconds, `output` in bytes. `backends` is the set of sandboxes that may run the call.
-    `origin` names for each key the rules it came from.
-    """
-
-    timeout: float | None = None
-    output: int | None = None
-    labels: Labels = frozenset()
-    limits: tuple[Limit, ...] = ()
-    record: Literal["metadata", "request", "request_response"] = "request_response"
-    backends: frozenset[str] | None = None
-    require: frozenset[str] = frozenset()
-    origin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Clause:
     """One condition of a rule as it was judged: its text, its result, and the values it read."""
 
@@ -228,7 +204,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What policy says of one call. `problem` is set exactly when the effect is forbid."""
+    """What policy says of one call. `problem` is set exactly when the effect is forbid.
+
+    `reads` is what of the past it stands on, `reserves` what the call adds to the past if it is admitted. `shadow` is
+    the whole decision as it would be with the rules in shadow (or the candidate bundle) in force, where there are any.
+    """
 
     call: Call
     effect: Effect
@@ -236,6 +216,9 @@ class Decision:
     reasons: tuple[Reason, ...]
     obligations: Obligations
     problem: Problem | None = None
+    reads: tuple[tuple[Cell, Level], ...] = ()
+    reserves: tuple[Entry, ...] = ()
+    shadow: Decision | None = None
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -253,10 +236,11 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Proof that rates and concurrency were taken for the call. Made in `stages/admit.py` only."""
+    """Proof that rates, concurrency and state were taken for the call. Made in `stages/admit.py` only."""
 
     permit: Permit
     deadline: float  # monotonic seconds
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from gateway import ports
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput
-from gateway.problems import problem
+from gateway.problems import problem, refuse
 from gateway.screening import Screener
-from gateway.stages.admit import admit
+from gateway.stages.admit import ROUNDS, StateChanged, admit
 from gateway.stages.approve import approve
 from gateway.stages.authenticate import authenticate
 from gateway.stages.decide import decide
@@ -71,13 +71,18 @@ class Gate:
         inputs = await find_inputs(tool, arguments, caller, self.artifacts)
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
-        decision = opened.saw(decide(call, bundle))
-        permit = opened.saw(await approve(decision))
-        async with admit(permit, self.counters, self.clock) as lease:
-            intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
-            raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
-            opened.mark("execute")
-            return opened.saw(await screen(raw, intent, self.screener, self.artifacts))
+        for _ in range(ROUNDS):
+            decision = opened.saw(decide(call, bundle, self.counters))
+            permit = opened.saw(await approve(decision))
+            try:
+                async with (admitted := admit(permit, self.counters, self.clock)) as lease:
+                    intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
+                    raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
+                    opened.mark("execute")
+                    return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
+            except StateChanged:  # another call came between: decide again, on what is true by now
+                continue
+        raise refuse("precondition_pending", "Other calls keep changing what this one depends on.", retry_after_ms=100)
 
     async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
 from gateway.model import Artifact, Call, Decision, Outcome, Position, Principal, RawOutput, Session
 from gateway.tool import Json, Labels, Rate, SecretUse, Tool
 from gateway.work import Work
@@ -70,10 +71,30 @@ class Sessions(Protocol):
 
 
 class Counters(Protocol):
-    """Rates (GCRA) and concurrency, taken together or not at all."""
+    """Rates (GCRA), concurrency and the state that policy declares: taken together or not at all."""
 
-    def take(self, buckets: Sequence[tuple[str, Rate]], slots: Sequence[tuple[str, int]], now: float) -> Taken: ...
+    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        """What each cell holds at `now` (unix seconds), by its key."""
+        ...
+
+    def take(
+        self,
+        buckets: Sequence[tuple[str, Rate]],
+        slots: Sequence[tuple[str, int]],
+        now: float,
+        reservation: Reservation | None = None,
+    ) -> Taken:
+        """Takes everything, or nothing; `now` in monotonic seconds. `changed` when a level that was read is not so now.
+
+        What `reservation` holds is reserved until `settle`.
+        """
+        ...
+
     def leave(self, slots: Sequence[tuple[str, int]]) -> None: ...
+
+    def settle(self, reservation: Reservation, ended: Ended) -> None:
+        """A reserved call ended: `refused` takes its entries back, the other two keep what may have happened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +102,7 @@ class Taken:
     """The answer of `Counters.take`: `refused` names the key that had no room; `retry_after` is in seconds."""
 
     refused: str | None = None
-    kind: Literal["rate", "concurrency"] | None = None
+    kind: Literal["rate", "concurrency", "changed"] | None = None
     retry_after: float = 0.0
 
 
@@ -105,11 +126,29 @@ class Catalogue(Protocol):
 
 
 class Bundle(Protocol):
-    """A compiled set of policies, immutable: `decide` is pure and gives the same answer for the same call."""
+    """A compiled set of policies, immutable.
+
+    `decide` is pure, and gives the same answer for the same call and levels.
+    """
 
     @property
     def digest(self) -> str: ...
-    def decide(self, call: Call) -> Decision: ...
+    def cells(self, call: Call) -> Sequence[Cell]:
+        """What of the past the rules that this call meets read."""
+        ...
+
+    def decide(self, call: Call, levels: Mapping[str, Level]) -> Decision:
+        """The decision; `levels` are those of `cells(call)`, by key."""
+        ...
+
+    def explain(self, call: Call, levels: Mapping[str, Level]) -> Decision:
+        """The same decision, with every clause of every rule that was looked at."""
+        ...
+
+    def entries(self, call: Call) -> Sequence[Entry]:
+        """What this call adds to the past once it is admitted."""
+        ...
+
     def visible(self, principal: Principal) -> frozenset[str]:
         """Names of the tools whose listing this principal may see."""
         ...

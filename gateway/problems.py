@@ -46,6 +46,9 @@ TABLE: dict[str, Row] = {
     "no_permit": Row("policy", "No rule permits this call", 403, False, _NEVER),
     "forbidden": Row("policy", "A rule forbids this call", 403, False, _NEVER),
     "policy_error": Row("policy", "The policy could not be evaluated, so the call is refused", 403, False, _NEVER),
+    "precondition_pending": Row(
+        "policy", "Another call that this one depends on is under way", 409, True, "Wait, then call again."
+    ),
     "tool_changed": Row("policy", "The tool changed since it was pinned", 409, False, "Ask the operator to review it."),
     # limits
     "rate_limited": Row("limits", "Too many calls", 429, True, "Wait, then call again."),

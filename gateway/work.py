@@ -30,8 +30,9 @@ class Work:
     """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
 
     `require` names the guarantees a sandbox must give for this call, by spec and by policy together. `files` are the
-    bytes of the call's inputs. `calls` is there for tools whose code may call others; `depth` counts the calls around
-    this one.
+    bytes of the call's inputs. `networks` are lists of allow entries, those of the calls around it too: a request must
+    match an entry of each, besides what the spec allows. `calls` is there for tools whose code may call others; `depth`
+    counts the calls around this one.
     """
 
     call_id: str
@@ -43,5 +44,6 @@ class Work:
     seed: int
     require: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    networks: tuple[tuple[str, ...], ...] = ()
     calls: Calls | None = None
     depth: int = 0

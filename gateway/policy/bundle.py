@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
+from gateway.aggregates import Cell, Entry, Level
 from gateway.model import Call, Decision, Effect, Principal
 from gateway.policy import evaluate, language
 from gateway.policy.compile import Placed, compile_part
@@ -21,6 +23,7 @@ from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import SandboxBackend, Tool
 
 _MAX_PLANS = 4096
+NO_LEVELS: Mapping[str, Level] = MappingProxyType({})
 K = TypeVar("K")
 V = TypeVar("V")
 Shape = tuple[str, str, str | None, frozenset[str]]
@@ -49,11 +52,19 @@ class PolicyBundle:
     def digest(self) -> str:
         return self._digest
 
-    def decide(self, call: Call) -> Decision:
-        """The decision on a call. Pure: the same call gives the same decision."""
+    def cells(self, call: Call) -> Sequence[Cell]:
+        """What of the past the rules that this call meets read."""
+        return ()
+
+    def entries(self, call: Call) -> Sequence[Entry]:
+        """What this call adds to the past once it is admitted."""
+        return ()
+
+    def decide(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
+        """The decision on a call. Pure: the same call and levels give the same decision."""
         return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest)
 
-    def explain(self, call: Call) -> Decision:
+    def explain(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The same decision, with every clause of every rule it looked at."""
         return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, full=True)
 

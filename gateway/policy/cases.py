@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from gateway.model import Arguments, Call, Caller, Decision, Effect, Obligations, Principal, Session
-from gateway.policy import language
+from gateway.model import Arguments, Call, Caller, Decision, Effect, Principal, Session
+from gateway.obligations import Obligations
+from gateway.policy import language, shapes
 from gateway.policy.bundle import PolicyBundle
 from gateway.policy.obligations import obligations_of
 from gateway.specs import yaml
@@ -25,7 +26,7 @@ class Expect:
 
     kind: Literal["permit", "deny", "refused", "done"]
     value: Json
-    obligations: language.WithShape | None = None
+    obligations: shapes.WithShape | None = None
     events: Sequence[Json] | None = None
     record: Mapping[str, Json] | None = None
 
@@ -86,20 +87,20 @@ def run_cases(bundle: PolicyBundle, cases: Iterable[Case] | None = None) -> list
     return [_run(bundle, case) for case in (cases_of(bundle) if cases is None else cases)]
 
 
-def _case(shape: language.CaseShape, located: yaml.Located, key: str, index: int) -> Case:
+def _case(shape: shapes.CaseShape, located: yaml.Located, key: str, index: int) -> Case:
     ((tool, arguments),) = shape.call.items()
     line = located.place(yaml.pointer(key, index))[0]
     return _build(shape, tool, arguments, f"{located.file}:{line}")
 
 
-def case_of(shape: language.CaseShape, tool: str, source: str) -> Case:
+def case_of(shape: shapes.CaseShape, tool: str, source: str) -> Case:
     """A case that stands in the spec of `tool`: its `call` holds the arguments, or `{TOOL: arguments}` as elsewhere."""
     named = shape.call.get(tool)
     arguments = named if len(shape.call) == 1 and isinstance(named, dict) else shape.call
     return _build(shape, tool, arguments, source)
 
 
-def _build(shape: language.CaseShape, tool: str, arguments: Json, source: str) -> Case:
+def _build(shape: shapes.CaseShape, tool: str, arguments: Json, source: str) -> Case:
     caller, given = shape.as_, shape.session
     scopes = frozenset({"agent"})
     principal = Principal(caller.agent, caller.tenant, caller.user, frozenset(caller.groups), scopes)
@@ -117,7 +118,7 @@ def _build(shape: language.CaseShape, tool: str, arguments: Json, source: str) -
     return Case(shape.name, source, principal, session, tool, arguments, _expect(shape.expect))
 
 
-def _expect(shape: language.ExpectShape) -> Expect:
+def _expect(shape: shapes.ExpectShape) -> Expect:
     (kind,) = shape.model_fields_set & {"permit", "deny", "refused", "done"}
     named = cast(Literal["permit", "deny", "refused", "done"], kind)
     return Expect(named, getattr(shape, kind), shape.obligations, shape.events, shape.record)
@@ -133,7 +134,7 @@ def _run(bundle: PolicyBundle, case: Case) -> CaseResult:
         return _refused(case, "invalid_arguments", wanted)
     arguments = tool.check.fill(dict(cast(Mapping[str, Json], case.arguments)))
     caller = Caller(case.principal, case.session)
-    decision = bundle.decide(Call("c_case", caller, tool, Arguments(arguments), NOW, 0))
+    decision = bundle.decide(Call("c_case", caller, tool, Arguments(arguments), NOW, 0), {})
     ok, got = _compare(case.expect, decision)
     return CaseResult(case.name, case.source, ok, got, wanted)
 
@@ -158,7 +159,7 @@ def _compare(expect: Expect, decision: Decision) -> tuple[bool, str]:
     return not missing, got + (f", but not with {', '.join(missing)}" if missing else "")
 
 
-def _missing(wanted: language.WithShape | None, got: Obligations) -> list[str]:
+def _missing(wanted: shapes.WithShape | None, got: Obligations) -> list[str]:
     """The obligations that were wanted and did not come out so, by their key in a policy file."""
     if wanted is None:
         return []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway import regex
 from gateway.model import Effect
-from gateway.policy import language, rules
+from gateway.policy import language, rules, shapes
 from gateway.policy.arguments import misnamed
 from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindable, bind
 from gateway.policy.findings import nearest
@@ -138,7 +138,7 @@ class _RuleCompiler:
         self.findings.append(self._part.error(sentence, "rules", self._index, "when", number))
 
 
-def _match(shape: language.MatchShape) -> rules.Match:
+def _match(shape: shapes.MatchShape) -> rules.Match:
     return rules.Match(**{key: tuple(globs) for key, globs in shape if globs is not None})
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gateway.model import Call, Clause, Decision, Effect, Obligations, Principal, Problem, Reason
+from gateway.model import Call, Clause, Decision, Effect, Principal, Problem, Reason
+from gateway.obligations import Obligations
 from gateway.policy.engine import Bound, Truth, Unbindable, bind
 from gateway.policy.obligations import BACKENDS, REQUIRE, merge
 from gateway.policy.rules import Part, Reads, Rule

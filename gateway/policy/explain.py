@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gateway.model import Clause, Decision, Effect, Obligations, Principal, Reason
+from gateway.model import Clause, Decision, Effect, Principal, Reason
+from gateway.obligations import Obligations
 from gateway.policy.bundle import PolicyBundle
 from gateway.policy.rules import Match
 from gateway.strictjson import canonical
@@ -27,7 +28,7 @@ class Nearest:
 def explain(decision: Decision, bundle: PolicyBundle) -> list[str]:
     """The lines, with every clause of every rule. `bundle` is the one that decided."""
     if decision.bundle == bundle.digest:
-        decision = bundle.explain(decision.call)
+        decision = bundle.explain(decision.call, {cell.key: level for cell, level in decision.reads})
     call = decision.call
     head = f"{decision.effect.value} {call.tool.name} for {_who(call.caller.principal)}"
     lines = [head, f"bundle {decision.bundle}"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gateway.globs import matches
-from gateway.model import Effect, Obligations
+from gateway.model import Effect
+from gateway.obligations import Obligations
 from gateway.policy import language
 from gateway.policy.arguments import never_empty, required
 from gateway.policy.compile import Placed

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Literal, TypeVar
 
-from gateway.model import Limit, Obligations
-from gateway.policy.language import WithShape
+from gateway.obligations import Limit, Obligations
+from gateway.policy.shapes import WithShape
 
 N = TypeVar("N", int, float)
 E = TypeVar("E")

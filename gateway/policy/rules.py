@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.globs import matches
-from gateway.model import Effect, Obligations, Principal
+from gateway.model import Effect, Principal
+from gateway.obligations import Obligations
 from gateway.policy.engine import Program
 from gateway.policy.syntax import Path
 from gateway.tool import Json, Tool

@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from gateway.policy.findings import shape_errors
-from gateway.policy.language import CaseShape
 from gateway.policy.quantities import Duration, RateText, Size
+from gateway.policy.shapes import CaseShape
 from gateway.specs import facts, yaml
 from gateway.tool import Json
 

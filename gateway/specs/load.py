@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from gateway.globs import host_fits
 from gateway.policy.findings import nearest
-from gateway.policy.language import CaseShape, case_errors
+from gateway.policy.language import case_errors
+from gateway.policy.shapes import CaseShape
 from gateway.specs import yaml
 from gateway.specs.checks import Checks
 from gateway.specs.language import CodeShape, RunnerShape, ServerShape, ToolShape, read_server, read_tool

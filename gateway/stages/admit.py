@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import math
 
-from gateway.model import Call, Lease, Limit, Permit, Refusal
+from gateway.aggregates import Ended, Reservation
+from gateway.model import Call, Lease, Permit, Refusal, SafeOutput
+from gateway.obligations import Limit
 from gateway.ports import Clock, Counters, Taken
 from gateway.problems import problem
 
 DEFAULT_CONCURRENCY = 256  # calls of one principal to one tool at a time
 
 
+ROUNDS = 3  # decisions on one call, when other calls keep changing what they stand on
+
+
+class StateChanged(Exception):
+    """Another call changed what the decision read: decide again."""
+
+
 class admit:
     """A lease for the time of the call: its concurrency slot is given back at the end, its rate is spent.
+
+    What the call adds to the state that policy declares is reserved, and settled at the end: given back where nothing
+    was dispatched, else kept, whatever came of it.
 
     Named like the other stages, which are functions: it is used as `async with admit(…) as lease`.
 
     Raises, on entering:
         Refusal: `rate_limited` or `concurrency_limited`, with the time after which to call again.
+        StateChanged: what the decision read of the past is not so any more; nothing was taken.
     """
 
-    __slots__ = ("_clock", "_counters", "_permit", "_slots")
+    __slots__ = ("_clock", "_counters", "_ended", "_permit", "_reservation", "_slots")
 
     def __init__(self, permit: Permit, counters: Counters, clock: Clock) -> None:
         call = permit.decision.call
         pair = f"{call.caller.principal.key}\x1f{call.tool.name}"
         self._slots = ((pair, call.tool.concurrency or DEFAULT_CONCURRENCY),)
         self._permit, self._counters, self._clock = permit, counters, clock
+        self._reservation = _reservation(permit)
+        self._ended: Ended = "failed"
 
     async def __aenter__(self) -> Lease:
         call, obligations = self._permit.decision.call, self._permit.decision.obligations
@@ -35,16 +50,33 @@ class admit:
         if tool.rate:
             buckets.append((f"tool\x1f{self._slots[0][0]}", tool.rate))
         started = self._clock.monotonic()
-        taken = self._counters.take(buckets, self._slots, started)
+        taken = self._counters.take(buckets, self._slots, started, self._reservation)
+        if taken.kind == "changed":
+            raise StateChanged
         if taken.refused is not None:
             raise _refused(taken)
         deadline = started + min(tool.timeout, obligations.timeout or math.inf)
         if call.parent is not None:
             deadline = min(deadline, call.parent.intent.lease.deadline)
-        return Lease(self._permit, deadline)
+        return Lease(self._permit, deadline, self._reservation)
 
-    async def __aexit__(self, *_: object) -> None:
+    def ended(self, safe: SafeOutput) -> SafeOutput:
+        """Notes how the call ended, and gives its result on."""
+        if safe.problem is None:
+            self._ended = "done"
+        return safe
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._counters.leave(self._slots)
+        if self._reservation is not None:
+            self._counters.settle(self._reservation, "refused" if isinstance(error, Refusal) else self._ended)
+
+
+def _reservation(permit: Permit) -> Reservation | None:
+    decision = permit.decision
+    if not (decision.reads or decision.reserves):
+        return None
+    return Reservation(decision.call.id, decision.call.now, decision.reads, decision.reserves)
 
 
 def _bucket(limit: Limit, call: Call) -> str:

@@ -7,10 +7,11 @@ import hmac
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gateway.aggregates import Cell, Ended, Level, Reservation
 from gateway.audit.content import encode
 from gateway.model import Outcome, Position, Session
 from gateway.ports import Key, Line, Taken
@@ -121,7 +122,19 @@ class MemoryCounters:
         self._arrival: dict[str, float] = {}
         self._running: dict[str, int] = {}
 
-    def take(self, buckets: Sequence[tuple[str, Rate]], slots: Sequence[tuple[str, int]], now: float) -> Taken:
+    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        return {cell.key: Level(0, 0) for cell in cells}
+
+    def settle(self, reservation: Reservation, ended: Ended) -> None:
+        pass
+
+    def take(
+        self,
+        buckets: Sequence[tuple[str, Rate]],
+        slots: Sequence[tuple[str, int]],
+        now: float,
+        reservation: Reservation | None = None,
+    ) -> Taken:
         for key, most in slots:
             if self._running.get(key, 0) >= most:
                 return Taken(key, "concurrency", 1.0)

@@ -31,9 +31,9 @@ class Mutation:
 
 RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))\n"
 VALIDATE = "        arguments = validate(request, tool)\n"
-WITHIN = """            raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
-            opened.mark("execute")
-            return opened.saw(await screen(raw, intent, self.screener, self.artifacts))
+WITHIN = """                    raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
+                    opened.mark("execute")
+                    return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
 """
 
 REFUSED_BY_TYPES = [
@@ -51,8 +51,8 @@ REFUSED_BY_TYPES = [
     Mutation("admit is skipped", "opened.saw(lease)", "opened.saw(permit)"),
     Mutation(
         "admit is not entered",
-        "async with admit(permit, self.counters, self.clock) as lease:",
-        "if lease := admit(permit, self.counters, self.clock):",
+        "async with (admitted := admit(permit, self.counters, self.clock)) as lease:",
+        "if lease := (admitted := admit(permit, self.counters, self.clock)):",
     ),
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Obligations
+from gateway.obligations import Obligations
 from gateway.policy import load_bundle
-from gateway.policy.language import WithShape
 from gateway.policy.obligations import merge, obligations_of
+from gateway.policy.shapes import WithShape
 from tests.gateway.policy import reference
 from tests.gateway.policy.makers import call, tool
 

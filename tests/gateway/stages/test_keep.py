@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.artifacts import handle_of
-from gateway.model import Intent, Obligations, RawOutput, SafeOutput
+from gateway.model import Intent, RawOutput, SafeOutput
+from gateway.obligations import Obligations
 from gateway.stages.keep import JUDGED
 from gateway.stages.screen import screen
 from gateway.stores.artifacts import MemoryArtifacts

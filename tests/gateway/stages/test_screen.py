@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Obligations, RawOutput, SafeOutput
+from gateway.model import RawOutput, SafeOutput
+from gateway.obligations import Obligations
 from gateway.problems import problem
 from gateway.stages.screen import HARD_LIMIT, screen, screened
 from gateway.stores.artifacts import MemoryArtifacts
