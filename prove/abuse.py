@@ -19,7 +19,8 @@ from pathlib import Path
 from bench.started import ROOT, asgi
 from gateway.backends import images
 from gateway.settings import Sandboxes
-from tests.served import NO_ENGINE, Served, Wire, served
+from sandboxes.docker import ENGINE
+from tests.served import Served, Wire, served
 
 ABUSERS, CALLS = 16, 400
 MOST_GROWN = 64 << 20
@@ -96,7 +97,7 @@ def main() -> int:
         for name in ("run_python", "run_javascript", *(["run_shell"] if shell else [])):
             text = (ROOT / "tool_specs" / f"{name}.yaml").read_text().partition("cases:")[0]
             (specs / f"{name}.yaml").write_text(text.replace("concurrency: 4", "concurrency: 16"))
-        env = {} if not shell else {name: "/var/run/docker.sock" for name in NO_ENGINE}
+        env = {"TOOLGATE_SANDBOXES__DOCKER__SOCKET": ENGINE} if shell else {}
         with served(Path(folder, "home"), "--specs", str(specs), "--policies", str(policies), env=env) as gateway:
             quiet, loud, seen, grown = asyncio.run(siege(gateway, shell))
     for name, times in (("quiet", quiet), ("abused", loud)):
