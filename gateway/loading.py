@@ -110,11 +110,14 @@ def _unfit(tool: Tool) -> SpecError | None:
 
 
 def _read(folder: Path) -> dict[str, bytes]:
-    """The files below a folder, by their path as an operator would name it."""
+    """The files below a folder, by their path as an operator would name it; without those of projects inside it."""
     try:
         if not folder.is_dir():
             raise SpecErrors([SpecError(str(folder), 1, 1, "there is no such folder")])
-        paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = sorted(folder.rglob("*"))
+        # A folder with settings of its own is another project: starters to copy stand among what is in force here.
+        projects = {path.parent for path in found if path.name == "toolgate.yaml"} - {folder}
+        paths = [p for p in found if not (p.name.startswith(".") or projects.intersection(p.parents)) and p.is_file()]
         if len(paths) > _MAX_FILES:
             raise SpecErrors([SpecError(str(folder), 1, 1, f"a folder holds at most {_MAX_FILES} files")])
         return {os.path.normpath(path): path.read_bytes() for path in paths}

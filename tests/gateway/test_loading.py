@@ -93,6 +93,20 @@ def test_a_folder_that_is_not_there_is_a_finding() -> None:
         load_folders(Path("nowhere"), ROOT / "policies")
 
 
+def test_a_project_inside_a_folder_is_none_of_its_business(tmp_path: Path) -> None:
+    """A sub-folder with settings of its own is skipped, however deep its files stand; any other sub-folder is read."""
+    specs, policies = tmp_path / "specs", tmp_path / "policies"
+    for folder in (specs, policies / "ours" / "more", policies / "project" / "policies"):
+        folder.mkdir(parents=True)
+    (specs / "echo.yaml").write_text(ECHO)
+    (policies / "ours" / "more" / "permit.yaml").write_text(PERMIT)
+    (policies / "project" / "policies" / "broken.yaml").write_text("no policy")
+    with pytest.raises(SpecErrors, match=r"broken\.yaml"):
+        load_folders(specs, policies)
+    (policies / "project" / "toolgate.yaml").write_text("")
+    assert [part.shape.id for part in load_folders(specs, policies).bundle.parts] == ["lab"]
+
+
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
 def test_every_kind_of_file_has_a_schema_for_editors(kind: str) -> None:
     """JSON Schema 2020-12, closed."""
