@@ -172,5 +172,10 @@ def _missing(wanted: shapes.WithShape | None, got: Obligations) -> list[str]:
         "record": want.record == got.record,
         "sandbox.backends": want.backends == got.backends,
         "sandbox.require": want.require == got.require,
+        "network": set(want.networks) <= set(got.networks),
+        "screen.injection": want.injection == got.injection,
+        "screen.redact": want.redact == got.redact,
+        "cache": want.cache == got.cache,
+        "approval": all(any((w.by, w.ttl) == (g.by, g.ttl) for g in got.approvals) for w in want.approvals),
     }
     return [key for key in want.origin if not same[key]]
