@@ -7,11 +7,13 @@ a word for but the gateway cannot honour yet is refused here, by name, never ign
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.allow import Allow, BadAllow
 from gateway.policy.findings import nearest, shape_errors
 from gateway.policy.shapes import KINDS, WANTED, CaseShape, CasesShape, PolicyShape
 from gateway.problems import TABLE
@@ -135,7 +137,18 @@ def _rule_errors(part: Part) -> list[yaml.SpecError]:
         if rule.effect == "permit" and rule.message is not None:
             sentence = "a message is what a refused caller reads: only a forbid has one"
             found.append(part.error(sentence, "rules", index, "message"))
+        found += _network_errors(part, index)
     return found
+
+
+def _network_errors(part: Part, index: int) -> Iterator[yaml.SpecError]:
+    asked = part.shape.rules[index].with_
+    for place, entry in enumerate(asked.network.allow if asked and asked.network else ()):
+        try:
+            Allow.parse(entry)
+        except BadAllow as bad:
+            at = ("rules", index, "with", "network", "allow", place)
+            yield part.error(f"this is no entry of a network: {bad}", *at)
 
 
 def _state_errors(part: Part) -> list[yaml.SpecError]:

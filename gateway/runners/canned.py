@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from gateway.allow import find
 from gateway.problems import refuse
-from gateway.runners.allow import find
 from gateway.runners.message import Answer, Ask
 from gateway.tool import Json
 

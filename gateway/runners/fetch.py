@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from gateway.allow import Allow, BadAllow
 from gateway.globs import host_fits
 from gateway.model import Failure, RawOutput, Refusal
 from gateway.problems import problem, refuse
-from gateway.runners.allow import Allow, BadAllow
 from gateway.runners.http import TEXT_TYPES, Client, body_text
 from gateway.runners.message import Ask, Headers
 from gateway.specs.checks import OWN_HEADERS

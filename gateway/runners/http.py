@@ -14,9 +14,9 @@ from urllib.parse import quote
 import orjson
 
 from gateway import strictjson
+from gateway.allow import Allow, BadAllow
 from gateway.model import Arguments, Failure, Problem, RawOutput
 from gateway.problems import problem, refuse
-from gateway.runners.allow import Allow, BadAllow
 from gateway.runners.message import JSON_TYPES, MAX_BODY_BYTES, Answer, Ask, Headers, media_type, type_fits
 from gateway.runners.template import Missing, Text, fill_json, parse_json, unfit
 from gateway.tool import HttpBackend, Json

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.allow import Allow
 from gateway.mirrors import wrapped
 from gateway.model import Failure
 from gateway.problems import problem, refuse
-from gateway.runners.allow import Allow
 from gateway.runners.message import MAX_BODY_BYTES, Ask
 from gateway.runners.net import Net, Streamed
 from gateway.strictjson import MalformedJson, TooLarge, canonical, loads

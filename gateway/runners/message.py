@@ -6,9 +6,9 @@ Pure; it never dials and never reads a secret. A request that cannot be written 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.allow import Allow
 from gateway.model import Failure
 from gateway.problems import problem, refuse
-from gateway.runners.allow import Allow
 from gateway.tool import SecretUse
 from gateway.urls import BadUrl, Url, parse_url
 

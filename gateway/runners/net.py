@@ -19,12 +19,12 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from gateway.allow import Allow, find
 from gateway.globs import host_fits
 from gateway.model import Failure, Refusal
 from gateway.ports import Vault
 from gateway.problems import problem, refuse
 from gateway.runners.addresses import Address, Networks, parse_address, plain
-from gateway.runners.allow import Allow, find
 from gateway.runners.http1 import Connection, Exchange, Reached
 from gateway.runners.message import (
     MAX_REDIRECTS,

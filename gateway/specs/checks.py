@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from gateway.allow import Allow, BadAllow
 from gateway.globs import host_fits
 from gateway.policy.findings import nearest
 from gateway.specs import facts, yaml
@@ -145,17 +146,10 @@ class Checks:
 
     def entry(self, entry: str, *path: str | int) -> None:
         """An entry of an allow list: METHOD and a URL with globs in host and path."""
-        method, _, url = entry.partition(" ")
-        if method not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
-            self.note("an entry reads METHOD scheme://host/path, such as GET https://example.org/**", *path)
-            return
         try:
-            parsed = parse_url(url.replace("://*.", "://", 1))
-        except BadUrl as bad:
-            self.note(f"this entry is not taken: {bad.reason}", *path)
-            return
-        if parsed.query is not None:
-            self.note("an entry has no query", *path)
+            Allow.parse(entry)
+        except BadAllow as bad:
+            self.note(f"this entry is not taken: {bad}", *path)
 
     def _placeholders(self, template: Json, tool: ToolShape, *path: str | int, needed: bool = False) -> None:
         known = properties(tool)

@@ -13,6 +13,7 @@ from tests.house.tree import called, imported, module, nodes, sources
 FLOOR = {
     "gateway.__version__": 0,
     "gateway.aggregates": 0,
+    "gateway.allow": 0,
     "gateway.artifacts": 0,
     "gateway.mirrors": 0,
     "gateway.model": 0,

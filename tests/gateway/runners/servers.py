@@ -12,8 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
 
+from gateway.allow import Allow
 from gateway.model import Arguments, Failure, Refusal
-from gateway.runners.allow import Allow
 from gateway.runners.message import Ask
 from gateway.runners.net import Egress, Net
 from gateway.tool import Fix, HttpBackend, Json, SecretUse, Tool

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.runners.allow import Allow
+from gateway.allow import Allow
 from gateway.tool import SecretUse
 from tests.gateway.runners.servers import Resolver, Upstream, ask, fails, http, new_net
 

@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.allow import Allow
 from gateway.model import Failure
-from gateway.runners.allow import Allow
 from gateway.tool import SecretUse
 from gateway.urls import parse_url
 from tests.gateway.runners.servers import Resolver, Upstream, ask, fails, http, new_net

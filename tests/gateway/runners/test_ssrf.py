@@ -11,9 +11,9 @@ import asyncio
 import pytest
 import uvloop
 
+from gateway.allow import Allow
 from gateway.model import Failure, RawOutput, Refusal
 from gateway.problems import TABLE
-from gateway.runners.allow import Allow
 from gateway.runners.http import HttpRunner
 from gateway.runners.net import Egress, Net
 from gateway.tool import HttpBackend

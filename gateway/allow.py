@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 
 from gateway.globs import matches
-from gateway.runners.addresses import Address
 from gateway.urls import BadUrl, Url, parse_url
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
@@ -34,7 +35,7 @@ class Allow:
     port: int
     path: tuple[str, ...] | None = None
     suffix: str | None = None
-    address: Address | None = None
+    address: IPv4Address | IPv6Address | None = None
 
     @classmethod
     def parse(cls, text: str) -> Allow:
@@ -68,6 +69,20 @@ class Allow:
             and (url.host == self.host if self.suffix is None else url.host.endswith(self.suffix))
             and (self.path is None or _path_fits(self.path, url.path))
         )
+
+
+Networks = tuple[tuple[Allow, ...], ...]
+
+
+@lru_cache(maxsize=1024)
+def networks_of(lists: tuple[tuple[str, ...], ...]) -> Networks:
+    """Several lists of entries, parsed. Raises BadAllow."""
+    return tuple(tuple(map(Allow.parse, entries)) for entries in lists)
+
+
+def within(networks: Networks, method: str, url: Url) -> bool:
+    """Does an entry of *each* list allow the request? Where there is no list, any request is within them."""
+    return all(find(entries, method, url) is not None for entries in networks)
 
 
 def find(entries: Iterable[Allow], method: str, url: Url) -> Allow | None:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.allow import Allow, BadAllow
 from gateway.globs import host_fits
-from gateway.runners.allow import Allow, BadAllow
 from gateway.urls import parse_url
 
 FITS = [
