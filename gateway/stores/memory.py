@@ -7,7 +7,7 @@ import hmac
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from gateway.audit.content import encode
 from gateway.model import Outcome, Position, Session
 from gateway.ports import Key, Line, Taken
 from gateway.problems import refuse
+from gateway.reliability.cells import Cells
 from gateway.reliability.limits import earliest, spend
 from gateway.tool import Json, Labels, Rate
 
@@ -114,19 +115,24 @@ class MemorySessions:
 
 
 class MemoryCounters:
-    """Rates and concurrency of one process. Idle buckets are forgotten, so the table does not grow without bound."""
+    """Rates, concurrency and declared state of one process. What says nothing any more is forgotten."""
 
     _SWEEP_AT = 10_000  # entries; a bucket that is full again says nothing and is dropped
 
     def __init__(self) -> None:
         self._arrival: dict[str, float] = {}
         self._running: dict[str, int] = {}
+        self._cells = Cells()
 
     def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
-        return {cell.key: Level(0, 0) for cell in cells}
+        return self._cells.look(cells, now)
 
     def settle(self, reservation: Reservation, ended: Ended) -> None:
-        pass
+        self._cells.settle(reservation, ended)
+
+    def restore(self, past: Iterable[tuple[Reservation, Ended]]) -> None:
+        """Adds what is on record of calls that ended. What is there already of a call is not added again."""
+        self._cells.restore(past)
 
     def take(
         self,
@@ -142,6 +148,10 @@ class MemoryCounters:
             wait = earliest(self._arrival.get(key, 0.0), rate) - now
             if wait > 0:
                 return Taken(key, "rate", wait)
+        if reservation is not None:
+            if not self._cells.unchanged(reservation.reads):
+                return Taken("state", "changed")
+            self._cells.reserve(reservation)
         for key, rate in buckets:
             self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, now)
         for key, _ in slots:
