@@ -3,7 +3,7 @@
 Follows the WHATWG URL Standard for http and https and refuses what parsers are known to disagree about: other schemes,
 missing slashes, user-info, backslashes, control and white space, fragments, `%` in the host, dot segments, hosts that
 are not valid IDNA. An IP literal in any form libc takes (octal, hex, short, one number, full-width digits, trailing
-dot) comes out as an address, so that the caller can judge it.
+dot, IPv4 mapped into IPv6) comes out as an address, so that the caller can judge it.
 
 It never resolves a name, never judges whether an address may be dialled, and never quotes the text in a reason.
 """
@@ -11,7 +11,7 @@ It never resolves a name, never judges whether an address may be dialled, and ne
 import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import idna
 
@@ -24,8 +24,7 @@ _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
-# What may hide a dot segment: `%` first, for what is encoded twice; a backslash is a slash to some.
-_HIDING = (("%25", "%"), ("%2E", "."), ("%2F", "/"), ("%5C", "/"), ("%3B", ";"))
+_UNQUOTED = 4  # times that a path is decoded to see what it hides; one that still changes then hides something
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
@@ -130,6 +129,27 @@ def parse_host(text: str) -> Host:
     return Host(name)
 
 
+def misleads(path: str) -> bool:
+    """Whether a path with slashes may lead elsewhere than it says, to whoever reads it less plainly.
+
+    That is a `.` or `..` segment, also for those who decode it (again), take a backslash for a slash, drop what follows
+    a `;`, trailing spaces or invisible characters, or fold compatibility forms like the full-width full stop; and a
+    control character or a byte that stands in no text, to who decodes it carelessly.
+    """
+    plain = path
+    if "%" in path or not path.isascii():
+        for _ in range(_UNQUOTED):
+            plain = unquote(plain)
+        if unquote(plain) != plain or "%C0" in path.upper() or "%C1" in path.upper():
+            return True
+        kept = (letter for letter in unicodedata.normalize("NFKC", plain) if unicodedata.category(letter) != "Cf")
+        plain = "".join(kept)
+        if any(unicodedata.category(letter) == "Cc" for letter in plain):
+            return True
+    segments = plain.replace("\\", "/").split("/")
+    return any(segment.partition(";")[0].rstrip() in (".", "..") for segment in segments)
+
+
 def _check_characters(text: str) -> None:
     if "\\" in text:
         raise BadUrl("a backslash is not taken")
@@ -156,6 +176,9 @@ def _split_authority(authority: str) -> tuple[str, int | None]:
 def _mapped(text: str) -> str:
     """UTS #46 mapping to A-labels: full-width digits, ideographic full stops and the like become plain ones."""
     try:
+        letters = [idna.uts46_remap(letter, std3_rules=True, transitional=False) for letter in text]
+        if "" in letters:  # dropped by the newest tables, part of the name to older ones
+            raise BadUrl("an invisible character in the host")
         mapped: str = idna.uts46_remap(text, std3_rules=True, transitional=False)
         return mapped if mapped.isascii() else idna.encode(mapped, strict=True).decode()
     except (idna.IDNAError, UnicodeError):
@@ -182,7 +205,8 @@ def _ipv6(text: str) -> Host:
         address = IPv6Address(text[1:-1])
     except ValueError:
         raise BadUrl("not an IPv6 address") from None
-    return Host(str(address), address)
+    mapped = address.ipv4_mapped  # what the kernel dials
+    return Host(str(mapped or address), mapped or address)
 
 
 def _ipv4(name: str) -> IPv4Address:
@@ -207,21 +231,9 @@ def _ipv4_part(part: str) -> int:
 
 def _canonical_path(path: str) -> str:
     canonical = _canonical_escapes(path, _PATH_SAFE) or "/"
-    if ("." in canonical or "%25" in canonical) and _has_dot_segment(canonical):
-        raise BadUrl("a path with . or .. segments is not taken")
-    if "%C0" in canonical or "%C1" in canonical:  # in no UTF-8, but a dot or a slash to who decodes it carelessly
-        raise BadUrl("an encoded byte that stands in no text")
-    if "%0" in canonical or "%1" in canonical or "%7F" in canonical:
-        raise BadUrl("an encoded control character in the path")
+    if ("." in canonical or "%" in canonical) and misleads(canonical):
+        raise BadUrl("a path with . or .. segments is not taken, nor one that hides them or control characters")
     return canonical
-
-
-def _has_dot_segment(path: str) -> bool:
-    """Also as servers may read it that decode twice, take an encoded slash for one, or drop what follows a `;`."""
-    plain = path.upper()
-    for escape, letter in _HIDING:
-        plain = plain.replace(escape, letter)
-    return any(segment.partition(";")[0] in (".", "..") for segment in plain.split("/"))
 
 
 def _canonical_escapes(part: str, safe: str) -> str:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from gateway.tool import Json
-from gateway.urls import BadUrl, parse_host, parse_url
+from gateway.urls import BadUrl, misleads, parse_host, parse_url
 
 MAX_CHARS = 8192
 MAX_ADDRESSES = 200
 
-_LOCAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+/=?^_`{|}~-")
+# As RFC 5321 has them, but for `!` and `%`: some mail systems take those for a route to another domain.
+_LOCAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.#$&'*+/=?^_`{|}~-")
 _REPO = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 # Outside quotes these mean more than a word to a shell, so the words would not be the whole truth.
 _SHELL_ACTIVE = frozenset("|&;<>()$`*?[]{}~!#\n\r")
@@ -52,15 +53,21 @@ def _host(value: Json) -> Json:
 
 
 def _path(value: Json) -> Json:
-    """`{canonical}`: an absolute path with no `.`, `..`, doubled or trailing slash. Symbolic links are not followed."""
+    """`{canonical}`: an absolute path with no `.`, `..`, doubled or trailing slash; absent when it hides any.
+
+    Symbolic links are not followed.
+    """
     text = _text(value)
     if not text.startswith("/") or "\\" in text:
         raise NotDerivable("not an absolute path")
-    return {"canonical": "/" + posixpath.normpath(text).lstrip("/")}
+    canonical = "/" + posixpath.normpath(text).lstrip("/")
+    if misleads(canonical):
+        raise NotDerivable("dot segments in disguise")
+    return {"canonical": canonical}
 
 
 def _email(value: Json) -> Json:
-    """`{local, domain}` of one plain address (RFC 5321 dot-string, no quotes, no comments, no display name)."""
+    """`{local, domain}` of one plain address (RFC 5321 dot-string, no quotes, comments, display name or route)."""
     local, at, domain = _text(value).rpartition("@")
     if not at or not 0 < len(local) <= 64 or not _LOCAL.issuperset(local):
         raise NotDerivable("not a plain e-mail address")
