@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from gateway.allow import find
 from gateway.problems import refuse
-from gateway.runners.message import Answer, Ask
+from gateway.runners.message import Answer, Ask, permitted
 from gateway.tool import Json
 
 
@@ -30,8 +29,7 @@ class CannedNet:
 
     async def request(self, ask: Ask, follow: int = 0) -> Answer:
         """The canned answer. Raises `Refusal`: `egress_denied` off the allow list, `upstream_unreachable`."""
-        if find(ask.allow, ask.method, ask.url) is None:
-            raise refuse("egress_denied", "The URL is not on the tool's allow list.")
+        permitted(ask)
         if self._upstream is None:
             raise refuse("upstream_unreachable", "This case has no upstream.")
         self.asked.append(ask)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from gateway.allow import Allow, BadAllow
+from gateway.allow import Allow, BadAllow, networks_of
 from gateway.globs import host_fits
 from gateway.model import Failure, RawOutput, Refusal
 from gateway.problems import problem, refuse
@@ -76,6 +76,7 @@ def _ask(work: Work) -> Ask:
         secrets,
         MAX_BODY_BYTES,
         TEXT_TYPES,
+        networks_of(work.networks),
     )
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from gateway import strictjson
-from gateway.allow import Allow, BadAllow
+from gateway.allow import Allow, BadAllow, networks_of
 from gateway.model import Arguments, Failure, Problem, RawOutput
 from gateway.problems import problem, refuse
 from gateway.runners.message import JSON_TYPES, MAX_BODY_BYTES, Answer, Ask, Headers, media_type, type_fits
@@ -138,6 +138,7 @@ class HttpRunner:
                 work.tool.secrets,
                 MAX_BODY_BYTES,
                 TEXT_TYPES,
+                networks_of(work.networks),
             )
         except Missing as missing:
             raise unfit(missing.name, "given: this tool cannot be called without it") from None

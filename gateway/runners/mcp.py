@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.allow import networks_of, within
 from gateway.mirrors import Mirror, mirrors, wrapped
 from gateway.model import Failure, RawOutput
 from gateway.ports import Pins
@@ -191,6 +192,8 @@ class McpRunner:
         if not isinstance(backend, McpBackend):
             raise TypeError("not an MCP tool")
         server = self._servers[backend.server]
+        if not within(networks_of(work.networks), "POST", parse_url(server.url)):
+            raise refuse("egress_denied", "The policy does not let this call send anything to its MCP server.")
         link = self._link(server, work.tool.secrets)
         for _ in range(2):
             speech, offer = await self._checked(link, server, backend.tool, work.deadline)

@@ -6,7 +6,7 @@ Pure; it never dials and never reads a secret. A request that cannot be written 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.allow import Allow
+from gateway.allow import Allow, Networks, find, within
 from gateway.model import Failure
 from gateway.problems import problem, refuse
 from gateway.tool import SecretUse
@@ -35,9 +35,10 @@ _REDIRECTS = frozenset({301, 302, 303}) | _KEEP_METHOD
 class Ask:
     """One request to an upstream.
 
-    `allow` holds the entries of which one has to permit it; `deadline` is in monotonic seconds; `max_bytes` bounds the
-    answer's body after decompression. `content_types` (of a 2xx answer) are media types, `text/*` or `*+json`; None
-    takes any. `secrets` are revealed and put into headers only once the host is found to be one of theirs.
+    `allow` holds the entries of which one has to permit it, `networks` lists of which each has to besides; `deadline`
+    is in monotonic seconds; `max_bytes` bounds the answer's body after decompression. `content_types` (of a 2xx answer)
+    are media types, `text/*` or `*+json`; None takes any. `secrets` are revealed and put into headers only once the
+    host is found to be one of theirs.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Ask:
     secrets: Sequence[SecretUse] = ()
     max_bytes: int = MAX_BODY_BYTES
     content_types: Collection[str] | None = None
+    networks: Networks = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,16 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     content_type: str
+
+
+def permitted(ask: Ask) -> Allow:
+    """The entry of the tool's allow list that permits the request. Refuses what none permits, or policy does not."""
+    entry = find(ask.allow, ask.method, ask.url)
+    if entry is None:
+        raise refuse("egress_denied", "The method, host, port and path are not on this tool's allow list.")
+    if not within(ask.networks, ask.method, ask.url):
+        raise refuse("egress_denied", "The policy does not let this call send such a request there.")
+    return entry
 
 
 def request_bytes(ask: Ask, credentials: Headers) -> bytes:

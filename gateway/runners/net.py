@@ -1,8 +1,9 @@
 """The one outbound HTTP client, and the only file of the gateway that opens a socket to the outside.
 
-A request is one parsed `Url`. It leaves only when an allow-list entry permits it and *every* address its name resolves
-to may be dialled; the connection goes to a checked address, so a name that resolves differently a moment later changes
-nothing. One request is sent at most once. Proxies, cookies, netrc and other hints of the environment are not looked at.
+A request is one parsed `Url`. It leaves only when an allow-list entry permits it (and one of each list that policy
+adds) and *every* address its name resolves to may be dialled; the connection goes to a checked address, so a name that
+resolves differently a moment later changes nothing. One request is sent at most once. Proxies, cookies, netrc and other
+hints of the environment are not looked at.
 
 It never says which address a name resolved to, never sends a secret to a host the secret is not meant for, and never
 follows a redirect unless asked. `Refusal` (`egress_denied`, `upstream_unreachable`): nothing was sent. `Failure`
@@ -19,7 +20,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from gateway.allow import Allow, find
+from gateway.allow import Allow
 from gateway.globs import host_fits
 from gateway.model import Failure, Refusal
 from gateway.ports import Vault
@@ -33,6 +34,7 @@ from gateway.runners.message import (
     Headers,
     check_type,
     media_type,
+    permitted,
     redirected,
     request_bytes,
 )
@@ -160,9 +162,7 @@ class Net:
 
     async def _send(self, ask: Ask, *, streamed: bool = False) -> _Sent:
         url = ask.url
-        entry = find(ask.allow, ask.method, url)
-        if entry is None:
-            raise refuse("egress_denied", "The method, host, port and path are not on this tool's allow list.")
+        entry = permitted(ask)
         credentials = self._credentials(ask)
         request = request_bytes(ask, credentials)
         addresses = await self._route(url, entry)

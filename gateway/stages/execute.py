@@ -60,6 +60,7 @@ async def execute(
         seed=call.seed,
         require=intent.obligations.require,
         files=await read_inputs(call, artifacts),
+        networks=_networks(intent),
         calls=nested,
         depth=request.parent.depth if request.parent else 0,
     )
@@ -133,6 +134,15 @@ class Nested:
             defect=defect,
             parent=self._parent,
         )
+
+
+def _networks(intent: Intent) -> tuple[tuple[str, ...], ...]:
+    """Where the call may go at most: as its permits say, and those of every call around it."""
+    lists = dict.fromkeys(intent.obligations.networks)
+    while intent.call.parent is not None:
+        intent = intent.call.parent.intent
+        lists.update(dict.fromkeys(intent.obligations.networks))
+    return tuple(lists)
 
 
 def _nested(intent: Intent, request: Request, entry: Entry) -> Nested | None:
