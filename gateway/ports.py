@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
-from gateway.model import Artifact, Call, Decision, Outcome, Position, Principal, RawOutput, Session
+from gateway.model import Artifact, Call, Decision, Outcome, Position, Principal, RawOutput, Reason, Session
 from gateway.tool import Json, Labels, Rate, SecretUse, Tool
 from gateway.work import Work
 
@@ -143,6 +143,10 @@ class Bundle(Protocol):
 
     def explain(self, call: Call, levels: Mapping[str, Level]) -> Decision:
         """The same decision, with every clause of every rule that was looked at."""
+        ...
+
+    def near(self, tool: Tool, principal: Principal) -> Sequence[Reason]:
+        """The rules about a tool that do not meet the caller, or hide the tool from it: for explaining."""
         ...
 
     def entries(self, call: Call) -> Sequence[Entry]:

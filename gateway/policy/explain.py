@@ -1,112 +1,216 @@
-"""A decision in plain lines for people: which rules, which clauses, with which values, and what came nearest.
+"""An explained decision as plain JSON: what determined it, every clause with the values it read, what came nearest.
 
-For operators only: the caller sees the problem, never these lines. It never decides anything.
+One form for a decision just made, for one on record, and for a call that never came before policy; `words.py` says it
+in sentences. For operators only: a caller sees the problem, never this. It never decides anything.
+
+The form: `effect` (permit, forbid, or null where policy was not asked) · `code`, `detail` and `rule` of the refusal ·
+`bundle` · `call` · `rules` (what determined it) · `reasons` (every rule looked at) · `nearest` permit · `obligations`
+· `reads` (of the past) · `shadow` (the whole decision with the rules in shadow in force, and which keys differ) · `fix`
+(of arguments that do not fit). A value that was not there is `{"absent": true}`, an infinite one `{"never": true}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
 
-from gateway.model import Clause, Decision, Effect, Principal, Reason
-from gateway.obligations import Obligations
-from gateway.policy.bundle import PolicyBundle
-from gateway.policy.rules import Match
-from gateway.strictjson import canonical
+from gateway.model import Decision, Principal, Problem, Reason
 from gateway.tool import Json
 
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """The permit that came nearest: the rule, its `file:line`, and in a sentence what it lacks."""
-
-    rule: str
-    source: str
-    lacks: str
+Form = dict[str, Any]
+NEVER: Mapping[str, Json] = {"never": True}
+# Where an obligation's key in a policy file is not the name it is held under.
+_HELD_AS = {"limit": "limits", "label": "labels", "network": "networks", "approval": "approvals"}
+_DETERMINE = {"permit": ("true",), "forbid": ("true", "error")}
+_COMPARED = ("effect", "code", "rules", "obligations")
 
 
-def explain(decision: Decision, bundle: PolicyBundle) -> list[str]:
-    """The lines, with every clause of every rule. `bundle` is the one that decided."""
-    if decision.bundle == bundle.digest:
-        decision = bundle.explain(decision.call, {cell.key: level for cell, level in decision.reads})
+def explained(decision: Decision, near: Sequence[Reason] = ()) -> Form:
+    """A decision. `near` are the rules about the tool that are not about this caller (`Bundle.near`)."""
     call = decision.call
-    head = f"{decision.effect.value} {call.tool.name} for {_who(call.caller.principal)}"
-    lines = [head, f"bundle {decision.bundle}"]
-    if decision.problem is not None:
-        lines.append(f"code {decision.problem.code}: {decision.problem.detail}")
-    for reason in decision.reasons:
-        lines += _rule(reason)
-    found = nearest(decision, bundle)
-    if found is not None:
-        lines.append(f"nearest permit {found.rule} ({found.source}): {found.lacks}")
-    return lines + [f"obligation {line}" for line in _obligations(decision.obligations)]
+    form = _decided(decision, near)
+    form["call"] = _call(call.tool.name, call.caller.principal, call.caller.session.id)
+    if decision.shadow is not None:
+        form["shadow"] = _beside(form, _decided(decision.shadow, near))
+    return form
 
 
-def nearest(decision: Decision, bundle: PolicyBundle) -> Nearest | None:
-    """For a call that nothing permitted: the permit with the fewest clauses not true, and the first of those.
-
-    When no permit is about this caller, one that is about the tool, and whom it is for.
-    """
-    if any(reason.effect is Effect.PERMIT and reason.result == "true" for reason in decision.reasons):
+def recorded(record: Mapping[str, Json], content: Json) -> Form | None:
+    """A decision on record, from one line and its content alone; None when policy was not asked."""
+    decision, kept = _part(record, "decision"), content if isinstance(content, Mapping) else {}
+    if not decision:
         return None
-    judged = [reason for reason in decision.reasons if reason.effect is Effect.PERMIT]
-    if judged:
-        best = min(judged, key=lambda reason: len(_not_true(reason)))
-        clause = _not_true(best)[0]
-        return Nearest(best.rule, best.source, f"{clause.text} is {clause.result}{_values(clause.values)}")
-    call = decision.call
-    for rule in bundle.rules.values():
-        if rule.effect is Effect.PERMIT and rule.match.takes_tool(call.tool):
-            return Nearest(rule.id, rule.source, f"is for {_whom(rule.match, rule.part.tenant)} only")
+    ended, principal = _part(record, "outcome"), _part(record, "principal")
+    rule = ended.get("rule") if ended.get("code") == decision.get("code") else None
+    said = {"detail": kept.get("detail"), "rule": rule, "bundle": decision.get("bundle_digest")}
+    form = _form(decision, said, _list(kept, "reasons"), _part(kept, "reads"))
+    form["call"] = {
+        "tool": _part(record, "tool").get("name"),
+        "agent": principal.get("agent"),
+        "user": principal.get("user"),
+        "tenant": record.get("tenant"),
+        "session": record.get("session_id"),
+    }
+    shadow = _part(decision, "shadow")
+    if shadow:
+        said = {"detail": None, "rule": None, "bundle": shadow.get("bundle_digest")}
+        form["shadow"] = _beside(form, _form(shadow, said, _list(kept, "shadow_reasons"), {}))
+    return form
+
+
+def refused(
+    tool: str, principal: Principal, session: str, bundle: str, problem: Problem, near: Sequence[Reason] = ()
+) -> Form:
+    """A call that policy was not asked about: its tool is hidden from the caller, or its arguments do not fit."""
+    said = {"detail": problem.detail, "rule": problem.rule, "bundle": bundle}
+    form = _form({"code": problem.code}, said, [_plain(reason) for reason in near], {})
+    form["call"] = _call(tool, principal, session)
+    form["fix"] = [_plain(fix) for fix in problem.fix]
+    return form
+
+
+def _decided(decision: Decision, near: Sequence[Reason]) -> Form:
+    problem = decision.problem
+    reads = {_named(cell.name): {"value": level.value, "version": level.version} for cell, level in decision.reads}
+    said = {
+        "detail": problem.detail if problem else None,
+        "rule": problem.rule if problem else None,
+        "bundle": decision.bundle,
+    }
+    made = {
+        "effect": decision.effect.value,
+        "code": problem.code if problem else None,
+        "obligations": _plain(decision.obligations),
+    }
+    return _form(made, said, [_plain(each) for each in decision.reasons], reads, [_plain(each) for each in near])
+
+
+def _form(
+    decision: Mapping[str, Any], said: Form, looked: Sequence[Any], reads: Mapping[str, Any], near: Sequence[Any] = ()
+) -> Form:
+    effect, code = decision.get("effect"), decision.get("code")
+    reasons = [_reason(reason) for reason in looked]
+    determine = _DETERMINE.get(str(effect), ())
+    part = said["rule"] if code == "no_permit" else None
+    return {
+        "effect": effect,
+        "code": code,
+        **said,
+        "rules": [_place(each) for each in reasons if each["effect"] == effect and each["result"] in determine],
+        "reasons": reasons,
+        "nearest": None if effect == "permit" else _nearest(reasons, [_reason(each) for each in near], part),
+        "obligations": _obligations(_part(decision, "obligations")),
+        "reads": {
+            name: {"value": _value(_part(reads, name).get("value"), name), "version": _part(reads, name).get("version")}
+            for name in reads
+        },
+        "shadow": None,
+    }
+
+
+def _beside(live: Form, shadow: Form) -> Form:
+    """The shadow decision, and in which of the things that matter it differs from the one in force."""
+    del shadow["shadow"]
+    return shadow | {"differs": [key for key in _COMPARED if shadow[key] != live[key]]}
+
+
+def _nearest(reasons: Sequence[Form], near: Sequence[Form], part: str | None) -> Form | None:
+    """The permit with the fewest clauses that are not true, and the first of those: what the call lacks.
+
+    Where one part had to permit and did not, a permit of that part; those with a true one are content.
+    """
+    permits = [each for each in reasons if each["effect"] == "permit"]
+    content = {_file(each) for each in permits if each["result"] == "true"}
+    if content and part is None:
+        return None
+    wanted = {_file(each) for each in near if each["rule"] == part}
+    for several in (permits, [each for each in near if each["effect"] == "permit"]):
+        able = [each for each in several if _lacking(each) and _file(each) not in content]
+        able = [each for each in able if _file(each) in wanted] or able
+        if able:
+            best = min(able, key=lambda each: len(_lacking(each)))
+            return _place(best) | {"clause": _lacking(best)[0]}
     return None
 
 
-def _not_true(reason: Reason) -> list[Clause]:
-    """False clauses before those in error: that is what decided."""
-    return sorted((each for each in reason.clauses if each.result != "true"), key=lambda each: each.result == "error")
+def _lacking(reason: Form) -> list[Form]:
+    """The clauses that are not true, false before those in error: that is what decided."""
+    return sorted(
+        (each for each in reason["clauses"] if each["result"] != "true"),
+        key=lambda each: str(each["result"]) == "error",
+    )
 
 
-def _who(principal: Principal) -> str:
-    user = f", user {principal.user}" if principal.user else ""
-    groups = f", groups {' '.join(sorted(principal.groups))}" if principal.groups else ""
-    return f"agent {principal.agent}{user}{groups}, tenant {principal.tenant}"
+def _place(reason: Form) -> Form:
+    return {"rule": reason["rule"], "source": reason["source"]}
 
 
-def _whom(match: Match, tenant: str | None) -> str:
-    keys = {
-        "agents": match.agents,
-        "users": match.users,
-        "groups": match.groups,
-        "tenants": match.tenants or ((tenant,) if tenant else None),
+def _file(reason: Form) -> str:
+    return str(reason["source"]).rpartition(":")[0]
+
+
+def _reason(reason: Mapping[str, Any]) -> Form:
+    said = {key: reason.get(key) for key in ("rule", "source", "effect", "result", "message")}
+    return said | {"clauses": [_clause(clause) for clause in _list(reason, "clauses")]}
+
+
+def _clause(clause: Mapping[str, Any]) -> Form:
+    values = {name: _value(value, name) for name, value in _part(clause, "values").items()}
+    return {"text": clause.get("text"), "result": clause.get("result"), "values": values}
+
+
+def _value(value: Json, name: str) -> Json:
+    """A value that was read. JSON has no infinity, and what is declared as state is never null: then it is `never`."""
+    if (value is None and name.startswith("state.")) or (isinstance(value, float) and not math.isfinite(value)):
+        return dict(NEVER)
+    return value
+
+
+def _named(cell: str) -> str:
+    return f"state.{cell.removeprefix('state.')}"
+
+
+def _obligations(duties: Mapping[str, Any]) -> list[Form]:
+    """Each key that some rule gives, with its merged value and the rules it came from."""
+    return [
+        {"key": key, "value": duties.get(_HELD_AS.get(key, key.rpartition(".")[2])), "rules": list(rules)}
+        for key, rules in _part(duties, "origin").items()
+    ]
+
+
+def _call(tool: str, principal: Principal, session: str) -> Form:
+    return {
+        "tool": tool,
+        "agent": principal.agent,
+        "user": principal.user,
+        "tenant": principal.tenant,
+        "session": session,
     }
-    return ", ".join(f"{key} {' '.join(globs)}" for key, globs in keys.items() if globs) or "other callers"
 
 
-def _rule(reason: Reason) -> Iterator[str]:
-    yield f"{reason.effect.value} {reason.rule} ({reason.source}): {reason.result}"
-    for clause in reason.clauses:
-        yield f"  {clause.result:5} {clause.text}{_values(clause.values)}"
+def _part(value: Any, key: str) -> Mapping[str, Any]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
-def _values(values: Mapping[str, Json]) -> str:
-    parts = [f"{name} = {_value(value)}" for name, value in values.items()]
-    return f"  [{', '.join(parts)}]" if parts else ""
+def _list(value: Any, key: str) -> list[Any]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return part if isinstance(part, list) else []
 
 
-def _value(value: Json) -> str:
-    return "absent" if value == {"absent": True} else canonical(value).decode()
-
-
-def _obligations(obligations: Obligations) -> Iterator[str]:
-    limits = ", ".join(f"{each.rate.calls} calls in {each.rate.per:g} s per {each.key}" for each in obligations.limits)
-    shown = {
-        "timeout": f"{obligations.timeout} s",
-        "limits.output": f"{obligations.output} bytes",
-        "limit": limits,
-        "label": " ".join(sorted(obligations.labels)),
-        "record": obligations.record,
-        "sandbox.backends": " ".join(sorted(obligations.backends or ())),
-        "sandbox.require": " ".join(sorted(obligations.require)),
-    }
-    for key, rules in obligations.origin.items():
-        yield f"{key}: {shown[key]}, from {' and '.join(rules)}"
+def _plain(value: object) -> Any:
+    """Our frozen dataclasses as they are read back from a record."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

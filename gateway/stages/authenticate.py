@@ -43,6 +43,11 @@ async def authenticate(
         raise Refusal(refusal.problem, principal) from None
 
 
+def suppose(principal: Principal, session: Session) -> Caller:
+    """A caller whom nobody authenticated, to ask what policy would say of it. Nothing is ever run for it."""
+    return Caller(principal, session)
+
+
 async def _again(
     credential: str | None, parent: Parent, authority: Authority, sessions: Sessions, clock: Clock
 ) -> Caller:
