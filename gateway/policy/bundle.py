@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from gateway.aggregates import Cell, Entry, Level
-from gateway.model import Call, Decision, Effect, Principal
-from gateway.policy import evaluate, language
+from gateway.model import Call, Decision, Effect, Principal, Reason
+from gateway.policy import evaluate, language, near
+from gateway.policy.aggregates import Aggregate
 from gateway.policy.compile import Placed, compile_part
 from gateway.policy.lint import lint
 from gateway.policy.rules import Part, Rule, candidates
@@ -36,12 +37,18 @@ class PolicyBundle:
     """
 
     def __init__(
-        self, parts: Sequence[language.Part], placed: Sequence[Placed], tools: Sequence[Tool], findings: list[SpecError]
+        self,
+        parts: Sequence[language.Part],
+        placed: Sequence[Placed],
+        aggregates: Sequence[Aggregate],
+        tools: Sequence[Tool],
+        findings: Sequence[SpecError],
     ) -> None:
         self.parts = tuple(parts)
         self.findings = tuple(findings)
         self.tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
         self.rules: Mapping[str, Rule] = {each.rule.id: each.rule for each in placed}
+        self._aggregates = tuple(aggregates)
         self._owners: tuple[Part, ...] = tuple({id(each.rule.part): each.rule.part for each in placed}.values())
         self._digest = _digest(parts)
         self._index = {tool.digest: self._taking(tool) for tool in tools}
@@ -54,19 +61,19 @@ class PolicyBundle:
 
     def cells(self, call: Call) -> Sequence[Cell]:
         """What of the past the rules that this call meets read."""
-        return ()
+        return evaluate.cells(self._plan(call.tool, call.caller.principal), call)
 
     def entries(self, call: Call) -> Sequence[Entry]:
         """What this call adds to the past once it is admitted."""
-        return ()
+        return evaluate.entries(self._plan(call.tool, call.caller.principal), call)
 
     def decide(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The decision on a call. Pure: the same call and levels give the same decision."""
-        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest)
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels)
 
     def explain(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The same decision, with every clause of every rule it looked at."""
-        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, full=True)
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels, full=True)
 
     def visible(self, principal: Principal) -> frozenset[str]:
         """The tools of the catalogue that the principal may see listed: clauses are not run, arguments not known."""
@@ -77,12 +84,16 @@ class PolicyBundle:
             _keep(self._visible, shape, found)
         return found
 
+    def near(self, tool: Tool, principal: Principal) -> Sequence[Reason]:
+        """The rules about a tool that do not meet the caller, or hide the tool from it: for explaining."""
+        return near.near(self._index.get(tool.digest) or self._taking(tool), self._owners, principal)
+
     def _plan(self, tool: Tool, principal: Principal) -> evaluate.Plan:
         key = (tool.digest, _shape(principal))
         found = self._plans.get(key)
         if found is None:
             met = candidates(self._index.get(tool.digest) or self._taking(tool), principal)
-            found = evaluate.plan(met, self._owners, tool, principal)
+            found = evaluate.plan(met, self._owners, tool, principal, self._aggregates)
             _keep(self._plans, key, found)
         return found
 
@@ -111,13 +122,15 @@ def load_bundle(
     parts.sort(key=lambda part: part.shape.id)
     tools = [*tools, *_built_in(tools)]
     placed: list[Placed] = []
+    aggregates: list[Aggregate] = []
     for number, part in enumerate(parts):
-        compiled, found = compile_part(part, number, tools)
-        placed += compiled
-        errors += found
+        compiled = compile_part(part, number, tools)
+        placed += compiled.placed
+        aggregates += compiled.aggregates
+        errors += compiled.findings
     if errors:
         raise SpecErrors(errors)
-    return PolicyBundle(parts, placed, tools, lint(parts, placed, tools, given or {}))
+    return PolicyBundle(parts, placed, aggregates, tools, lint(parts, placed, tools, given or {}))
 
 
 def _built_in(tools: Sequence[Tool]) -> list[Tool]:

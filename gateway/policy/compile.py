@@ -11,131 +11,183 @@ from dataclasses import dataclass
 from gateway import regex
 from gateway.model import Effect
 from gateway.policy import language, rules, shapes
+from gateway.policy.aggregates import TYPES, Aggregate, compile_state, incomparable, state_errors
 from gateway.policy.arguments import misnamed
 from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindable, bind
 from gateway.policy.findings import nearest
-from gateway.policy.obligations import obligations_of
+from gateway.policy.obligations import obligations_of, unasked
 from gateway.policy.syntax import Apply, Constant, Path, Reference, references, walk
 from gateway.policy.variables import KINDS
 from gateway.specs.yaml import SpecError
 from gateway.tool import Json, Tool
 
 # Known words without a meaning yet: compiled, so that the finding can name them instead of "undeclared".
-_LATER = {"state": "any", "principal.workload": "any"}
+_LATER = {"principal.workload": "any"}
+_ASKING = ("with", "approval", "when")
 
 Named = tuple[tuple[Path, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A compiled rule with its place in the file, the tools it is about, and what its clauses refer to."""
+    """A compiled rule with its place in the file, the tools it is about, and what its clauses refer to.
+
+    `asking` is what the condition of its approval refers to; `states` the full names of the aggregates that any of
+    them reads.
+    """
 
     part: language.Part
     index: int
     rule: rules.Rule
     tools: tuple[Tool, ...]
     references: tuple[tuple[int, Reference], ...]  # (number of the clause, reference)
+    asking: tuple[Reference, ...] = ()
+    states: frozenset[str] = frozenset()
 
     def error(self, sentence: str, *path: str | int) -> SpecError:
         """A finding at a key of the rule."""
         return self.part.error(sentence, "rules", self.index, *path)
 
 
-def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> tuple[list[Placed], list[SpecError]]:
-    """All rules of a part, and everything wrong with them. `number` tells the parts of a bundle apart."""
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A part as far as it compiles: its rules, its aggregates, and everything wrong with them."""
+
+    placed: Sequence[Placed]
+    aggregates: Sequence[Aggregate]
+    findings: Sequence[SpecError]
+
+
+def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> Compiled:
+    """All rules and aggregates of a part. `number` tells the parts of a bundle apart."""
     prefix = f"p{number}"
     values = {f"{prefix}.v.{name}": value for name, value in part.shape.values.items()}
-    scope = Scope({**KINDS, **_LATER, **{name: _kind(value) for name, value in values.items()}}, prefix)
-    findings = list(_value_errors(part, scope, values))
-    owner = rules.Part(part.shape.id, part.source(), part.shape.tenant, part.boundary, values)
+    shadow = part.shape.mode == "shadow"
+    owner = rules.Part(part.shape.id, part.source(), part.shape.tenant, part.boundary, values, shadow)
+    aggregates = {each.variable: each for each in compile_state(part, owner, prefix)}
+    types = {name: TYPES[each.kind] for name, each in aggregates.items()}
+    types |= {name: _kind(value) for name, value in values.items()}
+    scope = Scope({**KINDS, **_LATER, **types}, prefix)
+    findings = [*_value_errors(part, scope, values), *_name_errors(part, scope)]
+    findings += state_errors(part, list(aggregates.values()), tools)
+    names = _Names(scope, prefix, aggregates, {})
     placed = []
-    reads: dict[Named, rules.Reads] = {}
     for index in range(len(part.shape.rules)):
-        compiler = _RuleCompiler(part, index, scope, prefix, reads)
+        compiler = _RuleCompiler(part, index, names)
         placed.append(compiler.compile(owner, tools))
         findings += compiler.findings
-    return placed, findings
+    return Compiled(placed, list(aggregates.values()), findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What the rules of a part share: the scope, the prefix of its own names, its aggregates, and reads seen before."""
+
+    scope: Scope
+    prefix: str
+    aggregates: Mapping[str, Aggregate]
+    reads: dict[Named, rules.Reads]
 
 
 class _RuleCompiler:
     """Compiles one rule and keeps what is wrong with it."""
 
-    def __init__(
-        self, part: language.Part, index: int, scope: Scope, prefix: str, reads: dict[Named, rules.Reads]
-    ) -> None:
+    def __init__(self, part: language.Part, index: int, names: _Names) -> None:
         self.findings: list[SpecError] = []
-        self._reads = reads
-        self._part, self._index, self._scope, self._prefix = part, index, scope, prefix
+        self._part, self._index, self._names = part, index, names
         self._shape = part.shape.rules[index]
 
     def compile(self, owner: rules.Part, tools: Sequence[Tool]) -> Placed:
         shape = self._shape
-        found = [(number, self._clause(number, text)) for number, text in enumerate(shape.when or ())]
+        found = [(number, self._clause(text, "when", number)) for number, text in enumerate(shape.when or ())]
         programs = [(number, program) for number, program in found if program is not None]
+        asking = self._asking()
+        owed = obligations_of(shape.id, shape.with_)
         rule = rules.Rule(
             id=shape.id,
             effect=Effect(shape.effect),
             source=self._part.source("rules", self._index),
             match=_match(shape.match),
             part=owner,
-            conditions=tuple(self._condition(number, program) for number, program in programs),
+            conditions=tuple(self._condition((shape.when or [])[number], program) for number, program in programs),
             program=self._whole(found),
-            obligations=obligations_of(shape.id, shape.with_),
+            obligations=owed,
             message=shape.message,
+            shadow=owner.shadow or shape.mode == "shadow",
+            asks=asking and self._condition(asking[0], asking[1]),
+            unasked=unasked(owed),
         )
         taken = tuple(tool for tool in tools if rule.match.takes_tool(tool))
         named = tuple((number, each) for number, program in programs for each in references(program.expr))
-        placed = Placed(self._part, self._index, rule, taken, named)
+        asked = tuple(references(asking[1].expr)) if asking else ()
+        roots = {each.path[0] for _, each in named} | {each.path[0] for each in asked}
+        states = frozenset(roots & self._names.aggregates.keys())
+        placed = Placed(self._part, self._index, rule, taken, named, asked, states)
         self._refer(placed)
         return placed
 
-    def _clause(self, number: int, text: str) -> Program | None:
+    def _asking(self) -> tuple[str, Program] | None:
+        approval = self._shape.with_.approval if self._shape.with_ else None
+        if approval is None or approval.when is None:
+            return None
+        program = self._clause(approval.when, *_ASKING)
+        return None if program is None else (approval.when, program)
+
+    def _clause(self, text: str, *at: str | int) -> Program | None:
         try:
-            program = self._scope.compile(text)
+            program = self._names.scope.compile(text)
         except BadExpression as error:
             where = (
                 f"in the clause, line {error.line} column {error.column}"
                 if error.line > 1
                 else (f"in the clause, column {error.column}")
             )
-            self._add(number, f"{_plainly(error.reason, self._prefix, self._part)} ({where})")
+            self._add(f"{_plainly(error.reason, self._names.prefix, self._part)} ({where})", *at)
             return None
         for expr in walk(program.expr):
             if isinstance(expr, Apply) and expr.function == "matches" and isinstance(expr.arguments[-1], Constant):
-                self._pattern(number, expr.arguments[-1].text)
+                self._pattern(expr.arguments[-1].text, *at)
         return program
 
     def _whole(self, found: Sequence[tuple[int, Program | None]]) -> Program | None:
         if any(program is None for _, program in found) or len(found) < 2:
             return found[0][1] if len(found) == 1 else None
         # On lines of their own, because a clause may end in a comment.
-        return self._scope.compile(" && ".join(f"(\n{text}\n)" for text in self._shape.when or ()))
+        return self._names.scope.compile(" && ".join(f"(\n{text}\n)" for text in self._shape.when or ()))
 
-    def _pattern(self, number: int, pattern: str | None) -> None:
+    def _pattern(self, pattern: str | None, *at: str | int) -> None:
         try:
             regex.compile(pattern or "")
         except regex.BadPattern as error:
-            self._add(number, f"matches() takes an RE2 pattern, and this is none: {error.reason}")
+            self._add(f"matches() takes an RE2 pattern, and this is none: {error.reason}", *at)
 
-    def _condition(self, number: int, program: Program) -> rules.Condition:
+    def _condition(self, text: str, program: Program) -> rules.Condition:
         paths = sorted({each.path for each in references(program.expr)})
         named = tuple((path, self._label(path)) for path in paths)
-        reads = self._reads.setdefault(named, rules.Reads(named))
-        return rules.Condition((self._shape.when or [])[number], program, reads)
+        return rules.Condition(text, program, self._names.reads.setdefault(named, rules.Reads(named)))
 
     def _label(self, path: Path) -> str:
-        return ".".join(path).removeprefix(self._prefix + ".")
+        return ".".join(path).removeprefix(self._names.prefix + ".")
 
     def _refer(self, placed: Placed) -> None:
         tested = {each.path for _, each in placed.references if each.tested}
         for number, each in placed.references:
-            if each.path[0] in _LATER:
-                self._add(number, f"{each.path[0]} is not supported yet: leave the clause out")
-            elif sentence := misnamed(each.path, each.path in tested, placed.tools):
-                self._add(number, sentence)
+            self._name(each.path, each.path in tested, placed.tools, "when", number)
+        tested = {each.path for each in placed.asking if each.tested}
+        for each in placed.asking:
+            self._name(each.path, each.path in tested, placed.tools, *_ASKING)
 
-    def _add(self, number: int, sentence: str) -> None:
-        self.findings.append(self._part.error(sentence, "rules", self._index, "when", number))
+    def _name(self, path: Path, tested: bool, tools: Sequence[Tool], *at: str | int) -> None:
+        aggregate = self._names.aggregates.get(path[0])
+        if path[0] in _LATER:
+            self._add(f"{path[0]} is not supported yet: leave the clause out", *at)
+        elif sentence := incomparable(aggregate, tools) if aggregate else misnamed(path, tested, tools):
+            self._add(sentence, *at)
+
+    def _add(self, sentence: str, *at: str | int) -> None:
+        finding = self._part.error(sentence, "rules", self._index, *at)
+        if finding not in self.findings:
+            self.findings.append(finding)
 
 
 def _match(shape: shapes.MatchShape) -> rules.Match:
@@ -161,6 +213,15 @@ def _value_errors(part: language.Part, scope: Scope, values: Mapping[str, Json])
             yield part.error(sentence, "values", plain)
 
 
+def _name_errors(part: language.Part, scope: Scope) -> Iterator[SpecError]:
+    """An aggregate has a name that an expression can say."""
+    for name in part.shape.state:
+        try:
+            scope.compile(f"state.{name} == state.{name}")
+        except BadExpression:
+            yield part.error(f"the name {name!r} cannot be used in an expression: it is a word of CEL", "state", name)
+
+
 def _plainly(reason: str, prefix: str, part: language.Part) -> str:
     """CEL's own sentence, with the nearest variable where a name is not known."""
     reason = reason.removesuffix(f" (in container '{prefix}')").replace(f"{prefix}.v.", "v.")
@@ -175,6 +236,6 @@ def _plainly(reason: str, prefix: str, part: language.Part) -> str:
 
 def _names(name: str, part: language.Part) -> Iterable[str]:
     root = name.partition(".")[0]
-    known = [*KINDS, *(f"v.{each}" for each in part.shape.values)]
+    known = [*KINDS, *(f"v.{each}" for each in part.shape.values), *(f"state.{each}" for each in part.shape.state)]
     below = [each for each in known if each.partition(".")[0] == root]
     return below or known

@@ -1,33 +1,31 @@
 """The decision: what the rules say of one call. Read `combine` first.
 
-Pure: no I/O, no clock, no store. The same call under the same bundle gives the same decision, byte for byte. An error
-never permits: it makes a permit not apply, and a forbid forbid.
+Pure: no I/O, no clock, no store. The same call and levels under the same bundle give the same decision, byte for byte.
+An error never permits: it makes a permit not apply, and a forbid forbid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from gateway.model import Call, Clause, Decision, Effect, Principal, Problem, Reason
+from gateway.aggregates import Cell, Entry, Level
+from gateway.model import Call, Decision, Effect, Principal, Problem, Reason
 from gateway.obligations import Obligations
+from gateway.policy.aggregates import Aggregate, cell_of, entry_of, shown
 from gateway.policy.engine import Bound, Truth, Unbindable, bind
 from gateway.policy.obligations import BACKENDS, REQUIRE, merge
-from gateway.policy.rules import Part, Reads, Rule
-from gateway.policy.syntax import Path
+from gateway.policy.reasons import Shown, matters, reason_of, told
+from gateway.policy.rules import Part, Rule
 from gateway.policy.variables import Reading, Values, reading
 from gateway.problems import problem
-from gateway.tool import Json, SandboxBackend, Tool
+from gateway.tool import SandboxBackend, Tool
 
-Shown = dict[Reads, Mapping[str, Json]]
-Merged = dict[tuple[str, ...], Obligations]
-Result = Literal["true", "false", "error"]
-_WORDS: dict[Truth, Result] = {truth: truth.value for truth in Truth}
+Past = Sequence[tuple[Aggregate, Cell, Level]]
+Merged = dict[tuple[tuple[str, ...], tuple[str, ...]], Obligations]
 _TRUE, _FALSE = Truth.TRUE, Truth.FALSE
-_MISSING = object()
 _MAX_MERGED = 64
-_MAX_CHARS, _MAX_ITEMS = 120, 8
+_PENDING_MS = 1000  # after which a call that waits for another one may ask again
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,44 +52,102 @@ class Candidate:
 class Plan:
     """All that one principal's calls of one tool can meet, worked out once.
 
-    `verdict` is there when no candidate has a condition. `merged` remembers what several permits require together.
+    `reads` are the aggregates that the candidates read, `feeds` those that the calls add to. `verdict` is there when no
+    candidate has a condition. `merged` remembers what several permits require together. `shadow` is the plan with all
+    rules and parts in shadow in force, where there are any.
     """
 
     tool: Tool
     candidates: tuple[Candidate, ...]
     boundaries: tuple[Part, ...]
     reading: Reading
+    reads: tuple[Aggregate, ...]
+    feeds: tuple[Aggregate, ...]
     merged: Merged
-    verdict: Verdict | None
+    verdict: Verdict | None = None
+    shadow: Plan | None = None
 
 
-def plan(rules: Sequence[Rule], parts: Iterable[Part], tool: Tool, principal: Principal) -> Plan:
-    """Prepare for the calls of a tool by a principal. `rules` are those that match both, in bundle order."""
-    candidates = tuple(
-        Candidate(rule, _reason(rule, "true"), _reason(rule, "false"), _reason(rule, "error")) for rule in rules
-    )
-    boundaries = tuple(part for part in parts if part.boundary and part.covers(principal))
-    values = {name: value for rule in rules for name, value in rule.part.values.items()}
-    paths = {path for rule in rules for condition in rule.conditions for path, _ in condition.reads.paths}
-    prepared = Plan(tool, candidates, boundaries, reading(paths, values, tool, principal), {}, None)
-    if any(rule.conditions for rule in rules):
+def plan(
+    rules: Sequence[Rule],
+    parts: Iterable[Part],
+    tool: Tool,
+    principal: Principal,
+    aggregates: Sequence[Aggregate] = (),
+) -> Plan:
+    """Prepare for the calls of a tool by a principal.
+
+    `rules` are those that match both, in bundle order; `parts` and `aggregates` all that there are.
+    """
+    boundaries = [part for part in parts if part.boundary and part.covers(principal)]
+    feeds = tuple(each for each in aggregates if each.part.covers(principal) and each.feeds_on(tool))
+    enforced = [rule for rule in rules if not rule.shadow]
+    strict = [part for part in boundaries if not part.shadow]
+    prepared = _plan(enforced, strict, tool, principal, aggregates, feeds)
+    if len(enforced) == len(rules) and len(strict) == len(boundaries):
         return prepared
-    return replace(prepared, verdict=combine(prepared, tuple(candidate.true for candidate in candidates)))
+    return replace(prepared, shadow=_plan(rules, boundaries, tool, principal, aggregates, feeds))
 
 
-def decide(prepared: Plan, call: Call, digest: str, *, full: bool = False) -> Decision:
+def _plan(
+    rules: Sequence[Rule],
+    boundaries: Sequence[Part],
+    tool: Tool,
+    principal: Principal,
+    aggregates: Sequence[Aggregate],
+    feeds: tuple[Aggregate, ...],
+) -> Plan:
+    candidates = tuple(
+        Candidate(rule, reason_of(rule, "true"), reason_of(rule, "false"), reason_of(rule, "error")) for rule in rules
+    )
+    values = {name: value for rule in rules for name, value in rule.part.values.items()}
+    judged = [condition for rule in rules for condition in (*rule.conditions, rule.asks) if condition is not None]
+    paths = {path for condition in judged for path, _ in condition.reads.paths}
+    roots = {path[0] for path in paths}
+    reads = tuple(each for each in aggregates if each.variable in roots)
+    read = reading(paths, values, tool, principal)
+    prepared = Plan(tool, candidates, tuple(boundaries), read, reads, feeds, {})
+    if judged:
+        return prepared
+    return replace(prepared, verdict=combine(prepared, tuple(candidate.true for candidate in candidates), None))
+
+
+def cells(prepared: Plan, call: Call) -> Sequence[Cell]:
+    """What of the past the decision on a call reads, the one in shadow included."""
+    reads = (prepared.shadow or prepared).reads
+    return [cell for each in reads if (cell := cell_of(each, call)) is not None] if reads else ()
+
+
+def entries(prepared: Plan, call: Call) -> tuple[Entry, ...]:
+    """What a call adds to the past once it is admitted."""
+    return tuple(entry for each in prepared.feeds if (entry := entry_of(each, call)) is not None)
+
+
+def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level], *, full: bool = False) -> Decision:
     """The decision on a call, under the bundle of that digest. Never raises for what the call holds.
 
-    The reasons that mattered carry their clauses; with `full`, all of them do.
+    `levels` are those of `cells`, by key; a clause that reads one that is not there is in error. The reasons that
+    mattered carry their clauses; with `full`, all of them do.
     """
-    verdict = prepared.verdict or _judge(prepared, call, full)
-    return Decision(call, verdict.effect, digest, verdict.reasons, verdict.obligations, verdict.problem)
+    past = _past(prepared, call, levels) if prepared.reads else ()
+    verdict = prepared.verdict or _judge(prepared, call, past, full)
+    return Decision(
+        call,
+        verdict.effect,
+        digest,
+        verdict.reasons,
+        verdict.obligations,
+        verdict.problem,
+        tuple((cell, level) for _, cell, level in past) if past else (),
+        entries(prepared, call) if prepared.feeds and verdict.effect is Effect.PERMIT else (),
+        None if prepared.shadow is None else decide(prepared.shadow, call, digest, levels, full=full),
+    )
 
 
-def combine(prepared: Plan, reasons: tuple[Reason, ...]) -> Verdict:
+def combine(prepared: Plan, reasons: tuple[Reason, ...], bound: Bound | None) -> Verdict:
     """Forbid overrides; an error in a forbid denies; each boundary must permit; something must permit.
 
-    `reasons` tells for each candidate, in the same order, how it came out.
+    `reasons` tells for each candidate, in the same order, how it came out; `bound` is what they were judged on.
     """
     met, failed = [], None
     for candidate, reason in zip(prepared.candidates, reasons, strict=True):
@@ -114,17 +170,23 @@ def combine(prepared: Plan, reasons: tuple[Reason, ...]) -> Verdict:
             )
     if not met:
         return _forbid(reasons, "no_permit", f"No rule permits this call of {name}.", None)
-    return _permit(_together(met, prepared.merged), reasons, prepared.tool)
+    return _permit(_together(met, prepared.merged, bound), reasons, prepared.tool)
 
 
-def _together(met: Sequence[Rule], merged: Merged) -> Obligations:
-    """What the permits that are met require, remembered for the next call that meets the same ones."""
-    if len(met) == 1:
+def _together(met: Sequence[Rule], merged: Merged, bound: Bound | None) -> Obligations:
+    """What the permits that are met require, remembered for the next call that meets the same ones.
+
+    An approval is asked for unless its condition is false: one that cannot be judged asks.
+    """
+    if len(met) == 1 and met[0].asks is None:
         return met[0].obligations
-    key = tuple(rule.id for rule in met)
+    spared = tuple(
+        rule.id for rule in met if rule.asks is not None and bound and rule.asks.program.eval(bound) is _FALSE
+    )
+    key = tuple(rule.id for rule in met), spared
     found = merged.get(key)
     if found is None:
-        found = merge([rule.obligations for rule in met])
+        found = merge([rule.unasked if rule.id in spared else rule.obligations for rule in met])
         if len(merged) < _MAX_MERGED:
             merged[key] = found
     return found
@@ -148,27 +210,39 @@ def _permit(obligations: Obligations, reasons: tuple[Reason, ...], tool: Tool) -
     return Verdict(Effect.PERMIT, reasons, obligations, None)
 
 
-def _forbid(reasons: tuple[Reason, ...], code: str, detail: str, rule: str | None) -> Verdict:
-    return Verdict(Effect.FORBID, reasons, Obligations(), problem(code, detail, rule=rule))
+def _forbid(
+    reasons: tuple[Reason, ...], code: str, detail: str, rule: str | None, retry_after_ms: int | None = None
+) -> Verdict:
+    found = problem(code, detail, rule=rule, retry_after_ms=retry_after_ms)
+    return Verdict(Effect.FORBID, reasons, Obligations(), found)
 
 
-def _judge(prepared: Plan, call: Call, full: bool) -> Verdict:
+def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
     values = prepared.reading.values(call)
+    for aggregate, _, level in past:
+        values[aggregate.variable] = shown(aggregate.kind, level)
     try:
         bound = bind(values)
     except Unbindable:
         detail = "The policy could not read this call, so the call is refused."
         return _forbid((), "policy_error", detail, None)
-    verdict = combine(prepared, tuple(_outcome(candidate, bound) for candidate in prepared.candidates))
+    verdict = _weigh(prepared, bound)
     unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
-    shown: Shown = {}
+    seen: Shown = {}
     reasons = tuple(
-        _told(candidate.rule, reason, bound, values, shown)
-        if full or _matters(reason, verdict.effect, unpermitted)
+        told(candidate.rule, reason, bound, values, seen)
+        if full or matters(reason, verdict.effect, unpermitted)
         else reason
         for candidate, reason in zip(prepared.candidates, verdict.reasons, strict=True)
     )
+    if unpermitted and past and _waits(prepared, values, past):
+        detail = f"A call that this call of {call.tool.name} depends on is still under way."
+        return _forbid(reasons, "precondition_pending", detail, None, _PENDING_MS)
     return Verdict(verdict.effect, reasons, verdict.obligations, verdict.problem)
+
+
+def _weigh(prepared: Plan, bound: Bound) -> Verdict:
+    return combine(prepared, tuple(_outcome(candidate, bound) for candidate in prepared.candidates), bound)
 
 
 def _outcome(candidate: Candidate, bound: Bound) -> Reason:
@@ -177,46 +251,16 @@ def _outcome(candidate: Candidate, bound: Bound) -> Reason:
     return candidate.true if truth is _TRUE else candidate.false if truth is _FALSE else candidate.error
 
 
-def _reason(rule: Rule, result: Result, clauses: tuple[Clause, ...] = ()) -> Reason:
-    return Reason(rule.id, rule.source, rule.effect, result, clauses, rule.message)
+# ── what of the past a decision stands on ────────────────────────────────────────────────────────────────────────────
 
 
-# ── what a rule's clauses were and what they read, where it mattered ─────────────────────────────────────────────────
+def _past(prepared: Plan, call: Call, levels: Mapping[str, Level]) -> Past:
+    """The levels that are known, in the order of the bundle."""
+    found = ((each, cell_of(each, call)) for each in prepared.reads)
+    return [(each, cell, levels[cell.key]) for each, cell in found if cell is not None and cell.key in levels]
 
 
-def _matters(reason: Reason, effect: Effect, unpermitted: bool) -> bool:
-    """What decided, what could not be judged, and, when nothing permitted, every permit that might have."""
-    if reason.result == "true":
-        return reason.effect is effect
-    return reason.result == "error" or (unpermitted and reason.effect is Effect.PERMIT)
-
-
-def _told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown) -> Reason:
-    clauses = []
-    for condition in rule.conditions:
-        word = "true" if reason.result == "true" else _WORDS[condition.program.eval(bound)]
-        reads = condition.reads
-        read = shown.get(reads)
-        if read is None:
-            read = shown[reads] = {label: _short(_follow(values, path)) for path, label in reads.paths}
-        clauses.append(Clause(condition.text, word, read))
-    return _reason(rule, reason.result, tuple(clauses))
-
-
-def _follow(value: Json, path: Path) -> Json:
-    for step in path:
-        value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
-    return value
-
-
-def _short(value: Json) -> Json:
-    if isinstance(value, str):
-        return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, dict):
-        return f"a mapping of {len(value)}"
-    if isinstance(value, list):
-        more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
-        return [_short(each) for each in value[:_MAX_ITEMS]] + more
-    return {"absent": True}
+def _waits(prepared: Plan, values: Values, past: Past) -> bool:
+    """Whether the call would be permitted once the calls under way that others wait for are done."""
+    pending = {each.variable: True for each, _, level in past if each.kind == "formerly" and level.pending}
+    return bool(pending) and _weigh(prepared, bind(values | pending)).effect is Effect.PERMIT

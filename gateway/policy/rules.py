@@ -67,7 +67,8 @@ class Rule:
     """A compiled rule. `source` is `file:line`; `obligations` is empty for a forbid.
 
     `program` is the conjunction of all conditions, `None` when there is none: CEL's `&&` is false if any side is false,
-    else in error if any is, so it gives the rule's result whatever their order.
+    else in error if any is, so it gives the rule's result whatever their order. A rule in `shadow` is not enforced.
+    `asks` is the condition of its approval; a call for which that is false owes only what is `unasked`.
     """
 
     id: str
@@ -79,17 +80,24 @@ class Rule:
     program: Program | None = None
     obligations: Obligations = field(default_factory=Obligations)
     message: str | None = None
+    shadow: bool = False
+    asks: Condition | None = None
+    unasked: Obligations = field(default_factory=Obligations)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One policy file in the bundle. `values` are its constants under the full names that its programs use."""
+    """One policy file in the bundle. `values` are its constants under the full names that its programs use.
+
+    A part in `shadow` is not enforced: none of its rules, nor its boundary.
+    """
 
     id: str
     source: str
     tenant: str | None
     boundary: bool
     values: Mapping[str, Json]
+    shadow: bool = False
 
     def covers(self, principal: Principal) -> bool:
         """A part of a tenant is about that tenant's calls only."""

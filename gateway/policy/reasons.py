@@ -1,0 +1,69 @@
+"""What is told of a decision: for each rule how it came out, and where that mattered its clauses with what they read.
+
+It never decides. Values are shortened for people and records; the decision itself stood on the whole ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from gateway.model import Clause, Effect, Reason
+from gateway.policy.engine import Bound, Truth
+from gateway.policy.rules import Reads, Rule
+from gateway.policy.syntax import Path
+from gateway.policy.variables import Values
+from gateway.tool import Json
+
+Result = Literal["true", "false", "error"]
+Shown = dict[Reads, Mapping[str, Json]]
+_WORDS: dict[Truth, Result] = {truth: truth.value for truth in Truth}
+_MISSING = object()
+_MAX_CHARS, _MAX_ITEMS = 120, 8
+
+
+def reason_of(rule: Rule, result: Result, clauses: tuple[Clause, ...] = ()) -> Reason:
+    """How a rule came out."""
+    return Reason(rule.id, rule.source, rule.effect, result, clauses, rule.message)
+
+
+def matters(reason: Reason, effect: Effect, unpermitted: bool) -> bool:
+    """What decided, what could not be judged, and, when nothing permitted, every permit that might have."""
+    if reason.result == "true":
+        return reason.effect is effect
+    return reason.result == "error" or (unpermitted and reason.effect is Effect.PERMIT)
+
+
+def told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown) -> Reason:
+    """The reason with its clauses. `shown` remembers, within one decision, what clauses that read the same read."""
+    clauses = []
+    for condition in rule.conditions:
+        word = "true" if reason.result == "true" else _WORDS[condition.program.eval(bound)]
+        reads = condition.reads
+        read = shown.get(reads)
+        if read is None:
+            read = shown[reads] = {label: _short(_follow(values, path)) for path, label in reads.paths}
+        clauses.append(Clause(condition.text, word, read))
+    return reason_of(rule, reason.result, tuple(clauses))
+
+
+def _follow(value: Json, path: Path) -> Json:
+    for step in path:
+        value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
+    return value
+
+
+def _short(value: Json) -> Json:
+    if isinstance(value, str):
+        return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
+    if isinstance(value, float) and math.isinf(value):
+        return "infinite"  # JSON has no such number
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, list):
+        more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
+        return [_short(each) for each in value[:_MAX_ITEMS]] + more
+    return {"absent": True}
