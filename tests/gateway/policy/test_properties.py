@@ -8,10 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.obligations import Obligations
 from gateway.policy import load_bundle
-from gateway.policy.obligations import merge, obligations_of
-from gateway.policy.shapes import WithShape
 from tests.gateway.policy import reference
 from tests.gateway.policy.makers import call, tool
 
@@ -83,54 +80,3 @@ def test_every_decision_is_that_of_the_reference(
 
 def _by_id(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [rule for _, rule in sorted((f"r{index}", rule) for index, rule in enumerate(rules))]
-
-
-WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=2, unique=True)
-WITHS = st.fixed_dictionaries(
-    {},
-    optional={
-        "timeout": st.sampled_from(["1s", "2s", "3s"]),
-        "limits": st.sampled_from([{"output": "1KiB"}, {"output": "2KiB"}]),
-        "limit": st.sampled_from([{"calls": "1/1m"}, {"key": "agent", "calls": "2/1m"}]),
-        "label": WORDS,
-        "record": st.sampled_from(["metadata", "request", "request_response"]),
-        "sandbox": st.fixed_dictionaries(
-            {},
-            optional={
-                "backends": st.lists(st.sampled_from(["wasm", "docker"]), min_size=1, unique=True),
-                "require": WORDS,
-            },
-        ),
-    },
-)
-SEVERAL = st.lists(WITHS, min_size=2, max_size=5).map(
-    lambda withs: [obligations_of(f"r{index}", WithShape.model_validate(each)) for index, each in enumerate(withs)]
-)
-
-
-@settings(max_examples=500, deadline=None)
-@given(SEVERAL, st.randoms(use_true_random=False))
-def test_merging_obligations_knows_no_order_and_no_count(several: list[Obligations], random: Any) -> None:
-    """The lattice join is commutative, associative and idempotent, origins included."""
-    merged = merge(several)
-    shuffled = random.sample(several, len(several))
-    assert merge(shuffled) == merged
-    assert merge([*several, *shuffled]) == merged
-    assert merge([merge(several[:2]), *several[2:]]) == merged
-    assert merge([merged]) == merged
-
-
-@settings(max_examples=300, deadline=None)
-@given(SEVERAL)
-def test_merging_never_loosens(several: list[Obligations]) -> None:
-    """Each key of the merge is at least as strict as each rule's own."""
-    both = merge(several)
-    for side in several:
-        assert side.timeout is None or (both.timeout is not None and both.timeout <= side.timeout)
-        assert side.output is None or (both.output is not None and both.output <= side.output)
-        assert side.labels <= both.labels
-        assert side.require <= both.require
-        assert set(side.limits) <= set(both.limits)
-        assert side.backends is None or (both.backends is not None and both.backends <= side.backends)
-        levels = ["metadata", "request", "request_response"]
-        assert levels.index(both.record) >= levels.index(side.record)
