@@ -12,20 +12,21 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import ports
-from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput
+from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
 from gateway.problems import problem, refuse
 from gateway.screening import Screener
 from gateway.stages.admit import ROUNDS, StateChanged, admit
 from gateway.stages.approve import approve
-from gateway.stages.authenticate import authenticate
+from gateway.stages.authenticate import authenticate, suppose
 from gateway.stages.decide import decide
 from gateway.stages.execute import execute
+from gateway.stages.explain import explain
 from gateway.stages.inputs import find_inputs
 from gateway.stages.record import Opened, close_record, open_record, record_intent
 from gateway.stages.resolve import resolve
 from gateway.stages.screen import screen
 from gateway.stages.validate import validate
-from gateway.tool import Backend, Tool
+from gateway.tool import Backend, Json, Tool
 
 log = logging.getLogger("toolgate")
 
@@ -76,7 +77,7 @@ class Gate:
             permit = opened.saw(await approve(decision))
             try:
                 async with (admitted := admit(permit, self.counters, self.clock)) as lease:
-                    intent = opened.saw(await record_intent(opened, opened.saw(lease), self.ledger))
+                    intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
                     raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
                     opened.mark("execute")
                     return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
@@ -92,6 +93,11 @@ class Gate:
         """The tools this principal may see, by name."""
         visible = self.bundles.current().visible(principal)
         return [t for t in self.catalogue.all() if t.name in visible and t.tenant in (None, principal.tenant)]
+
+    def explain(self, principal: Principal, session: Session, tool: str, arguments: Json) -> dict[str, Json]:
+        """What would be decided about a call, and why (`policy/explain.py`). Nothing is reserved; operators only."""
+        bundle, look = self.bundles.current(), self.counters.look
+        return explain(suppose(principal, session), tool, arguments, self.catalogue, bundle, look, self.clock.now())
 
     def new_call_id(self) -> str:
         """A fresh id for a call: `c_` and 128 random bits."""

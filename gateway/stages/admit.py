@@ -1,18 +1,19 @@
-"""Stage 7: rates and concurrency, taken together or not at all, given back when the call ends."""
+"""Stage 7: rates, concurrency and declared state, taken together or not at all. It never takes what was not asked for.
+
+The slot is given back when the call ends; what was reserved is taken back only where nothing was dispatched.
+"""
 
 from __future__ import annotations
 
 import math
 
 from gateway.aggregates import Ended, Reservation
-from gateway.model import Call, Lease, Permit, Refusal, SafeOutput
+from gateway.model import Call, Intent, Lease, Permit, Refusal, SafeOutput
 from gateway.obligations import Limit
 from gateway.ports import Clock, Counters, Taken
 from gateway.problems import problem
 
 DEFAULT_CONCURRENCY = 256  # calls of one principal to one tool at a time
-
-
 ROUNDS = 3  # decisions on one call, when other calls keep changing what they stand on
 
 
@@ -41,7 +42,7 @@ class admit:
         self._slots = ((pair, call.tool.concurrency or DEFAULT_CONCURRENCY),)
         self._permit, self._counters, self._clock = permit, counters, clock
         self._reservation = _reservation(permit)
-        self._ended: Ended = "failed"
+        self._ended: Ended = "refused"
 
     async def __aenter__(self) -> Lease:
         call, obligations = self._permit.decision.call, self._permit.decision.obligations
@@ -59,6 +60,11 @@ class admit:
         if call.parent is not None:
             deadline = min(deadline, call.parent.intent.lease.deadline)
         return Lease(self._permit, deadline, self._reservation)
+
+    def begins(self, intent: Intent) -> Intent:
+        """Notes that from here on the call may happen, and gives its intent on."""
+        self._ended = "failed"
+        return intent
 
     def ended(self, safe: SafeOutput) -> SafeOutput:
         """Notes how the call ended, and gives its result on."""

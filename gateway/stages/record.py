@@ -29,6 +29,7 @@ from gateway.model import (
 )
 from gateway.ports import Clock, Ledger, Line, Outcomes, Sessions
 from gateway.problems import TABLE, problem
+from gateway.reliability.written import written_entries, written_levels
 from gateway.tool import FetchBackend, Json, Tool
 from gateway.urls import BadUrl, parse_url
 
@@ -82,9 +83,9 @@ class Opened:
         self.call: Call | None = None
 
     def mark(self, stage: str) -> None:
-        """Notes that `stage` ends now."""
+        """Notes that `stage` ends now. Stages of a second round add to those of the first."""
         now = time.perf_counter_ns()
-        self.took[stage] = (now - self._last) // 1000
+        self.took[stage] = self.took.get(stage, 0) + (now - self._last) // 1000
         self._last = now
 
     def saw(self, value: Seen) -> Seen:
@@ -227,31 +228,42 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     if session is None:  # and so no key to encrypt its content with
         return Line(kind, fields)
     kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
-    content = _content(opened, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
+    content = _content(opened, kind, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
     return Line(kind, fields, content, session.uid, principal.tenant)
 
 
-def _content(opened: Opened, content: dict[str, Json]) -> Json:
+def _content(opened: Opened, kind: str, content: dict[str, Json]) -> Json:
     decision = opened.decision
+    entries = decision.reserves if decision and kind == "call.intent" else ()
     if decision and decision.obligations.record == "metadata":
-        return None
+        # Nothing of what was said; but what counts goes on counting after a restart.
+        return {"reserves": written_entries(entries)} if entries else None
     if opened.call:
         content["seed"] = opened.call.seed
     if decision:
         content["reasons"] = decision.reasons
+        if decision.reads:
+            content["reads"] = written_levels(decision.reads)
+        if entries:
+            content["reserves"] = written_entries(entries)
+        if decision.shadow:
+            content["shadow_reasons"] = decision.shadow.reasons
     return content
 
 
 def _decision(decision: Decision | None) -> Json:
     if decision is None:
         return None
-    return {
+    said: dict[str, Json] = {
         "effect": decision.effect,
         "code": decision.problem.code if decision.problem else None,
         "rules": decision.rules,
         "bundle_digest": decision.bundle,
         "obligations": decision.obligations,
     }
+    if decision.shadow:
+        said["shadow"] = _decision(decision.shadow)
+    return said
 
 
 def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, ledger: Ledger) -> Line:
