@@ -65,8 +65,8 @@ class Held(Protocol):
     def value(self, now: float) -> Value: ...
     def pending(self) -> bool: ...
     def idle(self) -> bool: ...
-    def calls(self) -> set[str]:
-        """The calls whose entries are still told apart."""
+    def absorb(self, past: Held) -> None:
+        """Adds what another one of the same kind holds, without the calls that are here already."""
         ...
 
 
@@ -126,8 +126,18 @@ class _Window:
     def idle(self) -> bool:
         return not self.marks and self.lump is None
 
-    def calls(self) -> set[str]:
-        return {mark.call for mark in self.marks}
+    def absorb(self, past: Held) -> None:
+        assert isinstance(past, _Window)
+        here = {mark.call for mark in self.marks}
+        for mark in past.marks:
+            if mark.call not in here:
+                self.settle(self.add(Mark(mark.call, mark.at, mark.amount)), "failed")
+        if past.lump is not None:
+            self.lump = self.lump or _Lump()
+            self.lump.at = max(self.lump.at, past.lump.at)
+            self.lump.number += past.lump.number
+            self.lump.total = _EXACT.add(self.lump.total, past.lump.total)
+            self._gain_lump(past.lump)
 
     def _merge(self, oldest: Mark) -> None:
         if self.lump is None:
@@ -143,6 +153,7 @@ class _Window:
     def _keep(self, mark: Mark) -> None: ...
     def _give(self, mark: Mark, lump: _Lump) -> None: ...
     def _take_back(self, mark: Mark, lump: _Lump) -> None: ...
+    def _gain_lump(self, lump: _Lump) -> None: ...
     def _lose_lump(self, lump: _Lump) -> None: ...
 
 
@@ -189,6 +200,9 @@ class _Sum(_Window):
     def _take_back(self, mark: Mark, lump: _Lump) -> None:
         lump.total = _EXACT.subtract(lump.total, _amount(mark))
         self._lose(mark)
+
+    def _gain_lump(self, lump: _Lump) -> None:
+        self.total = _EXACT.add(self.total, lump.total)
 
     def _lose_lump(self, lump: _Lump) -> None:
         self.total = _EXACT.subtract(self.total, lump.total)
@@ -292,8 +306,9 @@ class _Formerly:
     def idle(self) -> bool:
         return self.flying == 0 and self.latest == -math.inf
 
-    def calls(self) -> set[str]:
-        return set()
+    def absorb(self, past: Held) -> None:
+        assert isinstance(past, _Formerly)
+        self.latest = max(self.latest, past.latest)
 
 
 def _amount(mark: Mark) -> Decimal:

@@ -7,7 +7,7 @@ import hmac
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -130,9 +130,9 @@ class MemoryCounters:
     def settle(self, reservation: Reservation, ended: Ended) -> None:
         self._cells.settle(reservation, ended)
 
-    def restore(self, past: Iterable[tuple[Reservation, Ended]]) -> None:
-        """Adds what is on record of calls that ended. What is there already of a call is not added again."""
-        self._cells.restore(past)
+    def adopt(self, past: Cells) -> None:
+        """Takes over what is on record of calls that ended. What is here already of a call is not added again."""
+        self._cells.adopt(past)
 
     def take(
         self,
