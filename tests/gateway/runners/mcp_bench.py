@@ -34,12 +34,17 @@ class Bench:
     skip: list[float] = field(default_factory=lambda: [0.0])
 
     async def call(
-        self, arguments: Mapping[str, Json] | None = None, tool: str = "echo", wait: float = 10
+        self,
+        arguments: Mapping[str, Json] | None = None,
+        tool: str = "echo",
+        wait: float = 10,
+        networks: tuple[tuple[str, ...], ...] = (),
     ) -> RawOutput:
         backend = McpBackend("up", tool)
         called = Tool("t", "1", "sha256:0", "T.", {}, backend, Anything())
         deadline = time.monotonic() + self.skip[0] + wait
-        return await self.runner.run(Work("c_1", called, Arguments(arguments or ECHO), "default", deadline, 0.0, 0))
+        given = Arguments(arguments or ECHO)
+        return await self.runner.run(Work("c_1", called, given, "default", deadline, 0.0, 0, networks=networks))
 
     def later(self, seconds: float) -> None:
         """The clock of the runner goes on."""
