@@ -3,19 +3,20 @@
 It never calls a tool, and shows a caller nothing but its own things.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from gateway import strictjson
 from gateway.doors import render
 from gateway.doors.artifacts import add_artifacts
-from gateway.doors.asgi import problem_headers, read_body, read_head, require_json
+from gateway.doors.asgi import problem_headers, read_head
+from gateway.doors.bodies import misfit, read_shape
+from gateway.doors.explaining import add_explaining
 from gateway.doors.openapi import document
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
@@ -44,6 +45,7 @@ def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
     _tools(app, gate)
     _sessions(app, gate)
     add_artifacts(app, gate)
+    add_explaining(app, gate, _known(gate))
     return app
 
 
@@ -104,7 +106,7 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
     @app.post("/v1/sessions", status_code=201)
     async def open_session(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
         """Opens a session, bound to this caller."""
-        body = await _new_session(request)
+        body = await read_shape(request, NewSession, _MAX_SESSION)
         now = gate.clock.now()
         fresh = Session(
             id=gate.ids.new("s_"),
@@ -131,24 +133,6 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
         if closed is None:
             raise refuse("not_found", _NO_SESSION)
         return JSONResponse(_session(closed))
-
-
-async def _new_session(request: Request) -> NewSession:
-    """The body, read as the call path reads one: FastAPI would take any size, before it asks who calls."""
-    head = read_head(request.scope)
-    require_json(head)
-    try:
-        raw = await read_body(head, request.receive, _MAX_SESSION)
-        return NewSession.model_validate(strictjson.loads(raw, max_bytes=_MAX_SESSION))
-    except strictjson.MalformedJson as error:
-        raise refuse("malformed", f"The body is not strict JSON: {error}.") from None
-    except ValidationError as error:
-        raise refuse("malformed", _misfit(error.errors())) from None
-
-
-def _misfit(errors: Sequence[Any]) -> str:
-    said = "; ".join(f"{'/'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in errors[:5])
-    return f"The request does not fit this route: {said}."
 
 
 def _plain(tool: Tool) -> dict[str, Json]:
@@ -194,6 +178,4 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:
-        return answer(
-            problem("malformed", _misfit(error.errors() if isinstance(error, RequestValidationError) else []))
-        )
+        return answer(problem("malformed", misfit(error.errors() if isinstance(error, RequestValidationError) else [])))

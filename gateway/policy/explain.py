@@ -163,8 +163,8 @@ def _clause(clause: Mapping[str, Any]) -> Form:
 
 
 def _value(value: Json, name: str) -> Json:
-    """A value that was read. JSON has no infinity, and what is declared as state is never null: then it is `never`."""
-    if (value is None and name.startswith("state.")) or (isinstance(value, float) and not math.isfinite(value)):
+    """A value that was read. JSON has no infinity: in a record it is null or a word, which no declared state else is."""
+    if (name.startswith("state.") and value in (None, "infinite")) or (isinstance(value, float) and math.isinf(value)):
         return dict(NEVER)
     return value
 
