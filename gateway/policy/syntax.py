@@ -6,17 +6,23 @@ protobuf wire format, wrapped in an `Any`. It never evaluates anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 Path = tuple[str, ...]
+ITEM = "[]"  # the step of a path from a list to what stands in it
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A literal. Only text is kept: `None` for any other kind."""
+    """A literal: its text, `None` for any other kind, and how it is written."""
 
     text: str | None
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,24 @@ Expr = Constant | Name | Select | Apply | Build | Loop
 
 def parse_checked(serialised: bytes) -> Expr:
     """The tree of a serialised checked expression. Raises ValueError when the form is not the expected one."""
-    checked = _one(serialised, 2)
-    return _expr(_one(checked, 4))
+    return _expr(_one(_split(_one(_split(serialised), 2)), 4), {})
+
+
+def parse_located(serialised: bytes) -> tuple[Expr, Mapping[int, Expr]]:
+    """The tree, and its parts by their place in the text, counted in characters from 0. Raises ValueError likewise.
+
+    A selection and an index stand at their dot or bracket, an operator at its sign, a call at its parenthesis.
+    """
+    checked = _split(_one(_split(serialised), 2))
+    numbered: dict[int, Expr] = {}
+    whole = _expr(_one(checked, 4), numbered)
+    found: dict[int, Expr] = {}
+    for entry in _split(_one(checked, 5)).get(4, ()):
+        pair = _split(entry)
+        number, at = pair.get(1, [0])[0], pair.get(2, [0])[0]
+        if number in numbered:
+            found.setdefault(at, numbered[number])
+    return whole, found
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
@@ -87,37 +109,53 @@ class Reference:
     tested: bool = False
 
 
-def references(expr: Expr, bound: frozenset[str] = frozenset()) -> Iterator[Reference]:
-    """Every variable the expression reads, loop variables left out."""
-    chain = _chain(expr)
-    if chain is not None:
-        if chain.path[0] not in bound:
-            yield chain
-        return
-    if isinstance(expr, Loop):
-        yield from references(expr.over, bound)
-        bound = bound | {expr.variable, _ACCUMULATOR}
-        for part in expr.body:
-            yield from references(part, bound)
-        return
-    for part in _parts(expr):
-        yield from references(part, bound)
-
-
+Bound = Mapping[str, Path | None]  # loop variables, with the path of what they stand for where it is known
 _ACCUMULATOR = "@result"
 _INDEX = "_[_]"
+_NOTHING: Bound = MappingProxyType({})
 
 
-def _chain(expr: Expr) -> Reference | None:
-    """A name followed by fields (`a.b`, `a["b"]`), or None when it is anything else."""
+def references(expr: Expr) -> Iterator[Reference]:
+    """Every variable the expression reads, loop variables left out. A path ends before the items of a list."""
+    for each in followed(expr):
+        if ITEM in each.path:
+            yield Reference(each.path[: each.path.index(ITEM)])
+        else:
+            yield each
+
+
+def followed(expr: Expr, bound: Bound = _NOTHING) -> Iterator[Reference]:
+    """The same, through the items of lists: in `args.to.all(a, a.name)` also (args, to, [], name)."""
+    chain = path_of(expr, bound)
+    if chain is not None:
+        yield chain
+        return
+    for part, inner in parts(expr, bound):
+        yield from followed(part, inner)
+
+
+def parts(expr: Expr, bound: Bound = _NOTHING) -> Iterator[tuple[Expr, Bound]]:
+    """The parts an expression is made of, each with the loop variables that it sees."""
+    if not isinstance(expr, Loop):
+        yield from ((part, bound) for part in _parts(expr))
+        return
+    yield expr.over, bound
+    over = path_of(expr.over, bound)
+    inner = {**bound, expr.variable: None if over is None else (*over.path, ITEM), _ACCUMULATOR: None}
+    yield from ((part, inner) for part in expr.body)
+
+
+def path_of(expr: Expr, bound: Bound = _NOTHING) -> Reference | None:
+    """A name followed by fields (`a.b`, `a["b"]`) or items (`a[0]`), or None when it is anything else."""
     if isinstance(expr, Name):
-        return Reference((expr.name,))
+        known = bound.get(expr.name, (expr.name,))
+        return None if known is None else Reference(known)
     if isinstance(expr, Select):
-        inner = _chain(expr.operand)
+        inner = path_of(expr.operand, bound)
         return inner and Reference((*inner.path, expr.field), expr.test)
     if isinstance(expr, Apply) and expr.function == _INDEX and isinstance(expr.arguments[1], Constant):
-        inner, key = _chain(expr.arguments[0]), expr.arguments[1].text
-        return None if inner is None or key is None else Reference((*inner.path, key))
+        inner, key = path_of(expr.arguments[0], bound), expr.arguments[1].text
+        return inner and Reference((*inner.path, ITEM if key is None else key))
     return None
 
 
@@ -137,29 +175,37 @@ def _parts(expr: Expr) -> tuple[Expr, ...]:
 
 # ── protobuf wire format ─────────────────────────────────────────────────────────────────────────────────────────────
 
+Fields = dict[int, list[Any]]  # number → values: int for a varint, bytes for anything else
+Numbered = dict[int, Expr]  # the number CEL gives a part → the part
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    at = 0
-    while at < len(message):
+
+def _split(message: bytes) -> Fields:
+    found: Fields = {}
+    at, end = 0, len(message)
+    while at < end:
         key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
+        kind = key & 7
+        value: int | bytes
         if kind == 0:
             value, at = _varint(message, at)
-            yield number, value
         elif kind == 2:
             size, at = _varint(message, at)
-            yield number, message[at : at + size]
-            at += size
+            value, at = message[at : at + size], at + size
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
-            yield number, message[at : at + size]
-            at += size
+            value, at = message[at : at + size], at + size
         else:
             raise ValueError(f"wire type {kind}")
+        found.setdefault(key >> 3, []).append(value)
+    return found
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
+    byte = message[at]
+    at += 1
+    if byte < 0x80:
+        return byte, at
+    value, shift = byte & 0x7F, 7
     while True:
         byte = message[at]
         at += 1
@@ -169,58 +215,74 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _all(message: bytes, number: int) -> list[bytes]:
-    return [value for field, value in _fields(message) if field == number and isinstance(value, bytes)]
-
-
-def _one(message: bytes, number: int) -> bytes:
-    found = _all(message, number)
-    if not found:
+def _one(fields: Fields, number: int) -> bytes:
+    found = fields.get(number)
+    if not found or not isinstance(found[-1], bytes):
         raise ValueError(f"field {number} is missing")
     return found[-1]
 
 
-def _text(message: bytes, number: int) -> str:
-    return b"".join(_all(message, number)[-1:]).decode()
+def _text(fields: Fields, number: int) -> str:
+    return _one(fields, number).decode() if number in fields else ""
 
 
-def _expr(message: bytes) -> Expr:
-    for number, value in _fields(message):
-        if number >= 3 and isinstance(value, bytes):
-            return _KINDS[number](value)
+def _expr(message: bytes, numbered: Numbered) -> Expr:
+    fields = _split(message)
+    for number, read in _KINDS.items():
+        if number in fields:
+            made = read(_split(_one(fields, number)), numbered)
+            numbered[fields.get(2, [0])[0]] = made
+            return made
     raise ValueError("an expression of no kind")
 
 
-def _constant(message: bytes) -> Expr:
-    return Constant(next((value.decode() for value in _all(message, 6)), None))
+def _constant(fields: Fields, numbered: Numbered) -> Expr:
+    text = _text(fields, 6) if 6 in fields else None
+    if text is not None:
+        return Constant(text, json.dumps(text, ensure_ascii=False))
+    if 3 in fields:
+        whole = fields[3][0]
+        return Constant(None, str(whole - 2**64 if whole >= 2**63 else whole))
+    if 5 in fields:
+        return Constant(None, repr(struct.unpack("<d", fields[5][0])[0]))
+    return Constant(None, ("false", "true")[fields[2][0]] if 2 in fields else "null" if 1 in fields else "")
 
 
-def _name(message: bytes) -> Expr:
-    return Name(_text(message, 1).removeprefix("."))
+def _name(fields: Fields, numbered: Numbered) -> Expr:
+    return Name(_text(fields, 1).removeprefix("."))
 
 
-def _select(message: bytes) -> Expr:
-    return Select(_expr(_one(message, 1)), _text(message, 2), any(number == 3 for number, _ in _fields(message)))
+def _select(fields: Fields, numbered: Numbered) -> Expr:
+    return Select(_expr(_one(fields, 1), numbered), _text(fields, 2), 3 in fields)
 
 
-def _apply(message: bytes) -> Expr:
-    return Apply(_text(message, 2), tuple(_expr(part) for part in _all(message, 1) + _all(message, 3)))
+def _apply(fields: Fields, numbered: Numbered) -> Expr:
+    of = (*fields.get(1, ()), *fields.get(3, ()))
+    return Apply(_text(fields, 2), tuple([_expr(each, numbered) for each in of]))
 
 
-def _list(message: bytes) -> Expr:
-    return Build(tuple(_expr(part) for part in _all(message, 1)))
+def _list(fields: Fields, numbered: Numbered) -> Expr:
+    return Build(tuple([_expr(each, numbered) for each in fields.get(1, ())]))
 
 
-def _struct(message: bytes) -> Expr:
-    entries = _all(message, 2)
-    return Build(tuple(_expr(part) for entry in entries for part in _all(entry, 3) + _all(entry, 4)))
+def _struct(fields: Fields, numbered: Numbered) -> Expr:
+    entries = map(_split, fields.get(2, ()))
+    of = [each for entry in entries for each in (*entry.get(3, ()), *entry.get(4, ()))]
+    return Build(tuple([_expr(each, numbered) for each in of]))
 
 
-def _loop(message: bytes) -> Expr:
-    step = _expr(_one(message, 6))
-    body = (_expr(_one(message, 4)), _expr(_one(message, 5)), step, _expr(_one(message, 7)))
+def _loop(fields: Fields, numbered: Numbered) -> Expr:
+    over, first, going, step, result = (_expr(_one(fields, number), numbered) for number in (2, 4, 5, 6, 7))
     universal = isinstance(step, Apply) and step.function == "_&&_"
-    return Loop(_text(message, 1), _expr(_one(message, 2)), body, universal)
+    return Loop(_text(fields, 1), over, (first, going, step, result), universal)
 
 
-_KINDS = {3: _constant, 4: _name, 5: _select, 6: _apply, 7: _list, 8: _struct, 9: _loop}
+_KINDS: Mapping[int, Callable[[Fields, Numbered], Expr]] = {
+    3: _constant,
+    4: _name,
+    5: _select,
+    6: _apply,
+    7: _list,
+    8: _struct,
+    9: _loop,
+}
