@@ -43,9 +43,8 @@ def recorded(record: Mapping[str, Json], content: Json) -> Form | None:
     decision, kept = _part(record, "decision"), content if isinstance(content, Mapping) else {}
     if not decision:
         return None
-    ended, principal = _part(record, "outcome"), _part(record, "principal")
-    rule = ended.get("rule") if ended.get("code") == decision.get("code") else None
-    said = {"detail": kept.get("detail"), "rule": rule, "bundle": decision.get("bundle_digest")}
+    principal = _part(record, "principal")
+    said = {"detail": kept.get("detail"), "rule": decision.get("rule"), "bundle": decision.get("bundle_digest")}
     form = _form(decision, said, _list(kept, "reasons"), _part(kept, "reads"))
     form["call"] = {
         "tool": _part(record, "tool").get("name"),
@@ -56,7 +55,8 @@ def recorded(record: Mapping[str, Json], content: Json) -> Form | None:
     }
     shadow = _part(decision, "shadow")
     if shadow:
-        said = {"detail": None, "rule": None, "bundle": shadow.get("bundle_digest")}
+        detail = kept.get("shadow_detail")
+        said = {"detail": detail, "rule": shadow.get("rule"), "bundle": shadow.get("bundle_digest")}
         form["shadow"] = _beside(form, _form(shadow, said, _list(kept, "shadow_reasons"), {}))
     return form
 

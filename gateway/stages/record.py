@@ -242,6 +242,7 @@ def _content(opened: Opened, kind: str, content: dict[str, Json]) -> Json:
         content["seed"] = opened.call.seed
     if decision:
         content["reasons"] = decision.reasons
+        content |= _details(decision)
         if decision.reads:
             content["reads"] = written_levels(decision.reads)
         if entries:
@@ -251,12 +252,19 @@ def _content(opened: Opened, kind: str, content: dict[str, Json]) -> Json:
     return content
 
 
+def _details(decision: Decision) -> dict[str, Json]:
+    """In which words it refused, and would have with the rules in shadow in force."""
+    said = {"detail": decision.problem, "shadow_detail": decision.shadow.problem if decision.shadow else None}
+    return {key: problem.detail for key, problem in said.items() if problem}
+
+
 def _decision(decision: Decision | None) -> Json:
     if decision is None:
         return None
     said: dict[str, Json] = {
         "effect": decision.effect,
         "code": decision.problem.code if decision.problem else None,
+        "rule": decision.problem.rule if decision.problem else None,
         "rules": decision.rules,
         "bundle_digest": decision.bundle,
         "obligations": decision.obligations,
