@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from gateway.model import Decision, Principal, Problem, Reason
+from gateway.reliability.written import written_levels
 from gateway.tool import Json
 
 Form = dict[str, Any]
@@ -74,7 +75,6 @@ def refused(
 
 def _decided(decision: Decision, near: Sequence[Reason]) -> Form:
     problem = decision.problem
-    reads = {_named(cell.name): {"value": level.value, "version": level.version} for cell, level in decision.reads}
     said = {
         "detail": problem.detail if problem else None,
         "rule": problem.rule if problem else None,
@@ -85,6 +85,7 @@ def _decided(decision: Decision, near: Sequence[Reason]) -> Form:
         "code": problem.code if problem else None,
         "obligations": _plain(decision.obligations),
     }
+    reads = written_levels(decision.reads)
     return _form(made, said, [_plain(each) for each in decision.reasons], reads, [_plain(each) for each in near])
 
 
@@ -113,7 +114,7 @@ def _form(
 
 def _beside(live: Form, shadow: Form) -> Form:
     """The shadow decision, and in which of the things that matter it differs from the one in force."""
-    del shadow["shadow"]
+    del shadow["shadow"], shadow["reads"]  # it has none of its own; what it read of the past stands in its clauses
     return shadow | {"differs": [key for key in _COMPARED if shadow[key] != live[key]]}
 
 
@@ -167,10 +168,6 @@ def _value(value: Json, name: str) -> Json:
     if (name.startswith("state.") and value in (None, "infinite")) or (isinstance(value, float) and math.isinf(value)):
         return dict(NEVER)
     return value
-
-
-def _named(cell: str) -> str:
-    return f"state.{cell.removeprefix('state.')}"
 
 
 def _obligations(duties: Mapping[str, Any]) -> list[Form]:

@@ -25,11 +25,11 @@ def lines(form: Form) -> list[str]:
         return said
     if not shadow["differs"]:
         return [*said, f"in shadow: the same ({_bundle(form, shadow)})"]
-    beside = shadow | {"call": form["call"]}
+    beside = shadow | {"call": form["call"], "reads": {}}
     said.append(f"in shadow: {sentence(beside)} ({_bundle(form, shadow)}; not in force)")
     seen = [_skeleton(reason) for reason in form["reasons"]]
     fresh = [reason for reason in shadow["reasons"] if _skeleton(reason) not in seen]
-    return said + [f"  {line}" for line in _details(beside | {"reasons": fresh, "bundle": None, "reads": {}})]
+    return said + [f"  {line}" for line in _details(beside | {"reasons": fresh, "bundle": None})]
 
 
 def sentence(form: Form) -> str:

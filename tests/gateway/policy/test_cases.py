@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from gateway.policy.cases import load_cases, run_cases
-from gateway.policy.explain import explain, nearest
 from gateway.policy.language import schema_of
 from gateway.specs.yaml import SpecErrors
 from tests.gateway.policy.makers import FETCH, RUN, bundle, call
@@ -83,40 +82,6 @@ def test_the_published_schema_takes_what_the_loader_takes() -> None:
     good = yaml.safe_load((root / "policies" / "dev.yaml").read_text())
     jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(good)))
     assert not jsonschema.Draft202012Validator(schema).is_valid(good | {"rulez": []})
-
-
-def test_explain_tells_every_rule_every_clause_and_the_nearest_permit() -> None:
-    """For people: results with the values read, where each rule stands, and what the nearest permit lacked."""
-    made = bundle(POLICY.removesuffix("tests:\n"), tools=[FETCH])
-    lines = explain(made.decide(call(arguments={"url": "e"})), made)
-    assert lines == [
-        "forbid fetch for agent dev, tenant default",
-        f"bundle {made.digest}",
-        "code no_permit: No rule permits this call of fetch.",
-        "permit fetch (p0.yaml:5): false",
-        '  false args.url == "d"  [args.url = "e"]',
-        "forbid tainted (p0.yaml:6): false",
-        '  false "pii" in session.labels || session.calls > 3  [session.calls = 0, session.labels = []]',
-        'nearest permit fetch (p0.yaml:5): args.url == "d" is false  [args.url = "e"]',
-    ]
-    permitted = explain(made.decide(call(arguments={"url": "d"})), made)
-    assert permitted[-2:] == ["obligation timeout: 5.0 s, from fetch", "obligation label: x, from fetch"]
-
-
-def test_the_nearest_permit_has_the_fewest_clauses_that_are_not_true() -> None:
-    """Of two that fail, the one with less to change; with none about the caller, one about the tool."""
-    made = bundle(
-        "id: a\nrules:\n"
-        "- {id: far, effect: permit, match: {tools: [fetch]}, when: ['args.url == \"x\"', session.calls > 3]}\n"
-        "- {id: near, effect: permit, match: {tools: [fetch]}, when: ['args.url != \"x\"', session.calls > 3]}\n"
-        "- {id: ops, effect: permit, match: {tools: [run], agents: [ops]}, with: {timeout: 1s}}\n"
-    )
-    found = nearest(made.decide(call()), made)
-    assert found is not None
-    assert (found.rule, found.lacks) == ("near", "session.calls > 3 is false  [session.calls = 0]")
-    other = nearest(made.decide(call(RUN, {"code": "1"})), made)
-    assert other is not None
-    assert (other.rule, other.lacks) == ("ops", "is for agents ops only")
 
 
 def test_no_sandbox_for_two_rules_is_an_error_that_names_both() -> None:
