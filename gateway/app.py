@@ -24,10 +24,11 @@ from gateway.doors.rest import CallRoute
 from gateway.home import BadHome, Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
 from gateway.identity.vault import BadSecret, LocalVault
-from gateway.loading import Loaded, load_folders
+from gateway.live import Live
+from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Ledger, Line, Runner, Vault
+from gateway.ports import Ledger, Runner, Vault
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
@@ -83,6 +84,7 @@ class Service:
     gate: Gate
     app: App
     loaded: Loaded
+    live: Live
     home: Home
 
 
@@ -91,10 +93,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """Makes a gateway out of files and settings; takes everything down in reverse order.
 
     Raises:
-        SpecErrors: specs or policies are wrong. BadSettings, BadHome, SandboxUnavailable, LedgerLocked, TamperedLog:
-        what is needed to serve at all is not there.
+        SpecErrors: specs or policies are wrong, or a policy fails its own tests. BadSettings, BadHome,
+        SandboxUnavailable, LedgerLocked, TamperedLog: what is needed to serve at all is not there.
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
+    require_tests(loaded.bundle)
     vault = LocalVault(os.environ)
     for line in _remarks(loaded, vault, settings):
         progress(f"toolgate: {line}")
@@ -108,24 +111,26 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
         stack.push_async_callback(ledger.close)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
+        screener = Screener(bundled(), IssuedSecrets(vault.issued))
+        live = _live(settings, loaded, home, ledger, screener.rules.version, progress)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
             catalogue=loaded.catalogue,
-            bundles=loaded,
+            bundles=live,
             counters=MemoryCounters(),
             runners=await _runners(settings, loaded, vault, SqlitePins(state), stack, progress),
-            screener=Screener(bundled(), IssuedSecrets(vault.issued)),
+            screener=screener,
             ledger=ledger,
             outcomes=MemoryOutcomes(),
             artifacts=artifacts,
             clock=clock,
             ids=ids,
         )
-        await _record_loaded(ledger, loaded, gate.screener)
-        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts)):
+        await _start(live, home)
+        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
-        yield Service(gate, _doors(gate, settings), loaded, home)
+        yield Service(gate, _doors(gate, live, settings), loaded, live, home)
 
 
 def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
@@ -157,6 +162,19 @@ def _open_artifacts(home: Home, state: State) -> FileArtifacts:
         raise BadHome(f"{home.artifacts}: cannot be used: {error}") from error
 
 
+def _live(settings: Settings, loaded: Loaded, home: Home, ledger: Ledger, screening: str, progress: Progress) -> Live:
+    """The policy that was loaded, and what its folders become."""
+    folder = settings.folder("policies")
+    return Live(loaded, folder, settings.candidate, home, ledger, screening, say=progress)
+
+
+async def _start(live: Live, home: Home) -> None:
+    try:
+        await live.start()
+    except OSError as error:
+        raise BadHome(f"{home.bundles}: the policy cannot be kept: {error}") from error
+
+
 async def _runners(
     settings: Settings, loaded: Loaded, vault: Vault, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
 ) -> Mapping[type[Backend], Runner]:
@@ -182,26 +200,19 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
-def _doors(gate: Gate, settings: Settings) -> App:
+def _doors(gate: Gate, live: Live, settings: Settings) -> App:
     def ready() -> Mapping[str, Json]:
         try:
             gate.ledger.check()
         except Refusal as refusal:
-            return {"audit": refusal.problem.code}
-        return {"audit": "ok"}
+            return {"audit": refusal.problem.code, **live.state()}
+        return {"audit": "ok", **live.state()}
 
     host, port = settings.address
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
     return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready), hosts)
-
-
-async def _record_loaded(ledger: Ledger, loaded: Loaded, screener: Screener) -> None:
-    """What every later record was judged by, until the next line of this type."""
-    digests: Json = {tool.name: tool.digest for tool in loaded.catalogue.all()}
-    judged: dict[str, Json] = {"bundle_digest": loaded.bundle.digest, "tools": digests}
-    await ledger.append(Line("policy.loaded", judged | {"screening": screener.rules.version}))
 
 
 async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:

@@ -1,4 +1,4 @@
-"""The home folder: keys, state, ledger and artifacts of one gateway, private to its user. It never holds a policy."""
+"""The home folder: keys, state, ledger, artifacts and the policies it went by, private to its user."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class Home:
     @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
+
+    @property
+    def bundles(self) -> Path:
+        return self.path / "bundles"
 
     @property
     def credentials(self) -> Path:

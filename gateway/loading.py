@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.folders import is_yaml, read
 from gateway.policy.bundle import PolicyBundle, load_bundle
-from gateway.policy.cases import Case, case_of
+from gateway.policy.cases import Case, case_of, run_cases
 from gateway.policy.findings import nearest
 from gateway.policy.language import schema_of as policy_schema
 from gateway.runners.http import BadTemplate, Plan
@@ -20,7 +20,6 @@ from gateway.tool import HttpBackend, Json, Server, Tool
 from sandboxes.model import GUARANTEES
 from sandboxes.offers import BACKENDS
 
-_MAX_FILES = 10_000
 # What backends give at best: enough to read files by, where nobody has looked at the host.
 OFFERS: Mapping[str, Offer] = {name: Offer(guarantees, bounds) for name, (guarantees, bounds) in BACKENDS.items()}
 SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
@@ -47,12 +46,17 @@ class ToolCatalogue:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One set of specs and policies that fit together. It is its own `Bundles`: one bundle, in force."""
+    """One set of specs and policies that fit together. It is its own `Bundles`: one bundle, in force.
+
+    `policies` are the files of the bundle, `given` the guarantees of each kind of sandbox.
+    """
 
     catalogue: ToolCatalogue
     servers: Mapping[str, Server]
     bundle: PolicyBundle
     cases: Sequence[Case]
+    policies: Mapping[str, bytes]
+    given: Mapping[str, frozenset[str]]
 
     @property
     def findings(self) -> Sequence[SpecError]:
@@ -62,10 +66,16 @@ class Loaded:
     def current(self) -> PolicyBundle:
         return self.bundle
 
+    def proven(self, policies: Mapping[str, bytes]) -> PolicyBundle:
+        """A bundle of other policy files about the same tools, with its own tests passed. Raises `SpecErrors`."""
+        bundle = compile_policies(policies, self.catalogue.all(), self.given)
+        require_tests(bundle)
+        return bundle
+
 
 def load_folders(specs: Path, policies: Path, offers: Mapping[str, Offer] = OFFERS) -> Loaded:
     """Everything below two folders. Raises `SpecErrors` with every finding."""
-    return load_files(_read(specs), _read(policies), offers)
+    return load_files(read(specs), read(policies), offers)
 
 
 def load_files(
@@ -77,12 +87,33 @@ def load_files(
     if unfit:
         raise SpecErrors(unfit)
     given = {name: offer.guarantees for name, offer in offers.items()}
-    bundle = load_bundle({name: raw for name, raw in policies.items() if _is_yaml(name)}, loaded.tools, given)
+    policies = {name: raw for name, raw in policies.items() if is_yaml(name)}
+    bundle = compile_policies(policies, loaded.tools, given)
+    cases = [case_of(each.shape, each.tool, each.source) for each in loaded.cases]
+    return Loaded(ToolCatalogue(loaded.tools), loaded.servers, bundle, cases, policies, given)
+
+
+def compile_policies(
+    policies: Mapping[str, bytes], tools: Sequence[Tool], given: Mapping[str, frozenset[str]]
+) -> PolicyBundle:
+    """A bundle of policy files, name → bytes; what is no YAML file is left out. Raises `SpecErrors`."""
+    bundle = load_bundle({name: raw for name, raw in policies.items() if is_yaml(name)}, tools, given)
     unknown = list(_unknown(bundle))
     if unknown:
         raise SpecErrors(unknown)
-    cases = [case_of(each.shape, each.tool, each.source) for each in loaded.cases]
-    return Loaded(ToolCatalogue(loaded.tools), loaded.servers, bundle, cases)
+    return bundle
+
+
+def require_tests(bundle: PolicyBundle) -> None:
+    """Raises `SpecErrors` with each of the bundle's own tests that does not come out as it wants."""
+    failed = []
+    for result in run_cases(bundle):
+        if not result.ok:
+            file, _, line = result.source.rpartition(":")
+            sentence = f"the test {result.name!r} fails: wanted {result.wanted}, got {result.got}"
+            failed.append(SpecError(file, int(line), 1, sentence))
+    if failed:
+        raise SpecErrors(failed)
 
 
 def _unknown(bundle: PolicyBundle) -> Iterator[SpecError]:
@@ -103,23 +134,3 @@ def _unfit(tool: Tool) -> SpecError | None:
         file, _, line = tool.source.rpartition(":")
         return SpecError(file, int(line), 1, f"no request of this tool could be sent: {bad}")
     return None
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    """The files below a folder, by their path as an operator would name it; without those of projects inside it."""
-    try:
-        if not folder.is_dir():
-            raise SpecErrors([SpecError(str(folder), 1, 1, "there is no such folder")])
-        found = sorted(folder.rglob("*"))
-        # A folder with settings of its own is another project: starters to copy stand among what is in force here.
-        projects = {path.parent for path in found if path.name == "toolgate.yaml"} - {folder}
-        paths = [p for p in found if not (p.name.startswith(".") or projects.intersection(p.parents)) and p.is_file()]
-        if len(paths) > _MAX_FILES:
-            raise SpecErrors([SpecError(str(folder), 1, 1, f"a folder holds at most {_MAX_FILES} files")])
-        return {os.path.normpath(path): path.read_bytes() for path in paths}
-    except OSError as error:
-        raise SpecErrors([SpecError(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
-
-
-def _is_yaml(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))

@@ -98,6 +98,9 @@ class Settings(_Part):
     ] = False
     specs: Annotated[Path | None, Field(description="Folder of tool specs; ./tool_specs or the starters.")] = None
     policies: Annotated[Path | None, Field(description="Folder of policies; ./policies or the starters.")] = None
+    candidate: Annotated[
+        Path | None, Field(description="Folder of policies that are decided and recorded beside, and not followed.")
+    ] = None
     audit: Audit = Audit()
     egress: Egress = Egress()
     sandboxes: Sandboxes = Sandboxes()

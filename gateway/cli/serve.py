@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shlex
+import signal
 import socket
 import sys
 from argparse import ArgumentParser
@@ -62,6 +63,7 @@ def _cannot(*findings: object) -> int:
 
 async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool) -> int:
     async with open_service(settings, lambda line: print(line, file=sys.stderr, flush=True)) as service:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.live.ask)
         server = Server(service.app, lambda: _announce(settings, service, as_json=as_json))
         await server.serve(sockets=[listening])
     return 0

@@ -16,6 +16,7 @@ BROAD = {
     "gateway/pipeline.py": "the pipeline's edge: whatever happened is an outcome on record",
     "gateway/doors/edge.py": "the door's edge: a fault of ours becomes a typed answer",
     "gateway/app.py": "a background loop that must outlive one bad look",
+    "gateway/live.py": "a background loop that must outlive one bad policy",
     "gateway/audit/writer.py": "the writer thread: when it dies, those who wait must be refused",
     CHILD: "the snippet may raise anything, and so may the text of its error",
     GUEST: "the snippet may raise anything, and so may the text of its error",
