@@ -164,7 +164,7 @@ def _clause(clause: Mapping[str, Any]) -> Form:
 
 
 def _value(value: Json, name: str) -> Json:
-    """A value that was read. JSON has no infinity: in a record it is null or a word, which no declared state else is."""
+    """A value that was read. JSON has no infinity: in a record it is null or a word, as no other state is."""
     if (name.startswith("state.") and value in (None, "infinite")) or (isinstance(value, float) and math.isinf(value)):
         return dict(NEVER)
     return value

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.allow import Allow, BadAllow
 from gateway.policy.findings import nearest, shape_errors
-from gateway.policy.shapes import KINDS, WANTED, CaseShape, CasesShape, PolicyShape
+from gateway.policy.shapes import KINDS, WANTED, CallShape, CaseShape, CasesShape, PolicyShape
 from gateway.problems import TABLE
 from gateway.specs import yaml
 from gateway.tool import Json
@@ -74,6 +74,15 @@ def read_cases(raw: bytes, file: str) -> tuple[CasesShape, yaml.Located]:
     if found:
         raise yaml.SpecErrors(found)
     return shape, located
+
+
+def read_call(raw: bytes, file: str) -> CallShape:
+    """A call that is asked about: the keys of a case without `name` and `expect`. Raises SpecErrors."""
+    located = _read(raw, file)
+    try:
+        return CallShape.model_validate(located.value)
+    except ValidationError as error:
+        raise yaml.SpecErrors(shape_errors(located, error, CallShape)) from None
 
 
 def schema_of(kind: Literal["policy", "cases"]) -> dict[str, Json]:

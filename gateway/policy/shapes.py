@@ -184,13 +184,18 @@ class ExpectShape(Shape):
     record: dict[str, Json] | None = None
 
 
-class CaseShape(Shape):
-    """Given a caller, a session and a call: what must come out."""
+class CallShape(Shape):
+    """A call as a case gives it: the caller, the session, and which tool with which arguments."""
 
-    name: Text
     as_: AsShape = Field(default_factory=AsShape, alias="as")
     session: SessionShape = Field(default_factory=SessionShape)
     call: Annotated[dict[str, Json], Field(min_length=1, max_length=1)]
+
+
+class CaseShape(CallShape):
+    """Given a caller, a session and a call: what must come out."""
+
+    name: Text
     expect: ExpectShape
 
 
