@@ -1,76 +1,79 @@
-"""An independent reading of the policy language, small enough to be seen to be right: the real one must agree with it.
+"""An independent reading of how rules combine, small enough to be seen to be right: the real one must agree with it.
 
-A clause is a nested tuple; `text` writes it as CEL, `truth` judges it here: True, False or ERROR. Nothing is shared
-with the gateway.
+A clause is a nested tuple over named values (`drawn.py` writes it as CEL). A part has `id tenant boundary shadow values
+rules`, a rule `id effect shadow match clauses`, a call `words` (what keys of a match hold against), `arguments`, and
+by part `levels` and `pending`. Nothing is shared with the gateway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 ERROR = "error"
-Clause = tuple[Any, ...]
-Rule = Mapping[str, Any]  # effect, clauses, part (number)
+Found = bool | str
+Shape = Mapping[str, Any]
 
 
-def text(clause: Clause) -> str:
-    """The clause in CEL."""
-    match clause:
-        case ("is", name):
-            return f"args.{name}"
-        case ("has", name):
-            return f"has(args.{name})"
-        case ("equals", name, word):
-            return f'args.{name} == "{word}"'
-        case ("more", name, number):
-            return f"args.{name} > {number}"
-        case ("not", inner):
-            return f"!({text(inner)})"
-        case ("and", left, right):
-            return f"({text(left)} && {text(right)})"
-        case ("or", left, right):
-            return f"({text(left)} || {text(right)})"
-    raise AssertionError(clause)
+class Reference:
+    def both(self, found: Sequence[Found]) -> Found:  # false beats error, error beats true
+        return False if False in found else ERROR if ERROR in found else True
+
+    def either(self, found: Sequence[Found]) -> Found:  # true beats error, error beats false
+        return True if True in found else ERROR if ERROR in found else False
+
+    def truth(self, clause: tuple[Any, ...], seen: Shape) -> Found:
+        """A clause over what can be seen: what is absent is an error, and so is what has the wrong type."""
+        match clause:
+            case ("not", inner):
+                return {True: False, False: True, ERROR: ERROR}[self.truth(inner, seen)]
+            case ("and" | "or" as word, *inner):
+                values = [self.truth(each, seen) for each in inner]
+                return self.both(values) if word == "and" else self.either(values)
+            case (word, name, *_) if name not in seen or word == "has":
+                return name in seen if word == "has" else ERROR
+            case ("is", name):
+                return _bool(seen[name])
+            case ("equals", name, word):
+                return isinstance(seen[name], str) and seen[name] == word
+            case ("listed", name, values):
+                return isinstance(seen[name], str) and seen[name] in seen[values]
+            case ("more", name, number):
+                return seen[name] > number if type(seen[name]) in (int, float) else ERROR
+            case ("every" | "some" as word, name):
+                values = [_bool(each) for each in seen[name]] if isinstance(seen[name], list | dict) else [ERROR]
+                return self.both(values) if word == "every" else self.either(values)
+        raise AssertionError(clause)
+
+    def combine(self, ruled: Sequence[tuple[Shape, Shape]], boundaries: Sequence[str], call: Shape, key: str) -> str:
+        permits, forbids = [], []
+        for part, rule in ruled:
+            seen = {**call["arguments"], **part["values"], **call[key].get(part["id"], {})}
+            result = self.both([self.truth(clause, seen) for clause in rule["clauses"]])
+            forbids += [result] if rule["effect"] == "forbid" else []
+            permits += [(part["id"], rule["id"])] if rule["effect"] == "permit" and result is True else []
+        if True in forbids or ERROR in forbids:
+            return "forbidden" if True in forbids else "policy_error"
+        enough = permits and {part for part, _ in permits}.issuperset(boundaries)
+        return " ".join(["permit", *(rule for _, rule in permits)]) if enough else "no_permit"
+
+    def decide(self, parts: Sequence[Shape], call: Shape, shadow: bool = False) -> str:
+        """The decision; with `shadow` as it would be if everything in shadow were in force."""
+        words = call["words"]
+        here = [part for part in parts if part["tenant"] in (None, *words["tenants"])]
+        here = [part for part in here if shadow or not part["shadow"]]
+        ruled = [(part, rule) for part in here for rule in part["rules"] if shadow or not rule["shadow"]]
+        ruled = [each for each in ruled if all(_meets(globs, words[key]) for key, globs in each[1]["match"].items())]
+        boundaries = [part["id"] for part in here if part["boundary"]]
+        found = self.combine(ruled, boundaries, call, "levels")
+        waits = found == "no_permit" and self.combine(ruled, boundaries, call, "pending").startswith("permit")
+        return "precondition_pending" if waits else found
 
 
-def truth(clause: Clause, arguments: Mapping[str, Any]) -> bool | str:
-    """The clause over arguments: a missing argument is an error, and so is what has the wrong type."""
-    match clause:
-        case ("has", name):
-            return name in arguments
-        case ("is" | "equals" | "more", name, *_) if name not in arguments:
-            return ERROR
-        case ("is", name):
-            return arguments[name] if isinstance(arguments[name], bool) else ERROR
-        case ("equals", name, word):
-            return isinstance(arguments[name], str) and arguments[name] == word
-        case ("more", name, number):
-            value = arguments[name]
-            return value > number if isinstance(value, int | float) and not isinstance(value, bool) else ERROR
-        case ("not", inner):
-            found = truth(inner, arguments)
-            return ERROR if found == ERROR else not found
-        case ("and", left, right):
-            return both([truth(left, arguments), truth(right, arguments)])
-        case ("or", left, right):
-            sides = [truth(left, arguments), truth(right, arguments)]
-            return True if True in sides else ERROR if ERROR in sides else False
-    raise AssertionError(clause)
+def _bool(value: Any) -> Found:
+    return value if isinstance(value, bool) else ERROR
 
 
-def both(found: Sequence[bool | str]) -> bool | str:
-    """False beats error, error beats true."""
-    return False if False in found else ERROR if ERROR in found else True
-
-
-def decide(rules: Sequence[Rule], boundaries: Sequence[int], arguments: Mapping[str, Any]) -> str:
-    """`permit`, or the code of the refusal."""
-    results = [(rule, both([truth(clause, arguments) for clause in rule["clauses"]])) for rule in rules]
-    forbids = [result for rule, result in results if rule["effect"] == "forbid"]
-    permitting = [rule["part"] for rule, result in results if rule["effect"] == "permit" and result is True]
-    if True in forbids:
-        return "forbidden"
-    if ERROR in forbids:
-        return "policy_error"
-    return "permit" if permitting and all(part in permitting for part in boundaries) else "no_permit"
+def _meets(globs: Sequence[str], words: Sequence[str]) -> bool:
+    return any(fnmatchcase(word, glob) for word in words for glob in globs)
