@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from gateway.loading import Loaded
 from gateway.model import Outcome, Request
-from gateway.policy.cases import NOW, Case, CaseResult
+from gateway.policy.cases import NOW, Case, CaseResult, tell
 from gateway.policy.cases import run_cases as run_decisions
+from gateway.policy.past import Misfit
 from gateway.runners.canned import Upstream
 from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.tool import Json, SandboxBackend, Tool
@@ -39,16 +40,22 @@ def fresh_trial(loaded: Loaded, sandboxes: Mapping[str, Sandbox], upstream: Upst
 
 async def run_case(trial: Trial, case: Case) -> CaseResult:
     """One case, through all ten stages."""
-    arrange(trial, case)
+    try:
+        arrange(trial, case)
+    except Misfit as misfit:
+        return CaseResult(case.name, case.source, False, str(misfit), f"{case.expect.kind} {case.expect.value}")
     request = Request(trial.gate.new_call_id(), case.tool, case.arguments, case.name, case.session.id)
     return judge(trial, case, await trial.gate.handle(request))
 
 
 def arrange(trial: Trial, case: Case) -> None:
-    """Makes the case's caller and session known; the case's name is the caller's credential."""
+    """Makes the case's caller, session and history known; the case's name is the caller's credential. Raises Misfit."""
     trial.clock.at = NOW
     trial.authority.principals[case.name] = case.principal
     trial.sessions.put(case.session)
+    gate = trial.gate
+    tools = {tool.name: tool for tool in gate.catalogue.all()}
+    tell(case, gate.bundles.current(), tools, lambda made: gate.counters.take((), (), NOW, made), gate.counters.settle)
 
 
 def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:

@@ -141,14 +141,18 @@ class Lab:
         body = json.dumps({"arguments": arguments}).encode()
         return await self.http("POST", f"/v1/tools/{tool}/call", body, by, **headers)
 
-    async def mcp(self, tool: str, arguments: Any, by: str | None = "dev", *, modern: bool = True) -> Any:
+    async def mcp(
+        self, tool: str, arguments: Any, by: str | None = "dev", *, modern: bool = True, **headers: str
+    ) -> Any:
         """Through the MCP door: the result, or the JSON-RPC error."""
-        reply = await self.rpc("tools/call", {"name": tool, "arguments": arguments}, by, modern=modern)
+        reply = await self.rpc("tools/call", {"name": tool, "arguments": arguments}, by, modern=modern, **headers)
         return reply.json.get("result") or reply.json["error"]
 
-    async def rpc(self, method: str, params: dict[str, Any], by: str | None = "dev", *, modern: bool = True) -> Reply:
+    async def rpc(
+        self, method: str, params: dict[str, Any], by: str | None = "dev", *, modern: bool = True, **headers: str
+    ) -> Reply:
         """One JSON-RPC request to the MCP door, of either generation."""
-        headers = {"Accept": "application/json, text/event-stream"}
+        headers = {"Accept": "application/json, text/event-stream", **headers}
         if modern:
             version = "2026-07-28"
             about = {

@@ -5,17 +5,21 @@ It never dials, never runs a tool and reads no clock: every case happens at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from gateway.aggregates import Ended, Reservation
 from gateway.model import Arguments, Call, Caller, Decision, Effect, Principal, Session
 from gateway.obligations import Obligations
 from gateway.policy import language, shapes
 from gateway.policy.bundle import PolicyBundle
 from gateway.policy.obligations import obligations_of
+from gateway.policy.past import Misfit, Past, past_of, reserved
+from gateway.ports import Bundle
+from gateway.reliability.cells import Cells
 from gateway.specs import yaml
-from gateway.tool import Json
+from gateway.tool import Json, Tool
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
@@ -33,7 +37,10 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `source` is `file:line`; `arguments` are as an agent would send them, not yet checked."""
+    """One case. `source` is `file:line`; `arguments` are as an agent would send them, not yet checked.
+
+    `history` are the caller's past calls in the session.
+    """
 
     name: str
     source: str
@@ -42,6 +49,7 @@ class Case:
     tool: str
     arguments: Json
     expect: Expect
+    history: tuple[Past, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,13 @@ def load_cases(raw: bytes, file: str) -> CaseFile:
     return CaseFile(tuple(shape.specs), tuple(shape.policies), upstream, cases)
 
 
+def load_call(raw: bytes, file: str) -> Case:
+    """A call to be explained, written like a case that expects nothing. Raises SpecErrors."""
+    shape = language.read_call(raw, file)
+    ((tool, arguments),) = shape.call.items()
+    return _build(shape, file, tool, arguments, f"{file}:1", Expect("done", {}))
+
+
 def cases_of(bundle: PolicyBundle) -> list[Case]:
     """The `tests` of all parts of a bundle."""
     return [
@@ -87,20 +102,35 @@ def run_cases(bundle: PolicyBundle, cases: Iterable[Case] | None = None) -> list
     return [_run(bundle, case) for case in (cases_of(bundle) if cases is None else cases)]
 
 
+def tell(
+    case: Case,
+    bundle: Bundle,
+    tools: Mapping[str, Tool],
+    reserve: Callable[[Reservation], object],
+    settle: Callable[[Reservation, Ended], None],
+) -> None:
+    """Tells a store of the case's history, oldest call first. Raises Misfit for a call that nobody could have made."""
+    made = reserved(case.history, Caller(case.principal, case.session), NOW, bundle, tools)
+    for reservation, ended in made:
+        reserve(reservation)
+        if ended is not None:
+            settle(reservation, ended)
+
+
 def _case(shape: shapes.CaseShape, located: yaml.Located, key: str, index: int) -> Case:
     ((tool, arguments),) = shape.call.items()
     line = located.place(yaml.pointer(key, index))[0]
-    return _build(shape, tool, arguments, f"{located.file}:{line}")
+    return _build(shape, shape.name, tool, arguments, f"{located.file}:{line}", _expect(shape.expect))
 
 
 def case_of(shape: shapes.CaseShape, tool: str, source: str) -> Case:
     """A case that stands in the spec of `tool`: its `call` holds the arguments, or `{TOOL: arguments}` as elsewhere."""
     named = shape.call.get(tool)
     arguments = named if len(shape.call) == 1 and isinstance(named, dict) else shape.call
-    return _build(shape, tool, arguments, source)
+    return _build(shape, shape.name, tool, arguments, source, _expect(shape.expect))
 
 
-def _build(shape: shapes.CaseShape, tool: str, arguments: Json, source: str) -> Case:
+def _build(shape: shapes.CallShape, name: str, tool: str, arguments: Json, source: str, expect: Expect) -> Case:
     caller, given = shape.as_, shape.session
     scopes = frozenset({"agent"})
     principal = Principal(caller.agent, caller.tenant, caller.user, frozenset(caller.groups), scopes)
@@ -115,7 +145,7 @@ def _build(shape: shapes.CaseShape, tool: str, arguments: Json, source: str) -> 
         calls=given.calls,
         cost=given.cost,
     )
-    return Case(shape.name, source, principal, session, tool, arguments, _expect(shape.expect))
+    return Case(name, source, principal, session, tool, arguments, expect, past_of(given.history))
 
 
 def _expect(shape: shapes.ExpectShape) -> Expect:
@@ -134,7 +164,13 @@ def _run(bundle: PolicyBundle, case: Case) -> CaseResult:
         return _refused(case, "invalid_arguments", wanted)
     arguments = tool.check.fill(dict(cast(Mapping[str, Json], case.arguments)))
     caller = Caller(case.principal, case.session)
-    decision = bundle.decide(Call("c_case", caller, tool, Arguments(arguments), NOW, 0), {})
+    call = Call("c_case", caller, tool, Arguments(arguments), NOW, 0)
+    past = Cells()
+    try:
+        tell(case, bundle, bundle.tools, past.reserve, past.settle)
+    except Misfit as misfit:
+        return CaseResult(case.name, case.source, False, str(misfit), wanted)
+    decision = bundle.decide(call, past.look(bundle.cells(call), NOW))
     ok, got = _compare(case.expect, decision)
     return CaseResult(case.name, case.source, ok, got, wanted)
 

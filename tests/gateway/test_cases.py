@@ -64,9 +64,14 @@ def seen(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _session(case: Case) -> dict[str, str]:
+    """The header that names the session."""
+    return {"Toolgate-Session": case.session.id}
+
+
 async def over_rest(lab: Lab, case: Case) -> dict[str, Any]:
     """The same, as REST shows it."""
-    said = (await lab.rest(case.tool, case.arguments, case.name)).json
+    said = (await lab.rest(case.tool, case.arguments, case.name, **_session(case))).json
     if "result" not in said:
         return {"code": said["code"], "failed": True, "structured": None, "rule": said.get("rule")}
     problem = said["problem"] or {}
@@ -80,7 +85,7 @@ async def over_rest(lab: Lab, case: Case) -> dict[str, Any]:
 
 async def over_mcp(lab: Lab, case: Case, *, modern: bool) -> dict[str, Any]:
     """The same, as MCP shows it."""
-    result = await lab.mcp(case.tool, case.arguments, case.name, modern=modern)
+    result = await lab.mcp(case.tool, case.arguments, case.name, modern=modern, **_session(case))
     meta = result.get("_meta") or result.get("data") or {}
     problem = meta.get("dev.toolgate/problem") or {}
     return {
