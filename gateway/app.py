@@ -21,6 +21,7 @@ from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
+from gateway.history import History
 from gateway.home import BadHome, Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
 from gateway.identity.vault import BadSecret, LocalVault
@@ -112,13 +113,15 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         stack.push_async_callback(ledger.close)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
         screener = Screener(bundled(), IssuedSecrets(vault.issued))
-        live = _live(settings, loaded, home, ledger, screener.rules.version, progress)
+        counters = MemoryCounters()
+        history = History(home.path, counters, clock, progress)
+        live = _live(settings, loaded, home, ledger, screener.rules.version, progress, history)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=live,
-            counters=MemoryCounters(),
+            counters=counters,
             runners=await _runners(settings, loaded, vault, SqlitePins(state), stack, progress),
             screener=screener,
             ledger=ledger,
@@ -128,7 +131,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await _start(live, home)
-        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch()):
+        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         yield Service(gate, _doors(gate, live, settings), loaded, live, home)
 
@@ -162,10 +165,18 @@ def _open_artifacts(home: Home, state: State) -> FileArtifacts:
         raise BadHome(f"{home.artifacts}: cannot be used: {error}") from error
 
 
-def _live(settings: Settings, loaded: Loaded, home: Home, ledger: Ledger, screening: str, progress: Progress) -> Live:
+def _live(
+    settings: Settings,
+    loaded: Loaded,
+    home: Home,
+    ledger: Ledger,
+    screening: str,
+    progress: Progress,
+    history: History,
+) -> Live:
     """The policy that was loaded, and what its folders become."""
     folder = settings.folder("policies")
-    return Live(loaded, folder, settings.candidate, home, ledger, screening, say=progress)
+    return Live(loaded, folder, settings.candidate, home, ledger, screening, say=progress, prepare=history.prepare)
 
 
 async def _start(live: Live, home: Home) -> None:

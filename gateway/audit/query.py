@@ -46,6 +46,12 @@ def records(home: Path) -> Iterator[Record]:
     return heapq.merge(*(_shard_records(folder) for folder in shards(home)), key=_clock)
 
 
+def since(home: Path, at: float) -> Iterator[Record]:
+    """The records written at `at` (unix seconds) or later, in order. Segments that ended before are not read."""
+    begin = f"{max(0, int(at * 1000)) << 16:016x}"
+    return heapq.merge(*(_shard_since(folder, begin) for folder in shards(home)), key=_clock)
+
+
 def tail(home: Path, count: int) -> list[Record]:
     """The newest `count` records, oldest first."""
     newest: list[Record] = []
@@ -128,6 +134,15 @@ def _shown(contents: Contents, record: Record) -> Shown:
 def _shard_records(folder: Path) -> Iterator[Record]:
     for path in segments(folder):
         yield from _parsed(whole_lines(path))
+
+
+def _shard_since(folder: Path, begin: str) -> Iterator[Record]:
+    """Those whose clock is at or after `begin`, which is as in a record: 16 hex digits."""
+    paths = segments(folder)
+    for path, later in zip(paths, [*paths[1:], None], strict=True):
+        follows = None if later is None else next(_parsed(islice(whole_lines(later), 1)), None)
+        if follows is None or str(follows["hlc"]) > begin:
+            yield from (record for record in _parsed(whole_lines(path)) if str(record["hlc"]) >= begin)
 
 
 def _after(folder: Path, seq: int) -> Iterator[Record]:

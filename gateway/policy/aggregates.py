@@ -75,6 +75,11 @@ def cell_of(aggregate: Aggregate, call: Call) -> Cell | None:
     return Cell(aggregate.name, key, aggregate.kind, aggregate.within)
 
 
+def stem_of(key: str) -> str:
+    """The stem of a cell's key: which definition it is a cell of."""
+    return "\x1f".join(key.split("\x1f", 3)[:3])
+
+
 def entry_of(aggregate: Aggregate, call: Call) -> Entry | None:
     """What a call adds to an aggregate its tool feeds. None where it has no value to add, or none to compare."""
     cell = cell_of(aggregate, call)

@@ -67,6 +67,15 @@ class PolicyBundle:
         """What this call adds to the past once it is admitted."""
         return evaluate.entries(self._plan(call.tool, call.caller.principal), call)
 
+    @property
+    def windows(self) -> Mapping[str, float]:
+        """For the stem of each aggregate its window, in seconds."""
+        return {each.stem: each.within for each in self._aggregates}
+
+    def feeds(self, tool: Tool, principal: Principal) -> frozenset[str]:
+        """The stems of the aggregates that the principal's calls of the tool add to."""
+        return frozenset(each.stem for each in self._plan(tool, principal).feeds)
+
     def decide(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The decision on a call. Pure: the same call and levels give the same decision."""
         return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels)
