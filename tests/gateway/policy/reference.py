@@ -27,7 +27,8 @@ class Reference:
         """A clause over what can be seen: what is absent is an error, and so is what has the wrong type."""
         match clause:
             case ("not", inner):
-                return {True: False, False: True, ERROR: ERROR}[self.truth(inner, seen)]
+                found = self.truth(inner, seen)
+                return ERROR if found == ERROR else not found
             case ("and" | "or" as word, *inner):
                 values = [self.truth(each, seen) for each in inner]
                 return self.both(values) if word == "and" else self.either(values)
