@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway import folders
 from gateway.cases import arrange, judge
 from gateway.loading import Loaded, load_files
 from gateway.model import Outcome
@@ -33,8 +34,7 @@ def _files(file: Path, entries: tuple[Any, ...]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for number, entry in enumerate(entries):
         if isinstance(entry, str):
-            folder = (file.parent / entry).resolve()
-            found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+            found |= folders.read((file.parent / entry).resolve())
         else:
             found[f"{file.name}#{number}.yaml"] = orjson.dumps(entry)
     return found
