@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.loading import Loaded, load_folders
-from gateway.model import Principal, Session
+from gateway.model import Outcome, Principal, Session
 from gateway.policy.bundle import load_bundle
 from gateway.policy.cases import Case, CaseResult, cases_of, run_cases
 from gateway.runners.canned import Upstream
@@ -60,29 +60,36 @@ def passed(folder: Path, changed: Parts) -> list[bool]:
 
 
 def mutations(whole: Parts) -> Iterator[tuple[str, Parts, Parts]]:
-    """What was taken out, the files as they were, and the files without it: each rule, each key of its `match` but the tools, each clause.
+    """What was taken out of a rule or an aggregate, the files as they were, and the files without it.
 
     A rule in shadow refuses nobody, so it counts as enforced both before and after: some case has to feel it then.
     """
     for file, document in whole.items():
+        for name in [name for name, aggregate in document.get("state", {}).items() if "same" in aggregate]:
+            after = deepcopy(whole)
+            del after[file]["state"][name]["same"]
+            yield f"{file}: state {name}: same", whole, after
         for number, rule in enumerate(document["rules"]):
             before = deepcopy(whole)
             before[file]["rules"][number].pop("mode", None)
             after = deepcopy(before)
             del after[file]["rules"][number]
             yield f"{file}: rule {rule['id']}", before, after
-            for key in rule["match"].keys() - {"tools"}:  # a clause about another tool's arguments would not compile
+            for what, rest in lessened(before[file]["rules"][number]):
                 after = deepcopy(before)
-                del after[file]["rules"][number]["match"][key]
-                yield f"{file}: rule {rule['id']}: match {key}", before, after
-            clauses = rule.get("when", [])
-            for place, clause in enumerate(clauses):
-                after = deepcopy(before)
-                left = [text for at, text in enumerate(clauses) if at != place]
-                after[file]["rules"][number] |= {"when": left}
-                if not left:
-                    del after[file]["rules"][number]["when"]
-                yield f"{file}: rule {rule['id']}: {clause}", before, after
+                after[file]["rules"][number] = rest
+                yield f"{file}: rule {rule['id']}: {what}", before, after
+
+
+def lessened(rule: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A rule without one clause, one obligation, one key of its `match` but the tools, which its clauses depend on."""
+    for clause in rule.get("when", []):
+        left = [text for text in rule["when"] if text != clause]
+        rest = {key: value for key, value in rule.items() if key != "when"}
+        yield clause, rest | ({"when": left} if left else {})
+    for part in ("match", "with"):
+        for key in sorted(rule.get(part, {}).keys() - {"tools"}):
+            yield f"{part} {key}", rule | {part: {name: each for name, each in rule[part].items() if name != key}}
 
 
 def failing(results: list[CaseResult]) -> list[str]:
@@ -108,7 +115,7 @@ def test_a_starter_is_attacked(folder: Path) -> None:
 
 @every_bundle
 def test_whatever_is_taken_out_of_a_rule_is_missed_by_a_case(folder: Path) -> None:
-    """No rule, no clause and no key of a `match` that says who or what kind can go without one of the cases coming out otherwise."""
+    """No rule, clause, obligation, key of a `match` or `same` can go without one of the cases coming out otherwise."""
     whole = parts(folder)
     as_it_was: dict[str, list[bool]] = {}
     unguarded = []
@@ -145,59 +152,58 @@ def test_no_exfiltration_is_one_rule_everywhere() -> None:
 
 # ── over several sessions, which one case cannot tell: through the whole pipeline, with a backend that always agrees ──
 
-MARIA = {"agent": "support", "tenant": "default", "user": "maria"}
+MARIA = Principal("support", "default", user="maria", scopes=frozenset({"agent"}))
 
 
-def desk(*sessions: str, by: Mapping[str, str] = MARIA) -> Lab:
-    """The support starter with these sessions of maria's open."""
+def desk() -> Lab:
+    """The support starter; `maria` is its agent with her behind it."""
     lab = Lab.over(loaded(ROOT / "policies" / "starters" / "support"), Upstream(200, {"ok": True}))
-    principal = Principal(**by, scopes=frozenset({"agent"}))
-    lab.trial.authority.principals["maria"] = principal
-    for name in sessions:
-        now = lab.trial.clock.now()
-        lab.trial.sessions.put(Session(name, name, principal.key, now, now + 86_400))
+    lab.trial.authority.principals["maria"] = MARIA
     return lab
 
 
+def opened(lab: Lab, session: str) -> str:
+    """A session of hers, for a day."""
+    now = lab.trial.clock.now()
+    lab.trial.sessions.put(Session(session, session, MARIA.key, now, now + 86_400))
+    return session
+
+
+def said(outcome: Outcome) -> str:
+    """`done`, or the rule or else the code that refused."""
+    return outcome.problem.rule or outcome.problem.code if outcome.problem else outcome.status
+
+
 async def pay(lab: Lab, order: str, amount: float, session: str) -> str:
-    """Looks an order up and refunds some of it; gives `done`, or the rule that refused."""
+    """Looks an order up and refunds some of it."""
     await lab.call("lookup_order", {"order": order}, "maria", session=session)
     arguments = {"order": order, "amount": amount, "reason": "damaged"}
-    outcome = await lab.call("issue_refund", arguments, "maria", session=session)
-    return outcome.problem.rule or outcome.problem.code if outcome.problem else outcome.status
+    return said(await lab.call("issue_refund", arguments, "maria", session=session))
 
 
 def test_a_new_session_does_not_start_a_new_day() -> None:
     """The cap is the person's: 500 euros within 24 hours over all sessions, and again after that."""
 
-    async def day() -> list[str]:
-        lab = desk("s_1", "s_2", "s_3")
-        paid = [await pay(lab, "A-1", 200, "s_1"), await pay(lab, "A-2", 200, "s_2"), await pay(lab, "A-3", 200, "s_3")]
-        paid += [await pay(lab, "A-4", 100, "s_2"), await pay(lab, "A-5", 0.01, "s_1")]
+    async def days() -> list[str]:
+        lab = desk()
+        monday = [("A-1", 200.0), ("A-2", 200.0), ("A-3", 200.0), ("A-4", 100.0), ("A-5", 0.01)]
+        paid = [await pay(lab, order, amount, opened(lab, f"s_{order}")) for order, amount in monday]
         lab.trial.clock.at += 86_400
-        return [*paid, await pay(desk_again(lab), "A-6", 200, "s_4")]
+        return [*paid, await pay(lab, "A-6", 200, opened(lab, "s_tuesday"))]
 
-    def desk_again(lab: Lab) -> Lab:
-        now = lab.trial.clock.now()
-        owner = lab.trial.authority.principals["maria"].key
-        lab.trial.sessions.put(Session("s_4", "s_4", owner, now, now + 86_400))
-        return lab
-
-    assert asyncio.run(day()) == ["done", "done", "refund-day-cap", "done", "refund-day-cap", "done"]
+    assert asyncio.run(days()) == ["done", "done", "refund-day-cap", "done", "refund-day-cap", "done"]
 
 
 def test_twenty_refunds_sent_at_once_do_not_pass_the_cap_together() -> None:
     """Each is judged by what the others have reserved, answered or not."""
 
     async def rush() -> list[str]:
-        lab = desk("s_1")
-        orders = [f"A-{number}" for number in range(20)]
-        for order in orders:
-            await lab.call("lookup_order", {"order": order}, "maria", session="s_1")
-        return await asyncio.gather(*(pay(lab, order, 100, "s_1") for order in orders))
+        lab = desk()
+        session = opened(lab, "s_1")
+        return await asyncio.gather(*(pay(lab, f"A-{number}", 100, session) for number in range(20)))
 
     paid = asyncio.run(rush())
-    assert paid.count("done") <= 5
+    assert 1 <= paid.count("done") <= 5, paid
     assert set(paid) <= {"done", "refund-day-cap", "precondition_pending", "rate_limited"}
 
 
@@ -205,30 +211,28 @@ def test_a_lookup_in_one_session_is_none_in_another() -> None:
     """Whoever refunds has looked at the order there."""
 
     async def elsewhere() -> str:
-        lab = desk("s_1", "s_2")
-        await lab.call("lookup_order", {"order": "A-1"}, "maria", session="s_1")
+        lab = desk()
+        here, there = opened(lab, "s_1"), opened(lab, "s_2")
+        await lab.call("lookup_order", {"order": "A-1"}, "maria", session=here)
         arguments = {"order": "A-1", "amount": 10, "reason": "damaged"}
-        outcome = await lab.call("issue_refund", arguments, "maria", session="s_2")
-        return outcome.problem.code if outcome.problem else outcome.status
+        return said(await lab.call("issue_refund", arguments, "maria", session=there))
 
-    assert asyncio.run(elsewhere()) == "no_permit"
+    assert asyncio.run(elsewhere()) == "support.agents"  # the boundary that has no permit for it
 
 
 def test_what_the_tools_return_closes_the_way_out() -> None:
     """Read a ticket, read an order, then mail: the labels come from the tools' own results, not from the case."""
 
-    async def led_astray() -> list[str | None]:
-        lab = desk("s_1")
+    async def led_astray() -> list[str]:
+        lab = desk()
+        session = opened(lab, "s_1")
         mail = {"to": ["ida@example.com"], "subject": "Today", "body": "All done."}
-        said = []
-        for tool, arguments in (
+        calls: list[tuple[str, dict[str, Any]]] = [
             ("send_email", mail),
             ("read_ticket", {"ticket": "T-1"}),
             ("send_email", mail),
             ("reply_ticket", {"ticket": "T-1", "answer": "passed_to_a_person"}),
-        ):
-            outcome = await lab.call(tool, arguments, "maria", session="s_1")
-            said.append(outcome.problem.rule or outcome.problem.code if outcome.problem else outcome.status)
-        return said
+        ]
+        return [said(await lab.call(tool, arguments, "maria", session=session)) for tool, arguments in calls]
 
     assert asyncio.run(led_astray()) == ["done", "done", "no-exfiltration", "done"]
