@@ -11,28 +11,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 from gateway import regex
 from gateway.model import Finding
 from gateway.screening.canonical import canonical, well_formed
-from gateway.screening.leaves import SEPARATOR
+from gateway.screening.pieces import Hit, taken_out
 from gateway.screening.views import Span, Views, squeezed, squeezed_view, views
 
 MIN_PLAIN = 4  # characters, squeezed: a shorter one would be found in any text
 MIN_ENCODED = 8
 
 _META = frozenset("\\.+*?()|[]{}^$")
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One secret found: where in the text that was searched, and its name."""
-
-    start: int
-    end: int
-    name: str
 
 
 class SecretForms:
@@ -79,13 +69,20 @@ class SecretForms:
         if not self._forms:
             return text, []
         hits = self._find(text, views(text) if decoded is None else decoded)
-        return _replace(text, hits, own_names) if hits else (text, [])
+        if not hits:
+            return text, []
+
+        def mark(names: set[str]) -> str:
+            name = next(iter(names)) if len(names) == 1 else ""
+            return f"[redacted:{name}]" if name in own_names else "[redacted]"
+
+        return taken_out(text, hits, mark, lambda names: Finding("S4", "secret.issued", "redact"))
 
     def _find(self, text: str, decoded: Views) -> list[Hit]:
         hits = self._find_in(text)
         for view, place in decoded.found:
             hits += [Hit(*place(hit.start, hit.end), hit.name) for hit in self._find_in(view)]
-        return sorted(hits, key=lambda hit: (hit.start, -hit.end))
+        return hits
 
     def _find_in(self, text: str) -> list[Hit]:
         text = well_formed(text)
@@ -173,31 +170,3 @@ def _occurrences(text: str, form: str) -> Iterator[Span]:
     while at >= 0:
         yield at, at + len(form)
         at = text.find(form, at + len(form))
-
-
-def _replace(text: str, hits: list[Hit], own_names: Collection[str]) -> tuple[str, list[Finding]]:
-    out: list[str] = []
-    findings: list[Finding] = []
-    at = length = 0
-    for start, end, names in _merged(hits):
-        name = next(iter(names)) if len(names) == 1 else ""
-        mark = f"[redacted:{name}]" if name in own_names else "[redacted]"
-        # Fields stay as many as they were, so that structured output can be put together again.
-        mark = SEPARATOR.join([mark] * (1 + text.count(SEPARATOR, start, end)))
-        out += (text[at:start], mark)
-        length += start - at + len(mark)
-        findings.append(Finding("S4", "secret.issued", "redact", span=(length - len(mark), length)))
-        at = end
-    return "".join(out) + text[at:], findings
-
-
-def _merged(hits: list[Hit]) -> Iterator[tuple[int, int, set[str]]]:
-    start, end, names = hits[0].start, hits[0].end, {hits[0].name}
-    for hit in hits[1:]:
-        if hit.start >= end:
-            yield start, end, names
-            start, end, names = hit.start, hit.end, {hit.name}
-        else:
-            end = max(end, hit.end)
-            names.add(hit.name)
-    yield start, end, names
