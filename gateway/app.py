@@ -29,7 +29,7 @@ from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Ledger, Runner, Vault
+from gateway.ports import Runner, Vault
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
@@ -115,7 +115,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         screener = Screener(bundled(), IssuedSecrets(vault.issued))
         counters = MemoryCounters()
         history = History(home.path, counters, clock, progress)
-        live = _live(settings, loaded, home, ledger, screener.rules.version, progress, history)
+        folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
+        live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
         gate = Gate(
             authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
             sessions=sessions,
@@ -165,25 +166,11 @@ def _open_artifacts(home: Home, state: State) -> FileArtifacts:
         raise BadHome(f"{home.artifacts}: cannot be used: {error}") from error
 
 
-def _live(
-    settings: Settings,
-    loaded: Loaded,
-    home: Home,
-    ledger: Ledger,
-    screening: str,
-    progress: Progress,
-    history: History,
-) -> Live:
-    """The policy that was loaded, and what its folders become."""
-    folder = settings.folder("policies")
-    return Live(loaded, folder, settings.candidate, home, ledger, screening, say=progress, prepare=history.prepare)
-
-
 async def _start(live: Live, home: Home) -> None:
     try:
         await live.start()
     except OSError as error:
-        raise BadHome(f"{home.bundles}: the policy cannot be kept: {error}") from error
+        raise BadHome(f"{home.path}: the policy cannot be put in force: {error}") from error
 
 
 async def _runners(
