@@ -116,8 +116,13 @@ def state_errors(part: language.Part, compiled: Sequence[Aggregate], tools: Sequ
 
 
 def incomparable(aggregate: Aggregate, tools: Sequence[Tool]) -> str | None:
-    """What is wrong with reading the aggregate in a rule about these tools: a call must have what `same` compares."""
-    sentence = misnamed(aggregate.same, False, tools) if aggregate.same is not None else None
+    """What is wrong with reading the aggregate in a rule about these tools: a call must have what `same` compares.
+
+    Of tools that feed it, the declaration is told.
+    """
+    if aggregate.same is None:
+        return None
+    sentence = misnamed(aggregate.same, False, [tool for tool in tools if not aggregate.feeds_on(tool)])
     return sentence and f"{aggregate.name} compares a past call with this one, but {sentence}"
 
 

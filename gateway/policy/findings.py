@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.policy.shapes import APPROVER, PATH
 from gateway.specs import yaml
 from gateway.tool import Json
 
@@ -27,6 +28,10 @@ _KINDS = {
     "float_type": "write a number",
     "string_too_short": "write at least one character",
     "too_short": "give at least one, or leave the key out",
+}
+_PATTERNS = {
+    PATH: "write args.NAME for an argument, arg.NAME for a fact",
+    APPROVER: "write requester, user:NAME or group:NAME",
 }
 
 
@@ -83,7 +88,9 @@ def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, An
     if kind == "value_error":
         return str(given["error"])
     if kind == "string_pattern_mismatch":
-        return f"{_short(each['input'])} is not taken for {key!r}: it has to match {given['pattern']}"
+        pattern = given["pattern"]
+        right = _PATTERNS.get(pattern, f"it has to match {pattern}")
+        return f"{_short(each['input'])} is not taken for {key!r}: {right}"
     if kind in _KINDS:
         return f"{_short(each['input'])} does not fit {key!r}: {_KINDS[kind]}"
     return f"{_short(each['input'])} does not fit {key!r}: {each['msg'][:1].lower()}{each['msg'][1:]}"
@@ -99,7 +106,11 @@ def _keys(schema: Mapping[str, Any], path: list[int | str]) -> list[str]:
     here: Mapping[str, Any] = schema
     for step in path:
         here = _resolve(schema, here)
-        here = here.get("items", {}) if isinstance(step, int) else here.get("properties", {}).get(step, {})
+        if isinstance(step, int):
+            here = here.get("items", {})
+        else:
+            named = here.get("patternProperties", {})  # of any name, as those that an operator gives
+            here = here.get("properties", {}).get(step) or next(iter(named.values()), {})
     return list(_resolve(schema, here).get("properties", {}))
 
 

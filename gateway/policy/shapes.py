@@ -15,6 +15,9 @@ from gateway.tool import Json
 KINDS = ("count", "count_distinct", "sum", "formerly", "since")
 WANTED = ("permit", "deny", "refused", "done")
 
+APPROVER = r"^(requester|(user|group):[^\s:][^\s]{0,126})$"
+PATH = r"^(args(\.[A-Za-z_][A-Za-z0-9_]*)+|arg(\.[A-Za-z_][A-Za-z0-9_]*)+)$"
+
 PartId = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
 Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
@@ -24,8 +27,8 @@ ValueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 ClauseText = Annotated[str, Field(min_length=1, max_length=4096)]
 Effects = Annotated[list[Literal["read", "write", "destructive", "egress", "exec"]], Field(min_length=1)]
-Approver = Annotated[str, Field(pattern=r"^(requester|(user|group):[^\s:][^\s]{0,126})$")]
-PathText = Annotated[str, Field(pattern=r"^(args(\.[A-Za-z_][A-Za-z0-9_]*)+|arg(\.[A-Za-z_][A-Za-z0-9_]*)+)$")]
+Approver = Annotated[str, Field(pattern=APPROVER)]
+PathText = Annotated[str, Field(pattern=PATH)]
 
 
 class Shape(BaseModel):
