@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from argparse import ArgumentParser
-from contextlib import AsyncExitStack
 
-from gateway.backends import offers, open_backends
-from gateway.cases import run_cases, sandboxed
+from gateway.backends import offers
 from gateway.cli.common import Arguments, Verbs, say, settings_of
-from gateway.loading import SCHEMAS, Loaded, load_folders
-from gateway.policy.cases import CaseResult
-from gateway.settings import Settings
+from gateway.cli.judged import as_json, counted, failed_lines, run_all
+from gateway.loading import SCHEMAS, load_folders
+from gateway.policy.cases import cases_of
 from gateway.specs.yaml import SpecErrors
 
 
@@ -39,33 +36,17 @@ def run_check(arguments: Arguments) -> int:
         findings = [str(finding) for finding in error.findings]
         say(arguments, {"ok": False, "findings": findings, "cases": []}, "\n".join(findings))
         return 1
-    results = asyncio.run(_cases(loaded, settings))
+    judged = asyncio.run(run_all(loaded, [*cases_of(loaded.bundle), *loaded.cases], settings))
     findings = [str(finding) for finding in loaded.findings]
-    failed = [result for result in results if not result.ok]
-    lines = findings + [f"{r.source}: case {r.name!r}: wanted {r.wanted}, got {r.got}" for r in failed]
+    lines = findings + failed_lines(judged, loaded.bundle)
     tools, digest = len(loaded.catalogue.all()), loaded.bundle.digest
     ok = not lines
     lines.append(
-        f"{'ok' if ok else 'not ok'}: {_count(tools, 'tool')}, {_count(len(results), 'case')}, bundle {digest}"
+        f"{'ok' if ok else 'not ok'}: {counted(tools, 'tool')}, {counted(len(judged), 'case')}, bundle {digest}"
     )
-    cases = [{"name": r.name, "source": r.source, "ok": r.ok, "wanted": r.wanted, "got": r.got} for r in results]
+    cases = as_json(judged, loaded.bundle)
     say(arguments, {"ok": ok, "findings": findings, "cases": cases, "bundle": digest}, "\n".join(lines))
     return 0 if ok else 1
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-async def _cases(loaded: Loaded, settings: Settings) -> list[CaseResult]:
-    """All cases; a sandbox is started only when one of them runs code in it."""
-    small = settings.sandboxes.model_copy(update={"workers": 1})
-    async with AsyncExitStack() as stack:
-        return await run_cases(loaded, await open_backends(small, sandboxed(loaded), stack, _to_stderr))
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def run_schema(arguments: Arguments) -> int:

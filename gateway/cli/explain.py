@@ -1,37 +1,92 @@
-"""`toolgate explain`: a past call, stage by stage, from its records alone. It decides nothing again."""
+"""`toolgate explain`: a past call, stage by stage, from its records alone; or what would be decided of one in a file.
+
+It makes no call, and asks no gateway.
+"""
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from gateway.audit import query
 from gateway.audit.query import Shown
 from gateway.audit.text import printable
-from gateway.cli.common import Arguments, Verbs, home_of, say
+from gateway.backends import offers
+from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.explaining import explain_case
+from gateway.loading import load_folders
+from gateway.policy.cases import load_call
+from gateway.policy.explain import Form, recorded
+from gateway.policy.past import Misfit
+from gateway.policy.words import lines
+from gateway.specs.yaml import MAX_BYTES, SpecErrors
 from gateway.tool import Json
 
 _STAGES = ("authenticate", "resolve", "validate", "decide", "approve", "admit", "record", "execute", "screen")
-_UNITS = {"timeout": " s", "limits.output": " bytes"}
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb."""
-    verb = verbs.add_parser("explain", parents=[common], help="why a past call came out as it did")
-    verb.add_argument("call_id")
+    verb = verbs.add_parser("explain", parents=[common], help="why a past call came out as it did, or one would")
+    asked = verb.add_mutually_exclusive_group(required=True)
+    asked.add_argument("call_id", nargs="?")
+    asked.add_argument("--call", metavar="FILE", help="decide without doing: a call as in a case, or - for stdin")
+    verb.add_argument("--specs", help="folder of tool specs, with --call")
+    verb.add_argument("--policies", help="folder of policies, with --call")
     verb.set_defaults(run=run)
 
 
 def run(arguments: Arguments) -> int:
     """Prints who called what, what decided with which values, what the code called, and what each stage took."""
+    if arguments.call is not None:
+        return _supposed(arguments)
     home = home_of(arguments).path
     shown = query.show(home, arguments.call_id)
     if not shown:
         say(arguments, None, f"no record of {arguments.call_id}")
         return 1
-    whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
-    say(arguments, whole, "\n".join(map(printable, explain(shown, query.nested(home, arguments.call_id)))))
+    nested = query.nested(home, arguments.call_id)
+    whole = {
+        "call_id": arguments.call_id,
+        "explained": recorded(shown[0].record, shown[0].content),
+        "records": [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown],
+        "nested": nested,
+    }
+    say(arguments, whole, "\n".join(map(printable, explain(shown, nested))))
     return 0
+
+
+def _supposed(arguments: Arguments) -> int:
+    """Decides about the call in a file. Exit 0 permitted, 1 refused, 2 where there is nothing to decide about."""
+    try:
+        form = _decided(arguments)
+    except (SpecErrors, Misfit, OSError) as error:
+        print(_safe(f"toolgate: {error}"), file=sys.stderr)
+        return 2
+    said = form.pop("lines")
+    say(arguments, form, "\n".join(map(printable, [said[0], *(f"  {line}" for line in said[1:])])))
+    return 0 if form["effect"] == "permit" else 1
+
+
+def _decided(arguments: Arguments) -> Form:
+    settings = settings_of(arguments, specs=arguments.specs, policies=arguments.policies)
+    case = load_call(*_read(arguments.call))
+    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
+    return explain_case(case, loaded.bundle)
+
+
+def _read(file: str) -> tuple[bytes, str]:
+    if file == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1), "stdin"
+    return Path(file).read_bytes(), file
+
+
+def _safe(text: str) -> str:
+    """Several lines, each safe for a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iterator[str]:
@@ -62,42 +117,15 @@ def _nested(record: query.Record) -> str:
 
 
 def _decision(asked: Shown) -> Iterator[str]:
-    decision = _part(asked.record, "decision")
-    if not decision:
+    form = recorded(asked.record, asked.content)
+    if form is None:
         yield "  decided: nothing; the call was refused before policy was asked"
         return
-    code = f" ({decision['code']})" if decision.get("code") else ""
-    yield f"  decided: {decision.get('effect')}{code} under bundle {decision.get('bundle_digest')}"
+    first, *details = lines(form)
+    yield f"  {first}"
     if asked.unreadable:
         yield f"  the clauses cannot be shown: {asked.unreadable}"
-    reasons = _list(asked.content, "reasons")
-    for reason in reasons:
-        yield f"    {reason.get('effect')} {reason.get('rule')} ({reason.get('source')}): {reason.get('result')}"
-        for clause in _list(reason, "clauses"):
-            values = ", ".join(f"{name} = {value!r}" for name, value in _part(clause, "values").items())
-            yield f"      {clause.get('result'):5} {clause.get('text')}" + (f"  [{values}]" if values else "")
-    yield from _obligations(_part(decision, "obligations"))
-
-
-def _obligations(duties: Mapping[str, Json]) -> Iterator[str]:
-    origin = _part(duties, "origin")
-    for key, rules in origin.items():
-        value = duties.get({"limit": "limits", "label": "labels"}.get(key, key.rpartition(".")[2]))
-        yield f"    obligation {key}: {_duty(key, value)}, from {' and '.join(map(str, _strings(rules)))}"
-
-
-def _duty(key: str, value: Json) -> str:
-    """What a permitted call has to obey, with its unit."""
-    if key == "limit":
-        rates = [(_part(limit, "rate"), limit.get("key")) for limit in _list({"of": value}, "of")]
-        return " and ".join(f"{rate.get('calls')} calls in {_number(rate.get('per'))} s by {by}" for rate, by in rates)
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{_number(value)}{_UNITS.get(key, '')}"
-
-
-def _number(value: Json) -> str:
-    return f"{value:.15g}" if isinstance(value, int | float) else str(value)
+    yield from (f"    {line}" for line in details)
 
 
 def _outcome(ended: Shown) -> Iterator[str]:
@@ -116,20 +144,16 @@ def _outcome(ended: Shown) -> Iterator[str]:
         yield f"  network: {sent.get('method')} {sent.get('host')}{sent.get('path')}: {got}"
     if screen:
         found = _list(screen, "findings")
-        labels = ", ".join(map(str, _strings(last.get("labels_added")))) or "none"
+        labels = ", ".join(map(str, _list(last, "labels_added"))) or "none"
         size = _part(last, "usage").get("bytes_out")
         yield f"  screened: {screen.get('action')}, {len(found)} findings, labels {labels}, {size} bytes"
 
 
-def _part(value: Json, key: str) -> Mapping[str, Json]:
+def _part(value: Json, key: str) -> Mapping[str, Any]:
     part = value.get(key) if isinstance(value, Mapping) else None
     return part if isinstance(part, Mapping) else {}
 
 
-def _list(value: Json, key: str) -> list[Mapping[str, Json]]:
+def _list(value: Json, key: str) -> list[Any]:
     part = value.get(key) if isinstance(value, Mapping) else None
     return part if isinstance(part, list) else []
-
-
-def _strings(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []

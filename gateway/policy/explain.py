@@ -47,6 +47,8 @@ def recorded(record: Mapping[str, Json], content: Json) -> Form | None:
     principal = _part(record, "principal")
     said = {"detail": kept.get("detail"), "rule": decision.get("rule"), "bundle": decision.get("bundle_digest")}
     form = _form(decision, said, _list(kept, "reasons"), _part(kept, "reads"))
+    if not form["reasons"]:  # where policy wants no content on record, its names are
+        form["rules"] = [{"rule": rule, "source": None} for rule in _list(decision, "rules")]
     form["call"] = {
         "tool": _part(record, "tool").get("name"),
         "agent": principal.get("agent"),

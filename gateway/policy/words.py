@@ -41,6 +41,8 @@ def sentence(form: Form) -> str:
         return f"permitted: {_and(named)} {'permits' if len(named) == 1 else 'permit'} {call['tool']} for {who}"
     if code == "unknown_tool":
         return f"refused: {call['tool']} is not visible to {who}: {_hidden(form)}"
+    if code == "invalid_arguments":
+        return f"refused: the arguments do not fit {call['tool']}: {form['detail']}".removesuffix(".")
     if code == "forbidden":
         return _forbidden(form, who)
     if code == "no_permit":
@@ -70,13 +72,13 @@ def value(shown: Json) -> str:
 
 
 def _who(call: Mapping[str, Any]) -> str:
-    user = f" for user {call['user']}" if call.get("user") else ""
-    tenant = f" of tenant {call['tenant']}" if call.get("tenant") not in (None, "default") else ""
-    return f"agent {call['agent']}{user}{tenant}"
+    more = [f"user {call['user']}"] if call.get("user") else []
+    more += [f"tenant {call['tenant']}"] if call.get("tenant") not in (None, "default") else []
+    return f"agent {call['agent']} ({', '.join(more)})" if more else f"agent {call['agent']}"
 
 
 def _rule(reason: Mapping[str, Any]) -> str:
-    return f"{reason['rule']} ({reason['source']})"
+    return f"{reason['rule']} ({reason['source']})" if reason["source"] else str(reason["rule"])
 
 
 def _and(words: Sequence[str]) -> str:
@@ -89,15 +91,15 @@ def _forbidden(form: Form, who: str) -> str:
     if not forbids:
         return f"refused: {form['rule'] or 'a rule'} forbids {tool} for {who}"
     first = forbids[0]
-    because = "; ".join(_read(each) for each in first["clauses"])
-    said = f" ({first['message']})" if first["message"] else ""
+    because = _and([_read(each) for each in first["clauses"]])
+    said = f" ({first['message'].removesuffix('.')})" if first["message"] else ""
     return f"refused: {_rule(first)} forbids {tool} for {who}{said}{f', because {because}' if because else ''}"
 
 
 def _read(clause: Mapping[str, Any]) -> str:
     """A clause and what it read, for a sentence."""
     values = _values(clause)
-    return f"{clause['text']}; {values}" if values else str(clause["text"])
+    return f"{clause['text']} ({values})" if values else str(clause["text"])
 
 
 def _values(clause: Mapping[str, Any]) -> str:
@@ -147,9 +149,6 @@ def _details(form: Form) -> Iterator[str]:
         yield f"bundle {form['bundle']}"
     if form["code"]:
         yield f"code {form['code']}" + (f": {form['detail']}" if form["detail"] else "")
-    for fix in form.get("fix", ()):
-        near = f" (did you mean {fix['nearest']}?)" if fix["nearest"] else ""
-        yield f"  {fix['pointer'] or 'the whole'}: got {fix['received']}, allowed is {fix['allowed']}{near}"
     for reason in form["reasons"]:
         yield f"{reason['effect']} {_rule(reason)}: {reason['result']}"
         for clause in reason["clauses"]:

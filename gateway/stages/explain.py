@@ -41,22 +41,22 @@ def _explain(caller: Caller, request: Request, catalogue: Catalogue, bundle: Bun
     except Refusal as refusal:
         found, principal = catalogue.find(request.tool), caller.principal
         hidden = refusal.problem.code == "unknown_tool"
-        said = _unseen(request.tool, caller, catalogue) if hidden else refusal.problem
         near = bundle.near(found, principal) if found is not None and hidden else ()
+        said = _unseen(request.tool, caller, catalogue, bool(near)) if hidden else refusal.problem
         return refused(request.tool, principal, caller.session.id, bundle.digest, said, near)
     call = Call(_ID, caller, tool, fitting, now, 0)
     decision = bundle.explain(call, look(bundle.cells(call), now))
     return explained(decision, bundle.near(tool, caller.principal))
 
 
-def _unseen(name: str, caller: Caller, catalogue: Catalogue) -> Problem:
-    """Why there is no such tool for the caller, as far as the catalogue knows."""
+def _unseen(name: str, caller: Caller, catalogue: Catalogue, ruled: bool) -> Problem:
+    """Why there is no such tool for the caller. `ruled`: there are rules about it, which say more."""
     found = catalogue.find(name)
     if found is None:
         return problem("unknown_tool", f"there is no tool of that name: {nearest(name, _names(catalogue.all()))}")
     if found.tenant not in (None, caller.principal.tenant):
         return problem("unknown_tool", f"it is a tool of tenant {found.tenant}")
-    return problem("unknown_tool", "no rule permits it to anybody")
+    return problem("unknown_tool", f"no rule permits it to {'this caller' if ruled else 'anybody'}")
 
 
 def _names(tools: Sequence[Tool]) -> list[str]:

@@ -8,36 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from gateway import folders
+from gateway.case_files import open_cases
 from gateway.cases import arrange, judge
-from gateway.loading import Loaded, load_files
+from gateway.loading import Loaded
 from gateway.model import Outcome
-from gateway.policy.cases import Case, CaseFile, load_cases
+from gateway.policy.cases import Case
 from gateway.runners.canned import Upstream
 from gateway.tool import SandboxBackend
 from sandboxes.pool import WasmPython
 from tests.kit import Lab
 
 FOLDER = Path(__file__).parent.parent / "cases"
-
-
-def opened(file: Path) -> tuple[CaseFile, Loaded]:
-    """A case file and what it names: documents inside it, or folders beside it."""
-    cases = load_cases(file.read_bytes(), str(file))
-    return cases, load_files(_files(file, cases.specs), _files(file, cases.policies))
-
-
-def _files(file: Path, entries: tuple[Any, ...]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for number, entry in enumerate(entries):
-        if isinstance(entry, str):
-            found |= folders.read((file.parent / entry).resolve())
-        else:
-            found[f"{file.name}#{number}.yaml"] = orjson.dumps(entry)
-    return found
 
 
 @asynccontextmanager
@@ -104,7 +88,7 @@ def test_every_case_comes_out_as_wanted_through_all_doors(file: Path) -> None:
 
 async def run_file(file: Path) -> None:
     """Each case four times, each in a gateway of its own."""
-    cases, loaded = opened(file)
+    cases, loaded = open_cases(file)
     upstream = Upstream(*cases.upstream) if cases.upstream else None
     async with sandbox(loaded) as pool:
         for case in cases.cases:
