@@ -26,6 +26,7 @@ from tests.house.tree import ROOT
 
 ADDRESS = "127.0.0.1:8080"  # what documents say; the test's gateway has another port
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+STARTERS = "policies/starters/"  # where documents copy from: the checkout's, not the folder's
 VARYING = {
     r"\d\d:\d\d:\d\d\.\d{3}": "TIME",
     r"\b\d{4}-\d\d-\d\dT": "DATE",
@@ -58,7 +59,10 @@ class Terminal:
             return ""
         if command == "make run":
             return self._serve()
-        command = command.replace(ADDRESS, self._address)
+        if command.startswith("cd "):
+            self._folder = (self._folder / command[3:]).resolve()
+            return ""
+        command = command.replace(ADDRESS, self._address).replace(STARTERS, f"{ROOT}/{STARTERS}")
         shell = ["sh", "-c", command]
         ran = subprocess.run(shell, cwd=self._folder, env=self._environ, timeout=120, text=True, check=False, **_OUTPUT)
         return str(ran.stdout).replace(self._address, ADDRESS)

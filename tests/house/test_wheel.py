@@ -49,6 +49,7 @@ def test_the_wheel_can_serve_and_build_its_guest(wheel: zipfile.ZipFile) -> None
     for folder, suffix in (
         ("gateway/screening/data/", ".yaml"),
         ("gateway/starter/policies/", ".yaml"),
+        ("gateway/starter/policies/starters/", "/toolgate.yaml"),
         ("gateway/starter/tool_specs/", ".yaml"),
         ("sandboxes/guests/python/", ".wit"),
         ("sandboxes/images/python/", "Dockerfile"),

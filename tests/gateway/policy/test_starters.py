@@ -203,8 +203,8 @@ def test_twenty_refunds_sent_at_once_do_not_pass_the_cap_together() -> None:
         return await asyncio.gather(*(pay(lab, f"A-{number}", 100, session) for number in range(20)))
 
     paid = asyncio.run(rush())
-    assert 1 <= paid.count("done") <= 5, paid
-    assert set(paid) <= {"done", "refund-day-cap", "precondition_pending", "rate_limited"}
+    assert paid.count("done") == 5
+    assert paid.count("refund-day-cap") == 15
 
 
 def test_a_lookup_in_one_session_is_none_in_another() -> None:
