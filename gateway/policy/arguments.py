@@ -8,30 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.policy.findings import nearest
-from gateway.policy.syntax import Path
+from gateway.policy.syntax import ITEM, Path
+from gateway.policy.typed import Object, arguments_of, below, facts_of, inside, worded
 from gateway.tool import Json, Tool
 
-# The fields of a fact, by kind; the other kinds are a text or a list.
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "url": ("scheme", "host", "port", "path", "has_userinfo"),
-    "path": ("canonical",),
-    "email": ("local", "domain"),
-    "repo_path": ("owner", "name"),
-}
 _OPEN = {"$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas"}
 
 
 def misnamed(path: Path, tested: bool, tools: Sequence[Tool]) -> str | None:
     """What is wrong with a path, as a sentence. Under a `has()` of the same path it is enough that one tool has it."""
-    look = {"args": _argument, "arg": _fact}.get(path[0])
-    if look is None:
+    if path[0] not in ("args", "arg"):
         return None
     if path == ("arg",):
         return "facts are read by name: write arg.NAME, for an argument with `facts:` in its tool's spec"
-    found = [sentence for tool in tools if (sentence := look(path, tool))]
+    found = [sentence for tool in tools if (sentence := _wrong(path, tool))]
     if not found or (tested and len(found) < len(tools)):
         return None
     return found[0]
+
+
+def label(path: Path) -> str:
+    """A path as people write it."""
+    return ".".join(path).replace("." + ITEM, ITEM)
 
 
 def required(path: Path, tool: Tool) -> bool:
@@ -53,17 +51,36 @@ def never_empty(path: Path, tool: Tool) -> bool:
     return isinstance(least, int) and least > 0
 
 
-def _argument(path: Path, tool: Tool) -> str | None:
-    schema: Json = tool.input_schema
-    for depth, step in enumerate(path[1:]):
-        below = _closed(schema, depth == 0)
-        if below is None:
-            return None
-        if step not in below:
-            name = ".".join(path[: depth + 2])
-            return f"{name} is no argument of the tool {tool.name}: {nearest(step, below)}"
-        schema = below[step]
+def _wrong(path: Path, tool: Tool) -> str | None:
+    """What the tool has against a path: the first step that leads nowhere."""
+    found = arguments_of(tool) if path[0] == "args" else facts_of(tool)
+    for depth, step in enumerate(path[1:], 1):
+        following = below(found, step)
+        if following is None:
+            known = inside(found)
+            if isinstance(known, Object):
+                return _unknown(path[: depth + 1], known, tool)
+            said = f"{label(path[:depth])} of the tool {tool.name} is {worded(found)}"
+            return f"{said}, it has no field {step!r}{_hint(path, tool)}"
+        found = following
     return None
+
+
+def _unknown(path: Path, known: Object, tool: Tool) -> str:
+    names = dict(known.fields)
+    if path[0] == "args":
+        return f"{label(path)} is no argument of the tool {tool.name}: {nearest(path[-1], names)}"
+    if len(path) == 2:
+        return f"the spec of {tool.name} declares no facts for {path[1]!r}: {nearest(path[1], names)}"
+    return f"{label(path)} is no fact of kind {tool.facts[path[1]]}: {nearest(path[-1], names)}"
+
+
+def _hint(path: Path, tool: Tool) -> str:
+    """Where the argument's facts have what was looked for in its text."""
+    fact = below(facts_of(tool), path[1]) if path[0] == "args" else None
+    if isinstance(fact, Object) and path[-1] in dict(fact.fields):
+        return f": write {label(('arg', *path[1:]))}"
+    return ""
 
 
 def _closed(schema: Json, top: bool) -> Mapping[str, Json] | None:
@@ -76,16 +93,3 @@ def _closed(schema: Json, top: bool) -> Mapping[str, Json] | None:
     if schema.get("additionalProperties", not top) is not False:
         return None
     return below if isinstance(below, Mapping) else {}
-
-
-def _fact(path: Path, tool: Tool) -> str | None:
-    if path[1] in tool.facts:
-        return _field(path, tool.facts[path[1]])
-    return f"the spec of {tool.name} declares no facts for {path[1]!r}: {nearest(path[1], tool.facts)}"
-
-
-def _field(path: Path, kind: str) -> str | None:
-    fields = FIELDS.get(kind, ())
-    if len(path) < 3 or (path[2] in fields and len(path) == 3):
-        return None
-    return f"{'.'.join(path)} is no fact of kind {kind}: {nearest(path[2], fields)}"

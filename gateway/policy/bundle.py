@@ -19,6 +19,7 @@ from gateway.policy.aggregates import Aggregate
 from gateway.policy.compile import Placed, compile_part
 from gateway.policy.lint import lint
 from gateway.policy.rules import Part, Rule, candidates
+from gateway.policy.typecheck import Checker
 from gateway.specs.fetch import fetch_tool
 from gateway.specs.yaml import SpecError, SpecErrors
 from gateway.tool import SandboxBackend, Tool
@@ -132,8 +133,9 @@ def load_bundle(
     tools = [*tools, *_built_in(tools)]
     placed: list[Placed] = []
     aggregates: list[Aggregate] = []
+    checker = Checker()
     for number, part in enumerate(parts):
-        compiled = compile_part(part, number, tools)
+        compiled = compile_part(part, number, tools, checker)
         placed += compiled.placed
         aggregates += compiled.aggregates
         errors += compiled.findings

@@ -16,7 +16,9 @@ from gateway.policy.arguments import misnamed
 from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindable, bind
 from gateway.policy.findings import nearest
 from gateway.policy.obligations import obligations_of, unasked
-from gateway.policy.syntax import Apply, Constant, Path, Reference, references, walk
+from gateway.policy.sentences import place
+from gateway.policy.syntax import Apply, Constant, Path, Reference, followed, references, walk
+from gateway.policy.typecheck import Checker, Kinds
 from gateway.policy.variables import KINDS
 from gateway.specs.yaml import SpecError
 from gateway.tool import Json, Tool
@@ -26,6 +28,7 @@ _LATER = {"principal.workload": "any"}
 _ASKING = ("with", "approval", "when")
 
 Named = tuple[tuple[Path, str], ...]
+At = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Placed:
     """A compiled rule with its place in the file, the tools it is about, and what its clauses refer to.
 
     `asking` is what the condition of its approval refers to; `states` the full names of the aggregates that any of
-    them reads.
+    them reads; `remarks` what the type check has to say of clauses that work all the same.
     """
 
     part: language.Part
@@ -43,6 +46,7 @@ class Placed:
     references: tuple[tuple[int, Reference], ...]  # (number of the clause, reference)
     asking: tuple[Reference, ...] = ()
     states: frozenset[str] = frozenset()
+    remarks: tuple[SpecError, ...] = ()
 
     def error(self, sentence: str, *path: str | int) -> SpecError:
         """A finding at a key of the rule."""
@@ -58,8 +62,8 @@ class Compiled:
     findings: Sequence[SpecError]
 
 
-def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> Compiled:
-    """All rules and aggregates of a part. `number` tells the parts of a bundle apart."""
+def compile_part(part: language.Part, number: int, tools: Sequence[Tool], checker: Checker) -> Compiled:
+    """All rules and aggregates of a part. `number` tells the parts of a bundle apart, which share the checker."""
     prefix = f"p{number}"
     values = {f"{prefix}.v.{name}": value for name, value in part.shape.values.items()}
     shadow = part.shape.mode == "shadow"
@@ -70,7 +74,8 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> Com
     scope = Scope({**KINDS, **_LATER, **types}, prefix)
     findings = [*_value_errors(part, scope, values), *_name_errors(part, scope)]
     findings += state_errors(part, list(aggregates.values()), tools)
-    names = _Names(scope, prefix, aggregates, {})
+    kinds = tuple(sorted((name.removeprefix(prefix + "."), kind) for name, kind in types.items()))
+    names = _Names(scope, prefix, aggregates, {}, checker, kinds)
     placed = []
     for index in range(len(part.shape.rules)):
         compiler = _RuleCompiler(part, index, names)
@@ -81,12 +86,15 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool]) -> Com
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What the rules of a part share: the scope, the prefix of its own names, its aggregates, and reads seen before."""
+    """What the rules of a part share: the scope, the prefix of its own names, its aggregates, reads seen before, and
+    the type check with the kinds of its own names."""
 
     scope: Scope
     prefix: str
     aggregates: Mapping[str, Aggregate]
     reads: dict[Named, rules.Reads]
+    checker: Checker
+    kinds: Kinds
 
 
 class _RuleCompiler:
@@ -94,6 +102,7 @@ class _RuleCompiler:
 
     def __init__(self, part: language.Part, index: int, names: _Names) -> None:
         self.findings: list[SpecError] = []
+        self.remarks: list[SpecError] = []
         self._part, self._index, self._names = part, index, names
         self._shape = part.shape.rules[index]
 
@@ -122,9 +131,9 @@ class _RuleCompiler:
         asked = tuple(references(asking[1].expr)) if asking else ()
         roots = {each.path[0] for _, each in named} | {each.path[0] for each in asked}
         states = frozenset(roots & self._names.aggregates.keys())
-        placed = Placed(self._part, self._index, rule, taken, named, asked, states)
-        self._refer(placed)
-        return placed
+        self._refer([(("when", number), (shape.when or [])[number], each) for number, each in programs], taken)
+        self._refer([(_ASKING, *asking)] if asking else [], taken)
+        return Placed(self._part, self._index, rule, taken, named, asked, states, tuple(self.remarks))
 
     def _asking(self) -> tuple[str, Program] | None:
         approval = self._shape.with_.approval if self._shape.with_ else None
@@ -137,12 +146,8 @@ class _RuleCompiler:
         try:
             program = self._names.scope.compile(text)
         except BadExpression as error:
-            where = (
-                f"in the clause, line {error.line} column {error.column}"
-                if error.line > 1
-                else (f"in the clause, column {error.column}")
-            )
-            self._add(f"{_plainly(error.reason, self._names.prefix, self._part)} ({where})", *at)
+            said = _plainly(error.reason, self._names.prefix, self._part)
+            self._add(f"{said} ({place(error.line, error.column)})", *at)
             return None
         for expr in walk(program.expr):
             if isinstance(expr, Apply) and expr.function == "matches" and isinstance(expr.arguments[-1], Constant):
@@ -169,13 +174,15 @@ class _RuleCompiler:
     def _label(self, path: Path) -> str:
         return ".".join(path).removeprefix(self._names.prefix + ".")
 
-    def _refer(self, placed: Placed) -> None:
-        tested = {each.path for _, each in placed.references if each.tested}
-        for number, each in placed.references:
-            self._name(each.path, each.path in tested, placed.tools, "when", number)
-        tested = {each.path for each in placed.asking if each.tested}
-        for each in placed.asking:
-            self._name(each.path, each.path in tested, placed.tools, *_ASKING)
+    def _refer(self, clauses: Sequence[tuple[At, str, Program]], tools: Sequence[Tool]) -> None:
+        """Hold clauses against the tools: names that there are, and types that fit."""
+        tested = {each.path for _, _, program in clauses for each in followed(program.expr) if each.tested}
+        for at, text, program in clauses:
+            for path in dict.fromkeys(each.path for each in followed(program.expr)):
+                self._name(path, any(path[:end] in tested for end in range(2, len(path) + 1)), tools, *at)
+            for fault in self._names.checker.faults(text, program.expr, self._names.kinds, tools, self._names.scope):
+                finding = self._part.error(fault.sentence, "rules", self._index, *at)
+                (self.remarks if fault.works else self.findings).append(finding)
 
     def _name(self, path: Path, tested: bool, tools: Sequence[Tool], *at: str | int) -> None:
         aggregate = self._names.aggregates.get(path[0])

@@ -14,7 +14,7 @@ from typing import NewType
 
 from cel_expr_python import cel  # type: ignore[import-untyped]  # ships .pyi files but no py.typed marker
 
-from gateway.policy.syntax import Expr, parse_checked
+from gateway.policy.syntax import Expr, parse_checked, parse_located
 from gateway.tool import Json
 
 Bound = NewType("Bound", object)
@@ -53,6 +53,7 @@ _TYPES = {
     "strings": cel.Type.List(cel.Type.STRING),
     "any": cel.Type.DYN,
 }
+_GIVES = "a clause is true or false, this one gives "
 _BOOL = cel.Type.BOOL
 _JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
 
@@ -88,9 +89,13 @@ class Program:
 class Scope:
     """The variables an expression may name. A name may be dotted (`session.cost`); `container` is tried as a prefix."""
 
-    def __init__(self, variables: Mapping[str, str], container: str = "") -> None:
-        """`variables` maps a name to bool, int, double, string, strings or any."""
-        self._env = cel.NewEnv(variables={name: _TYPES[kind] for name, kind in variables.items()}, container=container)
+    def __init__(self, variables: Mapping[str, str], container: str = "", pool: object = None) -> None:
+        """`variables` maps a name to bool, int, double, string, strings, any, or a message of the descriptor pool.
+
+        A scope with messages is for `faults` alone: no value is a message.
+        """
+        types = {name: _TYPES.get(kind) or cel.Type(kind) for name, kind in variables.items()}
+        self._env = cel.NewEnv(descriptor_pool=pool, variables=types, container=container)
 
     def compile(self, text: str) -> Program:
         """Parse and type-check. Raises BadExpression; also when the expression cannot give a bool."""
@@ -100,8 +105,20 @@ class Scope:
             raise _bad(str(error)) from None
         kind = compiled.return_type().name()
         if kind not in _JUDGED:
-            raise BadExpression(1, 1, f"a clause is true or false, this one gives {kind}")
+            raise BadExpression(1, 1, f"{_GIVES}{kind}")
         return Program(compiled, parse_checked(compiled.serialize()))
+
+    def faults(self, text: str) -> list[BadExpression]:
+        """All that the checker has against an expression, in its own words; empty when it fits."""
+        try:
+            kind = self._env.compile(text).return_type().name()
+        except RuntimeError as error:
+            return [_bad(each) for each in str(error).split("\nERROR: ")]
+        return [] if kind in _JUDGED else [BadExpression(1, 1, f"{_GIVES}{kind.lower()}")]
+
+    def located(self, text: str) -> tuple[Expr, Mapping[int, Expr]]:
+        """The tree of an expression that compiles, and its parts by place (`parse_located`)."""
+        return parse_located(self._env.compile(text).serialize())
 
 
 _PLAIN = cel.NewEnv()

@@ -183,10 +183,15 @@ def _expressions(placed: Placed) -> Iterator[tuple[int, Expr]]:
             yield number, expr
 
 
+def _remarks(placed: Placed) -> Iterator[SpecError]:
+    yield from placed.remarks
+
+
 _CHECKS: tuple[Callable[[Placed], Iterator[SpecError]], ...] = (
     _unconstrained,
     _unanchored,
     _empty_all,
     _optional,
     _sandboxes,
+    _remarks,
 )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.policy.arguments import FIELDS
 from gateway.policy.bundle import load_bundle
-from gateway.specs.facts import derive
 from gateway.tool import Tool
 from tests.gateway.policy.makers import FETCH, TOOLS, bundle, call, outcome, tool
 
@@ -96,15 +94,6 @@ def test_a_value_that_nothing_uses() -> None:
     made = bundle(one, two)
     assert [str(each) for each in made.findings] == ["p0.yaml:5:3: the value 'hosts' is never used: leave it out"]
     assert outcome(made.decide(call())) == "permit p q"
-
-
-def test_the_fields_of_facts_are_those_that_are_derived() -> None:
-    """The names that loading knows for each kind of fact are exactly what the specs derive."""
-    examples = {"url": "https://a.org/x", "path": "/a", "email": "me@a.org", "repo_path": "a/b"}
-    derived = derive({kind: kind for kind in examples}, examples)
-    assert {kind: set(fact) for kind, fact in derived.items() if isinstance(fact, dict)} == {
-        kind: set(fields) for kind, fields in FIELDS.items()
-    }
 
 
 def test_a_guarantee_that_the_sandbox_of_a_tool_does_not_give_is_told() -> None:
