@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway import folders
 from gateway.case_files import open_cases
-from gateway.cases import arrange, judge
+from gateway.cases import arrange, fresh_trial, judge, run_case
 from gateway.loading import Loaded
 from gateway.model import Outcome
 from gateway.policy.cases import Case
+from gateway.policy.past import Past
 from gateway.runners.canned import Upstream
 from gateway.tool import SandboxBackend
 from sandboxes.pool import WasmPython
@@ -104,3 +105,13 @@ async def run_file(file: Path) -> None:
             assert await over_mcp(labs[3], case, modern=False) == said, case.name
             recorded = [[line.type for line in lab.trial.ledger.lines] for lab in labs]
             assert recorded == [recorded[0]] * 4, case.name
+
+
+def test_a_history_that_does_not_fit_fails_its_case() -> None:
+    """No call is made: the case says which past call could not have been, and why."""
+    cases, loaded = open_cases(FOLDER / "history.yaml")
+    wrong = replace(cases.cases[0], history=(Past("refund", {"amount": "much"}, 60.0, "done"),))
+    trial = fresh_trial(loaded, {}, None)
+    result = asyncio.run(run_case(trial, wrong))
+    assert (result.ok, result.got.startswith("history 1: no call of refund: /amount is ")) == (False, True)
+    assert trial.ledger.lines == []
