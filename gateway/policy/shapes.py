@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.policy.quantities import Duration, RateText, Size
 from gateway.tool import Json
@@ -29,6 +29,9 @@ ClauseText = Annotated[str, Field(min_length=1, max_length=4096)]
 Effects = Annotated[list[Literal["read", "write", "destructive", "egress", "exec"]], Field(min_length=1)]
 Approver = Annotated[str, Field(pattern=APPROVER)]
 PathText = Annotated[str, Field(pattern=PATH)]
+
+# What an editor has to be told besides: names that do not fit their pattern are not names of another kind.
+_CLOSED: dict[str, JsonValue] = {"additionalProperties": False}
 
 
 class Shape(BaseModel):
@@ -122,6 +125,13 @@ class AggregateShape(Shape):
     `same`, only calls count whose value there is the one of the call being decided. `over` says whose calls.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [kind]} for kind in KINDS],
+            "dependentRequired": {"sum": ["of"], "count_distinct": ["of"]},
+        }
+    )
+
     count: OfShape | None = None
     count_distinct: PathText | None = None
     sum: PathText | None = None
@@ -135,6 +145,14 @@ class AggregateShape(Shape):
 
 class RuleShape(Shape):
     """One rule. `when` holds CEL clauses that must all be true; `message` is what a refused model reads."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"effect": {"const": "forbid"}}},
+            "then": {"not": {"required": ["with"]}},
+            "else": {"not": {"required": ["message"]}},
+        }
+    )
 
     id: RuleId
     effect: Literal["permit", "forbid"]
@@ -205,6 +223,13 @@ class CaseShape(CallShape):
 class PolicyShape(Shape):
     """One policy file: one part of the bundle."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"tier": {"const": "tenant"}}, "required": ["tier"]},
+            "then": {"required": ["tenant"]},
+        }
+    )
+
     apiVersion: Literal["toolgate/v1"]
     kind: Literal["Policy"]
     id: PartId
@@ -212,8 +237,8 @@ class PolicyShape(Shape):
     tenant: str | None = None
     boundary: bool = False
     mode: Literal["enforce", "shadow"] = "enforce"
-    values: dict[ValueName, Json] = Field(default_factory=dict)
-    state: dict[ValueName, AggregateShape] = Field(default_factory=dict)
+    values: dict[ValueName, Json] = Field(default_factory=dict, json_schema_extra=_CLOSED)
+    state: dict[ValueName, AggregateShape] = Field(default_factory=dict, json_schema_extra=_CLOSED)
     rules: Annotated[list[RuleShape], Field(min_length=1, max_length=10_000)]
     tests: list[CaseShape] = Field(default_factory=list)
 
