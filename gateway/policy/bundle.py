@@ -52,7 +52,7 @@ class PolicyBundle:
         self._aggregates = tuple(aggregates)
         self._owners: tuple[Part, ...] = tuple({id(each.rule.part): each.rule.part for each in placed}.values())
         self._digest = _digest(parts)
-        self._index = {tool.digest: self._taking(tool) for tool in tools}
+        self._index = _indexed(placed, tools)
         self._plans: dict[tuple[str, Shape], evaluate.Plan] = {}
         self._visible: dict[Shape, frozenset[str]] = {}
 
@@ -176,6 +176,15 @@ def _listed(plan: evaluate.Plan) -> bool:
         and all(any(part is each for each in permitting) for part in plan.boundaries)
         and not any(rule.effect is Effect.FORBID and not rule.conditions for rule in rules)
     )
+
+
+def _indexed(placed: Sequence[Placed], tools: Sequence[Tool]) -> Mapping[str, Sequence[Rule]]:
+    """For the digest of each tool the rules about it."""
+    found: dict[str, list[Rule]] = {tool.digest: [] for tool in tools}
+    for each in placed:
+        for digest in {tool.digest for tool in each.tools}:
+            found[digest].append(each.rule)
+    return found
 
 
 def _digest(parts: Sequence[language.Part]) -> str:

@@ -76,10 +76,10 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool], checke
     findings += state_errors(part, list(aggregates.values()), tools)
     kinds = tuple(sorted((name.removeprefix(prefix + "."), kind) for name, kind in types.items()))
     names = _Names(scope, prefix, aggregates, {}, checker, kinds)
-    placed = []
+    placed, catalogue = [], rules.Catalogue(tools)
     for index in range(len(part.shape.rules)):
         compiler = _RuleCompiler(part, index, names)
-        placed.append(compiler.compile(owner, tools))
+        placed.append(compiler.compile(owner, catalogue))
         findings += compiler.findings
     return Compiled(placed, list(aggregates.values()), findings)
 
@@ -106,7 +106,7 @@ class _RuleCompiler:
         self._part, self._index, self._names = part, index, names
         self._shape = part.shape.rules[index]
 
-    def compile(self, owner: rules.Part, tools: Sequence[Tool]) -> Placed:
+    def compile(self, owner: rules.Part, catalogue: rules.Catalogue) -> Placed:
         shape = self._shape
         found = [(number, self._clause(text, "when", number)) for number, text in enumerate(shape.when or ())]
         programs = [(number, program) for number, program in found if program is not None]
@@ -126,7 +126,7 @@ class _RuleCompiler:
             asks=asking and self._condition(asking[0], asking[1]),
             unasked=unasked(owed),
         )
-        taken = tuple(tool for tool in tools if rule.match.takes_tool(tool))
+        taken = catalogue.taken(rule.match)
         named = tuple((number, each) for number, program in programs for each in references(program.expr))
         asked = tuple(references(asking[1].expr)) if asking else ()
         roots = {each.path[0] for _, each in named} | {each.path[0] for each in asked}

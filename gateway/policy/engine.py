@@ -59,15 +59,23 @@ _JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
 
 
 class Program:
-    """One compiled clause. `expr` is its checked syntax tree, for questions about what it reads."""
+    """One compiled clause."""
 
-    __slots__ = ("_eval", "_typed", "expr")
+    __slots__ = ("_compiled", "_eval", "_expr", "_typed")
 
-    def __init__(self, compiled: cel.Expression, expr: Expr) -> None:
+    def __init__(self, compiled: cel.Expression) -> None:
+        self._compiled = compiled
         self._eval = compiled.eval
+        self._expr: Expr | None = None
         # Only an expression of unknown type can give something else than a bool or an error.
         self._typed = compiled.return_type() == _BOOL
-        self.expr = expr
+
+    @property
+    def expr(self) -> Expr:
+        """Its checked syntax tree, for questions about what it reads: read only when somebody asks one."""
+        if self._expr is None:
+            self._expr = parse_checked(self._compiled.serialize())
+        return self._expr
 
     def eval(self, bound: Bound) -> Truth:
         """The one place where a CEL value becomes a verdict: TRUE needs the Python `True` *and* the CEL type BOOL.
@@ -106,7 +114,7 @@ class Scope:
         kind = compiled.return_type().name()
         if kind not in _JUDGED:
             raise BadExpression(1, 1, f"{_GIVES}{kind}")
-        return Program(compiled, parse_checked(compiled.serialize()))
+        return Program(compiled)
 
     def faults(self, text: str) -> list[BadExpression]:
         """All that the checker has against an expression, in its own words; empty when it fits."""

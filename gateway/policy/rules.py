@@ -104,6 +104,24 @@ class Part:
         return self.tenant is None or self.tenant == principal.tenant
 
 
+class Catalogue:
+    """The loaded tools, to find those that a match is about without asking each of them."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = tuple(tools)
+        self._named: dict[str, list[int]] = {}
+        for place, tool in enumerate(self._tools):
+            self._named.setdefault(tool.name, []).append(place)
+
+    def taken(self, match: Match) -> tuple[Tool, ...]:
+        """The tools that the match takes, in the order of the catalogue."""
+        near: Iterable[Tool] = self._tools
+        if match.tools is not None and not any("*" in each for each in match.tools):
+            places = {place for name in match.tools for place in self._named.get(name, ())}
+            near = (self._tools[place] for place in sorted(places))
+        return tuple(tool for tool in near if match.takes_tool(tool))
+
+
 def candidates(rules: Iterable[Rule], principal: Principal) -> tuple[Rule, ...]:
     """The rules, among those that take the tool, that this principal's call meets."""
     return tuple(rule for rule in rules if rule.part.covers(principal) and rule.match.takes_principal(principal))
