@@ -80,14 +80,20 @@ def comparable(text: str) -> str:
 
     Never shown. When `text` is ASCII the offsets are those of `text`; otherwise they say nothing of it.
     """
-    if "\\" in text:
-        for escaped in ("\\n", "\\r", "\\t"):
-            text = text.replace(escaped, " \n")
+    text = unescaped(text)
     if text.isascii():
         return text
     # Long runs of marks make normalisation quadratic: they go before it as well as after.
     text = _without_marks(unicodedata.normalize("NFKD", _without_marks(text)))
     return text.translate(_LOOKALIKES) if _HAS_LOOKALIKE.search(text) else text
+
+
+def unescaped(text: str) -> str:
+    """The text with escaped line feeds and tabs, as in JSON and source code, as white space of two characters."""
+    if "\\" in text:
+        for escaped in ("\\n", "\\r", "\\t"):
+            text = text.replace(escaped, " \n")
+    return text
 
 
 def well_formed(text: str) -> str:

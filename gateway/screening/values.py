@@ -61,7 +61,8 @@ _TOKENS = (
     rf"\beyJ{_URL64}{{10,}}\.{_URL64}*\.{_URL64}{{8,}}(?:\.{_URL64}+){{0,2}}",  # JSON Web Tokens
     rf"{_KEY}(?s:.*?)[A-Za-z0-9+/=]{{40}}(?s:.*?)-----END (?:[A-Z0-9]+ ){{0,4}}PRIVATE KEY(?: BLOCK)?-----",
     # Where the end was cut off: lines of base64.
-    rf"{_KEY}{_BREAK}(?:(?:Proc-Type|DEK-Info|Version|Comment): [^\n]*\s*)*(?:[A-Za-z0-9+/=]{{40,}}{_BREAK})+[A-Za-z0-9+/=]*",
+    rf"{_KEY}{_BREAK}(?:(?:Proc-Type|DEK-Info|Version|Comment): [^\n]*\s*)*"
+    rf"(?:[A-Za-z0-9+/=]{{40,}}{_BREAK})+[A-Za-z0-9+/=]*",
 )
 _ADDRESS = r"[\p{L}\p{N}._%+'-]+@(?:[\p{L}\p{N}][\p{L}\p{N}-]*\.)+\p{L}{2,63}"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html.entities import html5
 
 from gateway import regex
+from gateway.screening.canonical import comparable, unescaped
 
 DEPTH = 2
 MAX_BLOBS = 20
@@ -101,6 +102,14 @@ def _unbroken(text: str) -> str:
         for escaped in ("\\n", "\\r", "\\t"):
             text = text.replace(escaped, "  ")
     return text
+
+
+def compared_view(text: str) -> View | None:
+    """`comparable(text)` with the way back; None in the rare case that letters there depend on their neighbours."""
+    plain = unescaped(text)
+    folded = {char: comparable(char) for char in set(plain)}
+    view = _assemble(((at, at + 1), folded[char]) for at, char in enumerate(plain))
+    return view if view.text == comparable(text) else None
 
 
 _SQUEEZED = b" \t\n\r\x00\"'`,+\\"

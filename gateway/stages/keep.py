@@ -1,7 +1,8 @@
 """What a screened result leaves behind: the files of the job and the whole of what was cut, kept as artifacts.
 
 Each is judged by itself, as results are. A file is kept as it is or not at all: one that holds an issued secret or
-tries to instruct its reader is never kept, and nothing is kept of a result that was held back.
+tries to instruct its reader is never kept, nor one with a value that policy wants taken out, and nothing is kept of a
+result that was held back.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass, field
 from gateway import strictjson
 from gateway.artifacts import MAX_FILES, handle_of, is_file_name, media_type
 from gateway.model import Artifact, Finding, Intent, RawOutput, SafeOutput
+from gateway.obligations import Obligations
 from gateway.ports import Artifacts, NotKept
-from gateway.screening import Screener, rules
+from gateway.screening import Screener, rules, values
 from gateway.screening.canonical import canonical, comparable, hidden
 from gateway.screening.leaves import NotJson, gather
 from gateway.screening.secrets import SecretForms
 from gateway.screening.views import NONE as NO_VIEWS
 from gateway.screening.views import views
+from gateway.stages.injection import STRICT
 from gateway.tool import Labels
 
 SUSPICIOUS = "suspicious"
@@ -52,17 +55,67 @@ def leaves_something(raw: RawOutput, safe: SafeOutput) -> bool:
     return safe.verdict.action not in ("quarantine", "block")
 
 
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """What pieces are held against: the secrets that were issued, the rules, and what policy asks of the call."""
+
+    forms: SecretForms
+    known: rules.RuleSet
+    asked: Obligations
+
+    def is_doubtful(self, name: str, content: bytes) -> bool:
+        """Whether the piece is suspicious. Raises _Refused for what must not be kept at all."""
+        if not is_file_name(name):
+            raise _Refused("S0", "file.name")
+        if self.forms.occur(name.encode()) or self.forms.occur(content):
+            raise _Refused("S4", "file.secret")
+        if self.asked.redact and self._holds_value(name, content):
+            raise _Refused("S4", "file.value")
+        best = rules.score(self.known.search(comparable(name.translate(_SPACES)), "keys"))
+        doubtful = len(content) > JUDGED
+        if not doubtful:
+            found, doubtful = self._read(content)
+            best = max(best, found)
+        doubtful = doubtful or best >= rules.ANNOTATE
+        if best >= rules.HIGH or (doubtful and self.asked.injection in STRICT):
+            raise _Refused("S5", "file.instructs")
+        return doubtful
+
+    def _holds_value(self, name: str, content: bytes) -> bool:
+        """Whether name or content hold what policy wants taken out; in a long file, or one of octets, as it is only."""
+        is_text, kinds = _is_text(content), self.asked.redact
+        plain = canonical(content.decode() if is_text else _letters(content))
+        decoded = views(plain) if is_text and len(content) <= JUDGED else NO_VIEWS
+        return values.occur(name, kinds, NO_VIEWS) or values.occur(plain, kinds, decoded)
+
+    def _read(self, content: bytes) -> tuple[int, bool]:
+        """The score of what stands in a file, and whether something in it could not be read. Raises _Refused."""
+        is_text = _is_text(content)
+        text = content.decode() if is_text else _letters(content)
+        plain = canonical(text)
+        decoded = views(plain) if is_text else NO_VIEWS
+        if self.forms.redact(plain, (), decoded)[1]:
+            raise _Refused("S4", "file.secret")
+        best = rules.score(self.known.search(comparable(plain), "text"))
+        if is_text and (leaves := _leaves(content)):
+            best = max(best, rules.score(self.known.search(comparable(canonical(leaves)), "text", "keys")))
+        spelled = hidden(text)
+        for view in dict.fromkeys((*(view for view, _ in decoded.found), spelled)):
+            best = max(best, rules.score(self.known.search(comparable(canonical(view)), "views")))
+        return best, bool(spelled) or not decoded.complete
+
+
 def judge(raw: RawOutput, safe: SafeOutput, intent: Intent, screener: Screener) -> Pieces:
     """The pieces that may be kept, of a result that may be shown. Linear in their size; for a thread of its own."""
-    forms = screener.secrets()
+    by = _Judge(screener.secrets(), screener.rules, intent.obligations)
     own = {use.name for use in intent.call.tool.secrets}
     files = [(name, content, "allow") for name, content in raw.files.items()]
     pieces = Pieces()
     if len(files) > MAX_FILES:
         pieces.findings.append(Finding("S0", "file.too-many", "cut"))
-    for name, content, done in (*_cut(raw, safe, forms, own), *files[:MAX_FILES]):
+    for name, content, done in (*_cut(raw, safe, by, own), *files[:MAX_FILES]):
         try:
-            doubtful = _is_doubtful(name, content, forms, screener.rules)
+            doubtful = by.is_doubtful(name, content)
         except _Refused as refused:
             pieces.findings.append(refused.finding)
             continue
@@ -85,49 +138,19 @@ async def keep(pieces: Pieces, artifacts: Artifacts) -> tuple[Artifact, ...]:
     return tuple(there)
 
 
-def _cut(raw: RawOutput, safe: SafeOutput, forms: SecretForms, own: set[str]) -> Iterator[tuple[str, bytes, str]]:
+def _cut(raw: RawOutput, safe: SafeOutput, by: _Judge, own: set[str]) -> Iterator[tuple[str, bytes, str]]:
     """The whole of what was cut: name, content with secrets taken out, and what was done to it."""
     rules_met = {finding.rule for finding in safe.verdict.findings}
     if TEXT_CUT in rules_met:
-        clean, found = forms.redact(canonical(raw.text), own)
+        clean, found = by.forms.redact(canonical(raw.text), own)
+        if by.asked.redact:
+            clean, more = values.redact(clean, by.asked.redact, views(clean))
+            found += more
         kind = raw.content_type.partition(";")[0].strip().lower()
         name = "result.json" if kind == "application/json" or kind.endswith("+json") else "result.txt"
         yield name, clean.encode(), "redact" if found else "allow"
     if STRUCTURED_CUT in rules_met:
         yield "structured.json", strictjson.canonical(raw.structured), "allow"
-
-
-def _is_doubtful(name: str, content: bytes, forms: SecretForms, known: rules.RuleSet) -> bool:
-    """Whether the piece is suspicious. Raises _Refused for what must not be kept at all."""
-    if not is_file_name(name):
-        raise _Refused("S0", "file.name")
-    if forms.occur(name.encode()) or forms.occur(content):
-        raise _Refused("S4", "file.secret")
-    best = rules.score(known.search(comparable(name.translate(_SPACES)), "keys"))
-    doubtful = len(content) > JUDGED
-    if not doubtful:
-        found, doubtful = _read(content, forms, known)
-        best = max(best, found)
-    if best >= rules.HIGH:
-        raise _Refused("S5", "file.instructs")
-    return doubtful or best >= rules.ANNOTATE
-
-
-def _read(content: bytes, forms: SecretForms, known: rules.RuleSet) -> tuple[int, bool]:
-    """The score of what stands in a file, and whether something in it could not be read. Raises _Refused."""
-    is_text = _is_text(content)
-    text = content.decode() if is_text else _letters(content)
-    plain = canonical(text)
-    decoded = views(plain) if is_text else NO_VIEWS
-    if forms.redact(plain, (), decoded)[1]:
-        raise _Refused("S4", "file.secret")
-    best = rules.score(known.search(comparable(plain), "text"))
-    if is_text and (leaves := _leaves(content)):
-        best = max(best, rules.score(known.search(comparable(canonical(leaves)), "text", "keys")))
-    spelled = hidden(text)
-    for view in dict.fromkeys((*(view for view, _ in decoded.found), spelled)):
-        best = max(best, rules.score(known.search(comparable(canonical(view)), "views")))
-    return best, bool(spelled) or not decoded.complete
 
 
 def _leaves(content: bytes) -> str:
