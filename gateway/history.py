@@ -31,7 +31,7 @@ from gateway.tool import Json
 
 log = logging.getLogger("toolgate")
 _OVERLAP = 60.0  # seconds read twice, for what was being written meanwhile; no call is added twice
-_LATE = 5.0  # seconds after which calls that were judged by the bundle before are on record
+LATE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +160,27 @@ def _ended(record: query.Record) -> Ended:
 class History:
     """Brings to the counters the past that a bundle asks for, before it is in force."""
 
-    def __init__(self, home: Path, counters: MemoryCounters, clock: Clock, say: Callable[[str], None]) -> None:
-        self._home, self._counters, self._clock, self._say = home, counters, clock, say
+    def __init__(
+        self, home: Path, counters: MemoryCounters, clock: Clock, say: Callable[[str], None], late: float = LATE
+    ) -> None:
+        """`late`: seconds after which the calls that were admitted by the bundle before are on record."""
+        self._home, self._counters, self._clock, self._say, self._wait = home, counters, clock, say, late
+        self._in_force: list[PolicyBundle] = []  # what they declare counts by itself
         self._late: list[tuple[PolicyBundle, Set[str], float]] = []
         self._waiting = asyncio.Event()
 
     async def prepare(self, bundle: PolicyBundle, previous: PolicyBundle | None) -> None:
-        """Reads the past of what `bundle` declares and `previous`, which is in force, does not.
+        """Reads the past of what `bundle` declares and no bundle in force does; `previous` is the one it replaces.
 
         When it returns the counters have it, up to the calls that are on record: put the bundle in force at once. What
         is admitted by the bundle before and not on record yet is added by `watch`.
         """
-        known = frozenset(previous.windows) if previous else frozenset()
-        if not bundle.windows.keys() - known:
-            return
+        known = frozenset(stem for each in self._in_force for stem in each.windows)
+        if bundle.windows.keys() - known:
+            await self._bring(bundle, known)
+        self._in_force = [each for each in self._in_force if each is not previous] + [bundle]
+
+    async def _bring(self, bundle: PolicyBundle, known: Set[str]) -> None:
         begun = self._clock.now()
         past, found = await self._read(bundle, known, 0.0)
         latest, _ = await self._read(bundle, known, begun - _OVERLAP)
@@ -190,7 +197,7 @@ class History:
             await self._waiting.wait()
             self._waiting.clear()
             late, self._late = self._late, []
-            await asyncio.sleep(_LATE)
+            await asyncio.sleep(self._wait)
             for bundle, known, prepared in late:
                 try:
                     past, _ = await self._read(bundle, known, prepared - _OVERLAP)
