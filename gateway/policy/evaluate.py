@@ -17,7 +17,7 @@ from gateway.policy.engine import Bound, Truth, Unbindable, bind
 from gateway.policy.obligations import BACKENDS, REQUIRE, merge
 from gateway.policy.reasons import Shown, matters, reason_of, told
 from gateway.policy.rules import Part, Rule
-from gateway.policy.variables import Reading, Values, reading
+from gateway.policy.variables import Reading, TooMuch, Values, reading
 from gateway.problems import problem
 from gateway.tool import SandboxBackend, Tool
 
@@ -105,7 +105,7 @@ def _plan(
     paths = {path for condition in judged for path, _ in condition.reads.paths}
     roots = {path[0] for path in paths}
     reads = tuple(each for each in aggregates if each.variable in roots)
-    read = reading(paths, values, tool, principal)
+    read = reading(paths, values, tool, principal, any(condition.pairs for condition in judged))
     prepared = Plan(tool, candidates, tuple(boundaries), read, reads, feeds, {})
     if judged:
         return prepared
@@ -181,7 +181,9 @@ def _together(met: Sequence[Rule], merged: Merged, bound: Bound | None) -> Oblig
     if len(met) == 1 and met[0].asks is None:
         return met[0].obligations
     spared = tuple(
-        rule.id for rule in met if rule.asks is not None and bound and rule.asks.program.eval(bound) is _FALSE
+        rule.id
+        for rule in met
+        if rule.asks is not None and bound is not None and rule.asks.program.eval(bound) is _FALSE
     )
     key = tuple(rule.id for rule in met), spared
     found = merged.get(key)
@@ -218,11 +220,13 @@ def _forbid(
 
 
 def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
-    values = prepared.reading.values(call)
-    for aggregate, _, level in past:
-        values[aggregate.variable] = shown(aggregate.kind, level)
     try:
+        values = prepared.reading.values(call)
+        for aggregate, _, level in past:
+            values[aggregate.variable] = shown(aggregate.kind, level)
         bound = bind(values)
+    except TooMuch as much:
+        return _forbid((), "policy_error", str(much), None)
     except Unbindable:
         detail = "The policy could not read this call, so the call is refused."
         return _forbid((), "policy_error", detail, None)
