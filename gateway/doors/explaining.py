@@ -25,7 +25,7 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Caller(_Closed):
+class Belonging(_Closed):
     """What else the caller is; the tenant is that of the operator's key when left out."""
 
     tenant: Name | None = None
@@ -38,7 +38,7 @@ class Subject(_Closed):
 
     type: Literal["agent"] = "agent"
     id: Name
-    properties: Caller = Caller()
+    properties: Belonging = Belonging()
 
 
 class Action(_Closed):

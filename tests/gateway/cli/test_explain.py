@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from gateway.cli import main
 from tests.gateway.cli.project import project, run, run_json
+from tests.served import TOOLGATE
 
 PAST = "{history: [{call: {refund: {amount: 190}}, ago: 2h}, {call: {refund: {amount: 180}}}]}"
 GIVEN = f"as: {{agent: support}}\nsession: {PAST}\n"
@@ -86,14 +87,12 @@ def test_a_file_that_is_not_there_exits_with_2(tmp_path: Path, capsys: pytest.Ca
         assert ended.value.code == 2
 
 
-def test_stdin_is_read_for_a_dash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stdin_is_read_for_a_dash(tmp_path: Path) -> None:
     """JSON is YAML, so a program can ask."""
     files = asked(project(tmp_path), "")[3:]
     told = json.dumps({"as": {"agent": "support"}, "call": {"refund": {"amount": 5}}}).encode()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(told)))
-    assert run(capsys, "explain", "--call", "-", *files)[0] == 0
+    command = [TOOLGATE, "explain", "--call", "-", *map(str, files)]
+    assert subprocess.run(command, input=told, capture_output=True, timeout=120, check=False).returncode == 0
 
 
 def test_what_others_wrote_is_safe_for_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
