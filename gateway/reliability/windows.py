@@ -173,7 +173,10 @@ class _Count(_Window):
 
 
 class _Sum(_Window):
-    """The sum of their amounts, as a double that is never below it."""
+    """The sum of their amounts, as the double that JSON would read it as; where none is written so, the next above.
+
+    So that 8.2 spent and 1.8 more are 10.0, as whoever wrote a cap of 10.0 would say.
+    """
 
     __slots__ = ("total",)
 
@@ -183,7 +186,8 @@ class _Sum(_Window):
 
     def value(self, now: float) -> float:
         nearest = float(self.total)
-        return math.nextafter(nearest, math.inf) if nearest < self.total else nearest
+        below = nearest < self.total and Decimal(repr(nearest)) != self.total
+        return math.nextafter(nearest, math.inf) if below else nearest
 
     def _gain(self, mark: Mark) -> None:
         if len(self.marks) == 1 and self.lump is None:

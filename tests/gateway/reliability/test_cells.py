@@ -74,9 +74,11 @@ class Naive:
 
 
 def same(found: Level, wanted: tuple[object, bool]) -> bool:
-    """Equal; of a sum, that it is the smallest double that is not below."""
+    """Equal; of a sum, that it is written like the double, or else the double is the smallest that is not below."""
     value, pending = wanted
     if isinstance(value, Fraction):
+        if Fraction(repr(found.value)) == value:
+            return True
         below = math.nextafter(found.value, -math.inf)
         return Fraction(found.value) >= value and (found.value == 0 or Fraction(below) < value)
     return found.value == value and found.pending == pending
@@ -207,7 +209,7 @@ def test_a_flood_beyond_a_full_window_is_never_counted_too_low() -> None:
         if number % 1000 == 999:
             for one_cell in watched:
                 exact = naive.value(one_cell, now)[0]
-                assert Fraction(level(cells, one_cell, now).value) >= exact  # type: ignore[operator]  # numbers all
+                assert Fraction(repr(level(cells, one_cell, now).value)) >= exact  # type: ignore[operator]  # numbers all
 
 
 def test_what_a_lump_took_in_can_still_be_taken_back() -> None:
@@ -257,6 +259,16 @@ def test_the_time_since_is_that_of_the_call_before_when_the_latest_never_ran() -
     cells.settle(latest, "refused")
     assert level(cells, since, 30.0).value == 20.0
     assert level(cells, since, 70.0).value == math.inf
+
+
+def test_a_sum_reads_as_people_write_it_and_is_else_never_too_low() -> None:
+    """Tenths add up to what they add up to on paper; what no double is written as is the next one above."""
+    cells, summed = Cells(), cell("sum")
+    for number, amount in enumerate(["4.1", "4.1"]):
+        ended_call(cells, f"c{number}", 0.0, Entry(summed, Decimal(amount)))
+    assert level(cells, summed, 1.0).value == 8.2
+    ended_call(cells, "c_little", 0.0, Entry(summed, Decimal("1e-30")))
+    assert level(cells, summed, 1.0).value == math.nextafter(8.2, math.inf)
 
 
 def test_a_sum_beyond_any_double_is_infinite_not_zero() -> None:
