@@ -17,7 +17,7 @@ from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindab
 from gateway.policy.findings import nearest
 from gateway.policy.obligations import obligations_of, unasked
 from gateway.policy.sentences import place
-from gateway.policy.syntax import Apply, Constant, Path, Reference, followed, references, walk
+from gateway.policy.syntax import Apply, Constant, Path, Reference, followed, references, revisits, walk
 from gateway.policy.typecheck import Checker, Kinds
 from gateway.policy.variables import KINDS
 from gateway.specs.yaml import SpecError
@@ -48,6 +48,11 @@ class Placed:
     states: frozenset[str] = frozenset()
     remarks: tuple[SpecError, ...] = ()
 
+    @property
+    def shape(self) -> shapes.RuleShape:
+        """The rule as the file has it."""
+        return self.part.shape.rules[self.index]
+
     def error(self, sentence: str, *path: str | int) -> SpecError:
         """A finding at a key of the rule."""
         return self.part.error(sentence, "rules", self.index, *path)
@@ -75,7 +80,7 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool], checke
     findings = [*_value_errors(part, scope, values), *_name_errors(part, scope)]
     findings += state_errors(part, list(aggregates.values()), tools)
     kinds = tuple(sorted((name.removeprefix(prefix + "."), kind) for name, kind in types.items()))
-    names = _Names(scope, prefix, aggregates, {}, checker, kinds)
+    names = _Names(scope, prefix, aggregates, {}, checker, kinds, {})
     placed, catalogue = [], rules.Catalogue(tools)
     for index in range(len(part.shape.rules)):
         compiler = _RuleCompiler(part, index, names)
@@ -86,8 +91,8 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool], checke
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What the rules of a part share: the scope, the prefix of its own names, its aggregates, reads seen before, and
-    the type check with the kinds of its own names."""
+    """What the rules of a part share: the scope, the prefix of its own names, its aggregates, reads and programs seen
+    before, and the type check with the kinds of its own names."""
 
     scope: Scope
     prefix: str
@@ -95,6 +100,7 @@ class _Names:
     reads: dict[Named, rules.Reads]
     checker: Checker
     kinds: Kinds
+    programs: dict[str, Program]
 
 
 class _RuleCompiler:
@@ -143,8 +149,9 @@ class _RuleCompiler:
         return None if program is None else (approval.when, program)
 
     def _clause(self, text: str, *at: str | int) -> Program | None:
+        program = self._names.programs.get(text)
         try:
-            program = self._names.scope.compile(text)
+            program = self._names.programs[text] = program or self._names.scope.compile(text)
         except BadExpression as error:
             said = _plainly(error.reason, self._names.prefix, self._part)
             self._add(f"{said} ({place(error.line, error.column)})", *at)
@@ -169,7 +176,8 @@ class _RuleCompiler:
     def _condition(self, text: str, program: Program) -> rules.Condition:
         paths = sorted({each.path for each in references(program.expr)})
         named = tuple((path, self._label(path)) for path in paths)
-        return rules.Condition(text, program, self._names.reads.setdefault(named, rules.Reads(named)))
+        reads = self._names.reads.setdefault(named, rules.Reads(named))
+        return rules.Condition(text, program, reads, revisits(program.expr, "args"))
 
     def _label(self, path: Path) -> str:
         return ".".join(path).removeprefix(self._names.prefix + ".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from gateway.globs import matches
 from gateway.model import Effect
@@ -10,13 +10,14 @@ from gateway.obligations import Obligations
 from gateway.policy import language
 from gateway.policy.arguments import never_empty, required
 from gateway.policy.compile import Placed
-from gateway.policy.rules import Globs
+from gateway.policy.rules import Globs, Match
 from gateway.policy.syntax import Apply, Constant, Expr, Loop, Path, references, walk
 from gateway.specs.fetch import FETCH
 from gateway.specs.yaml import SpecError
 from gateway.tool import SandboxBackend, Tool
 
 _DANGEROUS = frozenset({"destructive", "exec"})
+Parts = Sequence[tuple[int, Expr]]  # (number of the clause, a part of its expression), all of a rule
 
 
 def lint(
@@ -26,27 +27,40 @@ def lint(
     given: Mapping[str, frozenset[str]],
 ) -> list[SpecError]:
     """All findings, by file and line. given: the guarantees of each sandbox backend that is known."""
-    found = [finding for each in placed for check in _CHECKS for finding in check(each)]
-    found += [finding for each in placed for finding in _glob(each, tools)]
-    found += [finding for each in placed for finding in _shadowed(each, placed)]
-    found += [finding for part in parts for finding in _unused(part, placed)]
+    found = [finding for each in placed for finding in _of_rule(each)]
+    found += _glob(placed, tools)
+    found += _shadowed(placed)
+    found += _twins(placed)
+    found += _alone_in_shadow(placed)
+    found += _unused(parts, placed)
+    found += _sums_of_sessions(parts, placed)
     found += [finding for each in placed for finding in _not_given(each, given)]
     found += _unfetched(placed, tools)
     return sorted(found, key=lambda each: (each.file, each.line, each.column, each.sentence))
 
 
-def _glob(placed: Placed, tools: Sequence[Tool]) -> Iterator[SpecError]:
-    patterns = placed.rule.match.tools or ()
-    for index, pattern in enumerate(patterns):
-        if not any(matches(pattern, tool.name) for tool in tools):
-            yield placed.error(f"{pattern!r} matches no loaded tool", "match", "tools", index)
-    if not placed.tools and all(any(matches(each, tool.name) for tool in tools) for each in patterns):
-        yield placed.error(f"the rule {placed.rule.id} is about no loaded tool", "match")
+# ── between rules, tools and declarations ────────────────────────────────────────────────────────────────────────────
+
+
+def _glob(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[SpecError]:
+    names = {tool.name for tool in tools}
+    known = {each: _meets(each, names) for one in placed for each in one.rule.match.tools or ()}
+    for each in placed:
+        patterns = each.rule.match.tools or ()
+        for index, pattern in enumerate(patterns):
+            if not known[pattern]:
+                yield each.error(f"{pattern!r} matches no loaded tool", "match", "tools", index)
+        if not each.tools and all(known[pattern] for pattern in patterns):
+            yield each.error(f"the rule {each.rule.id} is about no loaded tool", "match")
+
+
+def _meets(pattern: str, names: Set[str]) -> bool:
+    return pattern in names or ("*" in pattern and any(matches(pattern, name) for name in names))
 
 
 def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[SpecError]:
     """Networks of code that no rule lets anybody use."""
-    permits = (each for each in placed if each.rule.effect is Effect.PERMIT)
+    permits = (each for each in placed if each.rule.effect is Effect.PERMIT and not each.rule.shadow)
     if any(tool.name == FETCH for each in permits for tool in each.tools):
         return
     for tool in tools:
@@ -56,13 +70,18 @@ def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[Spec
             yield SpecError(file, int(line), 1, sentence)
 
 
-def _shadowed(placed: Placed, others: Sequence[Placed]) -> Iterator[SpecError]:
-    rule = placed.rule
-    if rule.effect is not Effect.PERMIT or not placed.tools:
-        return
-    for other in others:
-        if other.rule.effect is Effect.FORBID and not other.rule.conditions and _covers(other, placed):
-            yield placed.error(f"never permits: {other.rule.id} ({other.rule.source}) forbids all of it, always")
+def _shadowed(placed: Sequence[Placed]) -> Iterator[SpecError]:
+    """Permits under a forbid that always holds. One in shadow forbids nothing."""
+    above: dict[str, list[Placed]] = {}
+    for each in placed:
+        if each.rule.effect is Effect.FORBID and not each.rule.conditions and not each.rule.shadow:
+            for name in {tool.name for tool in each.tools}:
+                above.setdefault(name, []).append(each)
+    for each in placed:
+        if each.rule.effect is Effect.PERMIT and each.tools:
+            for other in above.get(each.tools[0].name, ()):
+                if _covers(other, each):
+                    yield each.error(f"never permits: {other.rule.id} ({other.rule.source}) forbids all of it, always")
 
 
 def _covers(forbid: Placed, permit: Placed) -> bool:
@@ -78,22 +97,83 @@ def _wider(wide: Globs | None, narrow: Globs | None) -> bool:
     return wide is None or (narrow is not None and all(any(matches(w, each) for w in wide) for each in narrow))
 
 
-def _unused(part: language.Part, placed: Sequence[Placed]) -> Iterator[SpecError]:
-    used = {
-        each.path[0].rpartition(".")[2]
-        for one in placed
-        if one.part is part
-        for _, each in one.references
-        if ".v." in each.path[0]
-    }
-    for name in part.shape.values:
-        if name not in used:
-            yield part.error(f"the value {name!r} is never used: leave it out", "values", name)
+def _twins(placed: Sequence[Placed]) -> Iterator[SpecError]:
+    """Rules of one part that say the same of the same calls, or the contrary."""
+    first: dict[tuple[int, Match, tuple[str, ...], bool], list[Placed]] = {}
+    for each in placed:
+        rule = each.rule
+        clauses = tuple(condition.text.strip() for condition in rule.conditions)
+        before = first.setdefault((id(each.part), rule.match, clauses, rule.shadow), [])
+        for other in before:
+            if rule.effect is not other.rule.effect:
+                # Without conditions, the finding of a forbid that always holds has said it.
+                if clauses:
+                    permit, forbid = (each, other) if rule.effect is Effect.PERMIT else (other, each)
+                    yield permit.error(f"never permits: {forbid.rule.id} ({forbid.rule.source}) forbids exactly this")
+            elif each.shape.with_ == other.shape.with_:
+                yield each.error(f"says what {other.rule.id} ({other.rule.source}) says: leave one of them out")
+                break
+        before.append(each)
+
+
+def _alone_in_shadow(placed: Sequence[Placed]) -> Iterator[SpecError]:
+    """A permit in shadow permits nothing: told where nothing else does."""
+    permits = [each for each in placed if each.rule.effect is Effect.PERMIT]
+    permitted = {tool.name for each in permits if not each.rule.shadow for tool in each.tools}
+    for each in permits:
+        tool = next((tool for tool in each.tools if tool.name not in permitted), None)
+        if each.rule.shadow and tool is not None:
+            sentence = f"in shadow it permits nothing, and no rule in force permits {tool.name}: every call is refused"
+            yield each.error(sentence)
+
+
+def _unused(parts: Sequence[language.Part], placed: Sequence[Placed]) -> Iterator[SpecError]:
+    """Values and aggregates that no expression of their part names."""
+    used: dict[int, set[str]] = {}
+    for each in placed:
+        found = used.setdefault(id(each.part), set())
+        found.update(one.path[0].partition(".")[2] for _, one in each.references)
+        found.update(one.path[0].partition(".")[2] for one in each.asking)
+    for part in parts:
+        names = used.get(id(part), set())
+        for name in part.shape.values:
+            if f"v.{name}" not in names:
+                yield part.error(f"the value {name!r} is never used: leave it out", "values", name)
+        for name in part.shape.state:
+            if f"state.{name}" not in names:
+                yield part.error(f"the aggregate {name!r} is never used: leave it out", "state", name)
+
+
+def _sums_of_sessions(parts: Sequence[language.Part], placed: Sequence[Placed]) -> Iterator[SpecError]:
+    """Caps that an agent takes off by opening another session."""
+    read = {(id(each.part), name.rpartition(".")[2]) for each in placed for name in each.states}
+    for part in parts:
+        for name, shape in part.shape.state.items():
+            if shape.sum is not None and shape.over == "session" and (id(part), name) in read:
+                yield part.error(f"a new session resets the sum {name!r}: say over: user", "state", name)
+
+
+# ── of one rule ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of_rule(placed: Placed) -> Iterator[SpecError]:
+    parts = [
+        (number, expr)
+        for number, condition in enumerate(placed.rule.conditions)
+        for expr in walk(condition.program.expr)
+    ]
+    yield from _unconstrained(placed)
+    yield from _unanchored(placed, parts)
+    yield from _empty_all(placed, parts)
+    yield from _optional(placed)
+    yield from _sandboxes(placed)
+    yield from _unaskable(placed)
+    yield from placed.remarks
 
 
 def _unconstrained(placed: Placed) -> Iterator[SpecError]:
     rule = placed.rule
-    if rule.effect is Effect.FORBID or rule.conditions or rule.obligations != Obligations():
+    if rule.effect is Effect.FORBID or rule.shadow or rule.conditions or rule.obligations != Obligations():
         return
     for tool in placed.tools:
         if tool.effects & _DANGEROUS:
@@ -103,8 +183,8 @@ def _unconstrained(placed: Placed) -> Iterator[SpecError]:
             return
 
 
-def _unanchored(placed: Placed) -> Iterator[SpecError]:
-    for number, expr in _expressions(placed):
+def _unanchored(placed: Placed, parts: Parts) -> Iterator[SpecError]:
+    for number, expr in parts:
         if not (isinstance(expr, Apply) and expr.function == "matches" and isinstance(expr.arguments[-1], Constant)):
             continue
         pattern = expr.arguments[-1].text or ""
@@ -113,9 +193,9 @@ def _unanchored(placed: Placed) -> Iterator[SpecError]:
             yield placed.error(sentence, "when", number)
 
 
-def _empty_all(placed: Placed) -> Iterator[SpecError]:
-    sized = {path for _, expr in _expressions(placed) for path in _sized(expr)}
-    for number, expr in _expressions(placed):
+def _empty_all(placed: Placed, parts: Parts) -> Iterator[SpecError]:
+    sized = {path for _, expr in parts for path in _sized(expr)}
+    for number, expr in parts:
         if not (isinstance(expr, Loop) and expr.universal):
             continue
         paths = [each.path for each in references(expr.over)]
@@ -177,21 +257,7 @@ def _not_given(placed: Placed, given: Mapping[str, frozenset[str]]) -> Iterator[
             yield placed.error(sentence, "with", "sandbox", "require")
 
 
-def _expressions(placed: Placed) -> Iterator[tuple[int, Expr]]:
-    for number, condition in enumerate(placed.rule.conditions):
-        for expr in walk(condition.program.expr):
-            yield number, expr
-
-
-def _remarks(placed: Placed) -> Iterator[SpecError]:
-    yield from placed.remarks
-
-
-_CHECKS: tuple[Callable[[Placed], Iterator[SpecError]], ...] = (
-    _unconstrained,
-    _unanchored,
-    _empty_all,
-    _optional,
-    _sandboxes,
-    _remarks,
-)
+def _unaskable(placed: Placed) -> Iterator[SpecError]:
+    if placed.rule.obligations.approvals and not placed.rule.shadow:
+        sentence = "nobody can be asked yet, so every call that needs this approval is refused"
+        yield placed.error(sentence, "with", "approval")
