@@ -6,7 +6,7 @@ It never judges: it puts together what `screen.py` and `injection.py` changed, a
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.model import Finding, Problem
 from gateway.screening.leaves import SEPARATOR, Leaves, pointer, rebuild
@@ -67,7 +67,8 @@ def placed(found: list[Finding], draft: Draft) -> list[Finding]:
         start, end = each.span or (0, 0)
         number = bisect_right(at, start) - 1
         path = pointer(draft.structured, number - OWN, draft.numbers) if number >= OWN else ""
-        there.append(replace(each, path=path, span=(start - at[number], end - at[number])))
+        span = start - at[number], end - at[number]
+        there.append(Finding(each.stage, each.rule, each.action, path, span))
     return there
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gateway.model import Finding
 from gateway.obligations import Injection
@@ -42,7 +42,7 @@ def judge(draft: Draft, decoded: Views, known: rules.RuleSet, spelled: str, want
 
     `spelled` is what invisible characters of the text spelled.
     """
-    seen = _look(draft, decoded, known, spelled)
+    seen = _look(draft, draft.joined, decoded, known, spelled)
     draft.suspicious = seen.doubtful
     draft.withheld = seen.best >= rules.HIGH
     if wanted in STRICT and seen.doubtful and not draft.withheld:
@@ -50,13 +50,13 @@ def judge(draft: Draft, decoded: Views, known: rules.RuleSet, spelled: str, want
             return
         draft.withheld = True
     if draft.withheld and wanted in ("quarantine", "block"):
-        seen.findings = [replace(each, action=wanted) for each in seen.findings]
+        seen.findings = [Finding(each.stage, each.rule, wanted) for each in seen.findings]
     draft.findings += seen.findings
 
 
-def _look(draft: Draft, decoded: Views, known: rules.RuleSet, spelled: str) -> _Seen:
+def _look(draft: Draft, joined: str, decoded: Views, known: rules.RuleSet, spelled: str) -> _Seen:
+    """What rules find in the strings of a draft, or in what they may become."""
     seen = _Seen(bool(spelled), decoded.complete)
-    joined = draft.joined
     shown = comparable(joined)
     hits = known.search(shown, "text", "keys")
     if hits:
@@ -76,8 +76,10 @@ def _look_at_shown(draft: Draft, hits: list[rules.Hit], shown: str, seen: _Seen,
     hits = _applying(draft, hits, field_of)
     score = rules.score(hits, field_of)
     action = "quarantine" if score >= rules.HIGH else "annotate"
-    spans = [Finding("S5", hit.rule.id, action, span=(hit.start, hit.end)) for hit in hits]
-    seen.findings += placed(spans, draft) if exact else [replace(each, span=None) for each in spans]
+    if exact:
+        seen.findings += placed([Finding("S5", hit.rule.id, action, span=(hit.start, hit.end)) for hit in hits], draft)
+    else:
+        seen.findings += [Finding("S5", hit.rule.id, action) for hit in hits]
     seen.best = max(seen.best, score)
 
 
@@ -100,8 +102,7 @@ def _take_out(draft: Draft, decoded: Views, known: rules.RuleSet) -> bool:
         hits += more
     clean, found = taken_out(joined, hits, lambda _: REMOVED, lambda names: Finding("S5", min(names), "redact"))
     # What is left is read as it will be shown: what stood around a hit may be one now.
-    left = replace(draft, strings=[clean], findings=[])
-    if _look(left, views(clean), known, "").doubtful:
+    if _look(draft, clean, views(clean), known, "").doubtful:
         return False
     draft.put(clean, found)
     return True

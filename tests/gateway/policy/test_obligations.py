@@ -21,36 +21,34 @@ RECORDED = ["metadata", "request", "request_response"]
 INJECTION = [None, "allow", "flag", "redact", "quarantine", "block"]
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=2, unique=True)
 HOSTS = st.lists(st.sampled_from(["GET https://a.org/**", "GET https://b.org/**", "GET https://*.a.org/x"]), min_size=1)
-WITHS = st.fixed_dictionaries(
-    {},
-    optional={
-        "timeout": st.sampled_from(["1s", "2s", "3s"]),
-        "limits": st.sampled_from([{"output": "1KiB"}, {"output": "2KiB"}]),
-        "limit": st.sampled_from([{"calls": "1/1m"}, {"key": "agent", "calls": "2/1m"}]),
-        "label": WORDS,
-        "record": st.sampled_from(RECORDED),
-        "sandbox": st.fixed_dictionaries(
-            {},
-            optional={
-                "backends": st.lists(st.sampled_from(["wasm", "docker"]), min_size=1, unique=True),
-                "require": WORDS,
-            },
-        ),
-        "network": st.fixed_dictionaries({"allow": HOSTS}),
-        "screen": st.fixed_dictionaries(
-            {},
-            optional={
-                "injection": st.sampled_from(INJECTION[1:]),
-                "redact": st.lists(st.sampled_from(["email", "secret"]), min_size=1, max_size=2),
-            },
-        ),
-        "cache": st.sampled_from(["on", "off"]),
-        "approval": st.fixed_dictionaries(
-            {"by": st.lists(st.sampled_from(["requester", "user:ann", "group:staff"]), min_size=1, max_size=2)},
-            optional={"ttl": st.sampled_from(["1m", "5m"])},
-        ),
-    },
-)
+KEYS: dict[str, st.SearchStrategy[Any]] = {
+    "timeout": st.sampled_from(["1s", "2s", "3s"]),
+    "limits": st.sampled_from([{"output": "1KiB"}, {"output": "2KiB"}]),
+    "limit": st.sampled_from([{"calls": "1/1m"}, {"key": "agent", "calls": "2/1m"}]),
+    "label": WORDS,
+    "record": st.sampled_from(RECORDED),
+    "sandbox": st.fixed_dictionaries(
+        {},
+        optional={
+            "backends": st.lists(st.sampled_from(["wasm", "docker"]), min_size=1, unique=True),
+            "require": WORDS,
+        },
+    ),
+    "network": st.fixed_dictionaries({"allow": HOSTS}),
+    "screen": st.fixed_dictionaries(
+        {},
+        optional={
+            "injection": st.sampled_from(INJECTION[1:]),
+            "redact": st.lists(st.sampled_from(["email", "secret"]), min_size=1, max_size=2),
+        },
+    ),
+    "cache": st.sampled_from(["on", "off"]),
+    "approval": st.fixed_dictionaries(
+        {"by": st.lists(st.sampled_from(["requester", "user:ann", "group:staff"]), min_size=1, max_size=2)},
+        optional={"ttl": st.sampled_from(["1m", "5m"])},
+    ),
+}
+WITHS = st.fixed_dictionaries({}, optional=KEYS)
 SEVERAL = st.lists(WITHS, min_size=2, max_size=5).map(
     lambda withs: [obligations_of(f"r{index}", WithShape.model_validate(each)) for index, each in enumerate(withs)]
 )
@@ -101,6 +99,21 @@ STRICTER: dict[str, Any] = {
 def test_every_obligation_has_its_law() -> None:
     """A key that nobody merges would be lost when two permits are met: each field stands in the table above."""
     assert set(STRICTER) == {each.name for each in fields(Obligations)} - {"origin"}
+
+
+@pytest.mark.parametrize("key", WithShape.model_fields)
+def test_every_key_of_a_permit_requires_something(key: str) -> None:
+    """What a file can say under `with` is in the laws above, and none of it comes to nothing."""
+    name = WithShape.model_fields[key].alias or key
+
+    @settings(max_examples=20, deadline=None)
+    @given(KEYS[name].filter(lambda value: value not in ({}, "request_response", "on")))
+    def holds(value: Any) -> None:
+        required = obligations_of("r", WithShape.model_validate({name: value}))
+        assert replace(required, origin={}) != Obligations()
+        assert set(required.origin.values()) == {("r",)}
+
+    holds()
 
 
 @settings(max_examples=300, deadline=None)
