@@ -234,7 +234,7 @@ def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
     unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
     seen: Shown = {}
     reasons = tuple(
-        told(candidate.rule, reason, bound, values, seen)
+        told(candidate.rule, reason, bound, values, call, seen)
         if full or matters(reason, verdict.effect, unpermitted)
         else reason
         for candidate, reason in zip(prepared.candidates, verdict.reasons, strict=True)

@@ -6,7 +6,8 @@ in sentences. For operators only: a caller sees the problem, never this. It neve
 The form: `effect` (permit, forbid, or null where policy was not asked) · `code`, `detail` and `rule` of the refusal ·
 `bundle` · `call` · `rules` (what determined it) · `reasons` (every rule looked at) · `nearest` permit · `obligations`
 · `reads` (of the past) · `shadow` (the whole decision with the rules in shadow in force, and which keys differ) · `fix`
-(of arguments that do not fit). A value that was not there is `{"absent": true}`, an infinite one `{"never": true}`.
+(of arguments that do not fit). A value that was not there is `{"absent": true}`, or has a text
+there, which says why the argument has no such meaning; an infinite one is `{"never": true}`.
 """
 
 from __future__ import annotations

@@ -9,18 +9,19 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from gateway.model import Clause, Effect, Reason
+from gateway.model import Call, Clause, Effect, Reason
 from gateway.policy.engine import Bound, Truth
 from gateway.policy.rules import Reads, Rule
 from gateway.policy.syntax import Path
 from gateway.policy.variables import Values
+from gateway.specs import facts
 from gateway.tool import Json
 
 Result = Literal["true", "false", "error"]
 Shown = dict[Reads, Mapping[str, Json]]
 _WORDS: dict[Truth, Result] = {truth: truth.value for truth in Truth}
 _MISSING = object()
-_MAX_CHARS, _MAX_ITEMS = 120, 8
+_MAX_CHARS, _MAX_ITEMS, _MAX_KEYS = 120, 8, 4
 
 
 def reason_of(rule: Rule, result: Result, clauses: tuple[Clause, ...] = ()) -> Reason:
@@ -35,7 +36,7 @@ def matters(reason: Reason, effect: Effect, unpermitted: bool) -> bool:
     return reason.result == "error" or (unpermitted and reason.effect is Effect.PERMIT)
 
 
-def told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown) -> Reason:
+def told(rule: Rule, reason: Reason, bound: Bound, values: Values, call: Call, shown: Shown) -> Reason:
     """The reason with its clauses. `shown` remembers, within one decision, what clauses that read the same read."""
     clauses = []
     for condition in rule.conditions:
@@ -43,9 +44,18 @@ def told(rule: Rule, reason: Reason, bound: Bound, values: Values, shown: Shown)
         reads = condition.reads
         read = shown.get(reads)
         if read is None:
-            read = shown[reads] = {label: _short(_follow(values, path)) for path, label in reads.paths}
+            read = shown[reads] = {label: _read(values, path, call) for path, label in reads.paths}
         clauses.append(Clause(condition.text, word, read))
     return reason_of(rule, reason.result, tuple(clauses))
+
+
+def _read(values: Values, path: Path, call: Call) -> Json:
+    """What a clause read at a path; of what is not there, why the argument has no such meaning, where that is why."""
+    value = _follow(values, path)
+    name = path[1] if path[0] == "arg" and len(path) > 1 else ""
+    if value is _MISSING and name in call.tool.facts and name in call.arguments:
+        return {"absent": facts.why_not(call.tool.facts[name], call.arguments[name]) or True}
+    return _short(value)
 
 
 def _follow(value: Json, path: Path) -> Json:
@@ -54,7 +64,7 @@ def _follow(value: Json, path: Path) -> Json:
     return value
 
 
-def _short(value: Json) -> Json:
+def _short(value: Json, within: bool = False) -> Json:
     if isinstance(value, str):
         return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
     if isinstance(value, float) and math.isinf(value):
@@ -62,8 +72,11 @@ def _short(value: Json) -> Json:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):
-        return f"a mapping of {len(value)}"
+        # One with a single key could be taken for our own words, such as `absent`.
+        if within or not 1 < len(value) <= _MAX_KEYS or max(map(len, value)) > _MAX_CHARS:
+            return f"a mapping of {len(value)}"
+        return {key: _short(each, within=True) for key, each in value.items()}
     if isinstance(value, list):
         more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
-        return [_short(each) for each in value[:_MAX_ITEMS]] + more
+        return [_short(each, within) for each in value[:_MAX_ITEMS]] + more
     return {"absent": True}

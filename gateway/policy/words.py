@@ -60,9 +60,9 @@ def sentence(form: Form) -> str:
 def value(shown: Json) -> str:
     """A value that was read, as it stands in a sentence."""
     if isinstance(shown, Mapping) and len(shown) == 1:
-        word = next(iter(shown))
+        ((word, why),) = shown.items()
         if word in ("absent", "never"):
-            return str(word)
+            return f"{word}: {why}" if isinstance(why, str) else str(word)
     if isinstance(shown, float):
         return f"{shown:.15g}" if shown % 1 else f"{shown:.1f}"
     return json.dumps(shown, ensure_ascii=False)

@@ -41,6 +41,15 @@ def derive(kinds: Mapping[str, str], arguments: Mapping[str, Json]) -> dict[str,
     return found
 
 
+def why_not(kind: str, value: Json) -> str | None:
+    """Why a value has no fact of a kind, in fixed words that never quote it; None when it has one."""
+    try:
+        KINDS[kind](value)
+    except (NotDerivable, BadUrl) as error:
+        return str(error)
+    return None
+
+
 def _url(value: Json) -> Json:
     """`{scheme, host, port, path, has_userinfo}` of a URL; user-info makes the fact absent, so it is always false."""
     url = parse_url(_text(value))

@@ -110,7 +110,7 @@ def test_a_fact_that_cannot_be_derived_is_an_error() -> None:
     assert outcome(decision) == "no_permit"
     (reason,) = decision.reasons
     assert reason.result == "error"
-    assert reason.clauses[0].values == {"arg.url.host": {"absent": True}}
+    assert reason.clauses[0].values == {"arg.url.host": {"absent": "user-info before the host is not taken"}}
 
 
 def test_reasons_tell_rule_place_clauses_and_values() -> None:
@@ -136,6 +136,20 @@ def test_values_in_reasons_are_short() -> None:
     assert values["args.url"] == "u" * 119 + "…"
     assert values["args.to"] == ["a"] * 8 + ["… 42 more"]
     assert values["args.page"] == "a mapping of 1"
+
+
+def test_a_small_mapping_is_shown_whole_and_never_looks_like_a_word_of_ours() -> None:
+    """Two to four keys, as facts have, one level deep; `{"absent": …}` from a caller stays a mapping of 1."""
+    clause = "args.any == 1 || args.page == {}"
+    for page, seen in (
+        ({"number": 1, "of": {"a": 1, "b": 2}}, {"number": 1, "of": "a mapping of 2"}),
+        ({"absent": True}, "a mapping of 1"),
+        ({key: 1 for key in "abcde"}, "a mapping of 5"),
+        ([{"number": 1, "of": 2}], [{"number": 1, "of": 2}]),
+    ):
+        arguments = {"url": "u", "page": page, "any": 0}
+        (reason,) = rules(permit(clause)).decide(call(arguments=arguments)).reasons
+        assert reason.clauses[0].values["args.page"] == seen
 
 
 def test_a_forbid_gives_its_message_and_no_value() -> None:

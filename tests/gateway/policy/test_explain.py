@@ -71,13 +71,14 @@ def test_a_forbid_gives_its_message_and_the_clauses_that_were_true() -> None:
 
 
 def test_an_error_names_what_was_absent() -> None:
-    """In a permit it is what the nearest cannot judge, in a forbid the reason of the refusal."""
+    """In a permit it is what the nearest cannot judge, in a forbid the reason of the refusal; each says why."""
+    why = "absent: white space or a control character"
     said = told(bundle(POLICY, tools=[FETCH]), asking("no address"))
-    assert "wants arg.url.host in v.ok, which cannot be judged; arg.url.host is absent" in said[0]
+    assert f"wants arg.url.host in v.ok, which cannot be judged; arg.url.host is {why}" in said[0]
     forbidding = "id: a\nrules:\n- {id: no, effect: forbid, match: {tools: [fetch]}, when: ['arg.url.port == 1']}\n"
     assert told(bundle(forbidding, tools=[FETCH]), asking("no address"))[0] == (
         "refused: it cannot be told whether no (p0.yaml:5) forbids fetch for agent dev: "
-        "arg.url.port == 1 (arg.url.port is absent)"
+        f"arg.url.port == 1 (arg.url.port is {why})"
     )
 
 
@@ -269,3 +270,4 @@ def test_a_value_is_readable_whatever_it_is() -> None:
     shown = {"a": "a", "é\n": '"', "n": 1, "x": 0.1 + 0.2, "whole": 420.0, "none": None, "list": [True, "b"]}
     assert [value(each) for each in shown.values()] == ['"a"', '"\\""', "1", "0.3", "420.0", "null", '[true, "b"]']
     assert (value({"absent": True}), value({"never": True})) == ("absent", "never")
+    assert value({"absent": "no plain address"}) == "absent: no plain address"

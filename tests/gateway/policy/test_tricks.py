@@ -107,7 +107,7 @@ def test_what_is_dialled_is_what_was_judged(fences: PolicyBundle) -> None:
         try:
             url = plan.target(arguments)
         except Refusal:
-            assert shown["arg.it.host"] == {"absent": True}, value
+            assert list(shown["arg.it.host"]) == ["absent"], value
             continue
         judged += 1
         assert (url.host, url.scheme) == (shown["arg.it.host"], shown["arg.it.scheme"]), value
