@@ -16,7 +16,7 @@ from gateway.doors import render
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit, read_shape
-from gateway.doors.explaining import add_explaining
+from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
@@ -91,8 +91,9 @@ def _tools(app: FastAPI, gate: Gate) -> None:
 
     @app.get("/v1/openapi.json")
     async def openapi(principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
-        """OpenAPI 3.1 with one typed path for each tool this caller may see."""
-        return JSONResponse(document(gate.listing(principal)))
+        """OpenAPI 3.1 with one typed path for each tool this caller may see, and what else an operator may ask."""
+        more = described() if "operator" in principal.scopes else ({}, {})
+        return JSONResponse(document(gate.listing(principal), *more))
 
     @app.get("/v1/calls/{call_id}")
     async def call(call_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:

@@ -4,7 +4,7 @@ The request and the answer are those of an access evaluation of the OpenID AuthZ
 explanation is the answer's `context`. It never makes a call, and answers nobody but an operator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.asgi import MAX_BODY
 from gateway.doors.bodies import read_shape
+from gateway.doors.openapi import REFUSED
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
 from gateway.problems import refuse
+from gateway.tool import Json
 
+ROUTE = "/v1/policy:explain"
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{1,64}$")]
 
@@ -86,10 +89,31 @@ class Evaluation(_Closed):
     context: Around = Around()
 
 
+def described() -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """The route for the OpenAPI page of an operator: its path, and the schemas that it names."""
+    body = Evaluation.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas = body.pop("$defs")
+    answer = {
+        "type": "object",
+        "required": ["decision", "context"],
+        "properties": {"decision": {"type": "boolean"}, "context": {"type": "object"}},
+    }
+    operation = {
+        "operationId": "policy:explain",
+        "summary": "Decide about a call without doing it, and say why",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {"description": "It was decided", "content": {"application/json": {"schema": answer}}},
+            "default": REFUSED,
+        },
+    }
+    return {ROUTE: {"post": operation}}, schemas
+
+
 def add_explaining(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
     """Adds the route. `known` gives who asks."""
 
-    @app.post("/v1/policy:explain")
+    @app.post(ROUTE)
     async def explain(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
         """Decides without doing."""
         if "operator" not in principal.scopes:

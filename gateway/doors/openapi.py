@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway import __version__
 from gateway.tool import Json, Tool
@@ -51,18 +51,24 @@ _PROBLEM: dict[str, Json] = {
         "rule": {"type": "string"},
     },
 }
+REFUSED: dict[str, Json] = {
+    "description": "Refused: nothing ran",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 
 
-def document(tools: Sequence[Tool]) -> dict[str, Json]:
-    """An OpenAPI 3.1 document with the call path of each tool."""
+def document(
+    tools: Sequence[Tool], paths: Mapping[str, Json] | None = None, schemas: Mapping[str, Json] | None = None
+) -> dict[str, Json]:
+    """An OpenAPI 3.1 document with the call path of each tool; `paths` and `schemas` are other ones to tell of."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Toolgate", "version": __version__, "description": "Tool calls, checked and on record."},
         "security": [{"bearer": []}],
-        "paths": {f"/v1/tools/{tool.name}/call": {"post": _operation(tool)} for tool in tools},
+        "paths": {f"/v1/tools/{tool.name}/call": {"post": _operation(tool)} for tool in tools} | dict(paths or {}),
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Artifact": _ARTIFACT, "Outcome": _OUTCOME, "Problem": _PROBLEM},
+            "schemas": {"Artifact": _ARTIFACT, "Outcome": _OUTCOME, "Problem": _PROBLEM, **(schemas or {})},
         },
     }
 
@@ -75,7 +81,6 @@ def _operation(tool: Tool) -> dict[str, Json]:
             "properties": {"structured_content": {"anyOf": [tool.output_schema, {"type": "null"}]}},
         }
         outcome = {"allOf": [outcome, {"type": "object", "properties": {"result": result}}]}
-    refusal = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "operationId": tool.name,
         "summary": tool.title or tool.name,
@@ -95,6 +100,6 @@ def _operation(tool: Tool) -> dict[str, Json]:
         },
         "responses": {
             "200": {"description": "It ran", "content": {"application/json": {"schema": outcome}}},
-            "default": {"description": "Refused: nothing ran", "content": refusal},
+            "default": REFUSED,
         },
     }

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 
 from gateway.model import Principal
@@ -139,3 +140,17 @@ def test_a_body_is_read_as_strictly_as_that_of_a_call() -> None:
     text = asyncio.run(made.http("POST", ROUTE, b"{}", "ops", **{"Content-Type": "text/plain"}))
     assert text.status == 415
     assert asyncio.run(made.http("POST", ROUTE, b" " * (1 << 20) + b"{}", "ops")).status == 413
+
+
+def test_an_operators_openapi_page_has_the_route() -> None:
+    """With the shape of the request, every part of it found; an agent's page does not speak of it."""
+    made = lab()
+    page = asyncio.run(made.http("GET", "/v1/openapi.json", by="ops")).json
+    operation = page["paths"][ROUTE]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    schema = {**body, "components": page["components"]}
+    jsonschema.Draft202012Validator.check_schema(schema)
+    checker = jsonschema.Draft202012Validator(schema)
+    assert checker.is_valid(asking())
+    assert [name for name, bad in BAD.items() if checker.is_valid(bad)] == []
+    assert ROUTE not in asyncio.run(made.http("GET", "/v1/openapi.json")).json["paths"]
