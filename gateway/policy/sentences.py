@@ -50,20 +50,15 @@ class Operand:
         return f"{self.name} is {self.word}"
 
 
-def spot_of(whole: Expr, node: Expr | None) -> Spot:
-    """The operands of a part of an expression."""
+def spot_of(whole: Expr, node: Expr | None, function: str) -> Spot:
+    """The operands of a part of an expression that a function, or what stands for one, is about."""
     bound = None if node is None else _bound(whole, node, {})
     if node is None or bound is None:
         return Spot()
-    match node:
-        case Apply():
-            operands = node.arguments
-        case Select():
-            operands = (node.operand,)
-        case Loop():
-            operands = (node.over,)
-        case _:
-            operands = (node,)
+    operands: tuple[Expr, ...] = (node.over if isinstance(node, Loop) else node,)
+    if function not in ("range", "result"):
+        operands = node.arguments if isinstance(node, Apply) else operands
+        operands = (node.operand,) if isinstance(node, Select) else operands
     found = [path_of(each, bound) for each in operands]
     paths = tuple(None if each is None else each.path for each in found)
     own = path_of(node, bound)
@@ -139,7 +134,7 @@ def _in(wrong: Mismatch, operands: list[Operand]) -> str:
         return f"`in` looks into a list, and {other}: write =="
     if one.kind.name == "list":
         said = f"{one.written or '…'}.all(each, each in {other.written or '…'}) or .exists"
-        return f"{one}, and none of the items of {other.name}: write {said}"
+        return f"{one}, and `in` looks for one value: write {said}"
     return f"{one} and {other}, so it is never in there: give {worded(Items(_type(one.kind)))}"
 
 

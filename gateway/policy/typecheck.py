@@ -108,6 +108,7 @@ def _spots(text: str, plain: Scope, found: _Verdict) -> Iterator[tuple[Mismatch,
     lines = text.split("\n")
     for each in found:
         at = sum(len(line) + 1 for line in lines[: each.line - 1]) + each.column - 1
-        spot = spot_of(whole, places.get(at))
-        if not spot.named and not any(path[: len(each.path)] == each.path for path in told if each.path):
+        spot = spot_of(whole, places.get(at), each.function)
+        step = spot.named and each.function in ("select", "_[_]")
+        if not step and not any(path[: len(each.path)] == each.path for path in told if each.path):
             yield each, spot
