@@ -65,13 +65,14 @@ lint: $(INSTALLED)
 bench: setup
 	@$(BIN)/python -m bench.run
 
-# The long proofs, each a table of its own: hostile code, a worker taken over, what is left behind. Quiet machine, root,
-# a Docker engine and `make runners` for all of it.
+# The long proofs, each a table of its own: hostile code, a worker taken over, what is left behind, a policy that changes
+# all the time. Quiet machine, root, a Docker engine and `make runners` for all of it.
 prove: setup
 	@$(BIN)/python -m prove.hostile_suite
 	@$(BIN)/python -m prove.siege
 	@$(BIN)/python -m prove.lifecycle
 	@$(BIN)/python -m prove.abuse
+	@$(BIN)/python -m prove.reload
 
 # BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:

@@ -97,13 +97,9 @@ class Live:
         """Looks at the folders for ever, and at once when `ask`ed."""
         while True:
             try:
-                async with asyncio.timeout(self._settle):
-                    await self._asked.wait()
-            except TimeoutError:
-                await self._glance()
-            else:
-                self._asked.clear()
-                await self.reload()
+                await (self.reload() if await self._was_asked() else self._glance())
+            except Exception:  # a background loop must outlive one bad look; the next one comes soon
+                log.exception("the policy folders could not be looked at")
 
     def ask(self) -> None:
         """Has `watch` look at once. For a signal."""
@@ -120,6 +116,16 @@ class Live:
             for folder in self._folders:
                 await self._take_settled(folder)
             self._served = covers
+
+    async def _was_asked(self) -> bool:
+        """Whether somebody asked before it is time for the next glance."""
+        try:
+            async with asyncio.timeout(self._settle):
+                await self._asked.wait()
+        except TimeoutError:
+            return False
+        self._asked.clear()
+        return True
 
     async def _glance(self) -> None:
         """Takes each folder that is as it was at the last glance, and was not tried as it is."""
