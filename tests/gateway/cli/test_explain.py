@@ -19,7 +19,7 @@ GIVEN = f"as: {{agent: support}}\nsession: {PAST}\n"
 def asked(folder: Path, text: str) -> list[str | Path]:
     """The command that asks about a call, over the project's files."""
     (folder / "call.yaml").write_text(text)
-    files = ["--specs", folder / "tool_specs", "--policies", folder / "policies"]
+    files: list[str | Path] = ["--specs", folder / "tool_specs", "--policies", folder / "policies"]
     return ["explain", "--call", folder / "call.yaml", *files]
 
 

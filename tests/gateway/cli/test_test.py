@@ -35,7 +35,7 @@ def test_check_tells_a_failed_case_in_the_same_lines(tmp_path: Path, capsys: pyt
     """Two commands, one way to say it."""
     folder = project(tmp_path, failing=True)
     tested = run(capsys, "test", folder)[1].splitlines()[:2]
-    files = ["--specs", folder / "tool_specs", "--policies", folder / "policies"]
+    files: list[str | Path] = ["--specs", folder / "tool_specs", "--policies", folder / "policies"]
     code, out, _ = run(capsys, "check", *files)
     assert code == 1
     assert [line for line in out.splitlines() if line in tested] == tested

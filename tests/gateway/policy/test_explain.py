@@ -225,7 +225,7 @@ class Keeping:
         self.decisions: list[Decision] = []
 
     def current(self) -> Bundle:
-        return self  # type: ignore[return-value]  # all else is the bundle's
+        return self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bundle, name)
