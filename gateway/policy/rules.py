@@ -55,11 +55,12 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One compiled clause."""
+    """One compiled clause. `pairs`: for each item of something it looks at the arguments again."""
 
     text: str
     program: Program
     reads: Reads
+    pairs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

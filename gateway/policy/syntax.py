@@ -98,6 +98,13 @@ def walk(expr: Expr) -> Iterator[Expr]:
         yield from walk(part)
 
 
+def revisits(expr: Expr, name: str) -> bool:
+    """Whether a loop looks at the variable anew for each item, as in `args.a.all(x, x in args.b)`."""
+    loops = (each for each in walk(expr) if isinstance(each, Loop))
+    within = (part for loop in loops for body in loop.body for part in walk(body))
+    return any(isinstance(part, Name) and part.name == name for part in within)
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A variable and the fields followed from it as far as they are literal: `args.url.host` is (args, url, host).

@@ -16,6 +16,10 @@ from gateway.tool import Json, Labels, Tool
 Tree = dict[str, "Tree | None"]  # a path to bind; None: everything below
 Values = dict[str, Json]
 
+# Arguments come in any size that a door takes (1 MiB), and nothing else happens while a decision is made.
+MAX_VALUES = 10_000  # in all that is read of them: the engine goes through as many items and no more
+MAX_PAIRS = 500_000  # where a loop looks at them anew for each item; 64 characters count like one more value
+
 KINDS: Mapping[str, str] = {
     "principal.agent": "string",
     "principal.tenant": "string",
@@ -73,6 +77,10 @@ _OF_CALL: Mapping[str, Callable[[Call], Json]] = {
 }
 
 
+class TooMuch(ValueError):
+    """The arguments are too large to be judged; the message may be shown to a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a set of expressions reads of one tool and principal, worked out once."""
@@ -82,21 +90,25 @@ class Reading:
     reads_arguments: bool
     arguments: Tree | None
     facts: Mapping[str, str]  # argument → kind of facts
+    pairs: bool = False
 
     def values(self, call: Call) -> Values:
-        """The variables by full name. A fact that cannot be derived is absent."""
+        """The variables by full name. A fact that cannot be derived is absent. Raises TooMuch."""
         found = dict(self.fixed)
         for name, read in self.per_call:
             found[name] = read(call)
         if self.reads_arguments:
-            found["args"] = _prune(call.arguments, self.arguments)
+            read_of = found["args"] = _prune(call.arguments, self.arguments)
+            _fit(read_of, self.pairs)
         if self.facts:
             found["arg"] = facts.derive(self.facts, call.arguments)
         return found
 
 
-def reading(reads: Iterable[Path], values: Mapping[str, Json], tool: Tool, principal: Principal) -> Reading:
-    """`values` are the constants of all parts by full name."""
+def reading(
+    reads: Iterable[Path], values: Mapping[str, Json], tool: Tool, principal: Principal, pairs: bool = False
+) -> Reading:
+    """`values` are the constants of all parts by full name; `pairs` as in `rules.Condition`."""
     paths = set(reads)
     roots = {path[0] for path in paths}
     fixed: Values = {name: value for name, value in values.items() if name in roots}
@@ -109,6 +121,7 @@ def reading(reads: Iterable[Path], values: Mapping[str, Json], tool: Tool, princ
         "args" in roots,
         _tree(path[1:] for path in paths if path[0] == "args"),
         {name: tool.facts[name] for name in named if name in tool.facts},
+        pairs,
     )
 
 
@@ -120,6 +133,25 @@ def _tree(paths: Iterable[Path]) -> Tree | None:
             return None
         below.setdefault(path[0], []).append(path[1:])
     return {step: _tree(rest) for step, rest in below.items()}
+
+
+def _fit(value: Json, pairs: bool) -> None:
+    """Raises TooMuch when going through all of it would keep every other call waiting."""
+    waiting = [value]
+    values = characters = 0
+    while waiting:
+        each = waiting.pop()
+        values += 1
+        if isinstance(each, str):
+            characters += len(each)
+        elif isinstance(each, Mapping):
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+        if values + len(waiting) > MAX_VALUES:
+            raise TooMuch(f"What the policy reads of the arguments is more than {MAX_VALUES} values.")
+    if pairs and values * (values + characters // 64) > MAX_PAIRS:
+        raise TooMuch("The policy compares parts of the arguments with each other, and they are too large for that.")
 
 
 def _prune(value: Json, tree: Tree | None) -> Json:
