@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
@@ -14,10 +15,12 @@ import orjson
 import pytest
 
 from gateway.cli import main
+from gateway.explaining import explain_case
 from gateway.loading import Loaded, load_folders
 from gateway.model import Outcome, Principal, Session
 from gateway.policy.bundle import load_bundle
 from gateway.policy.cases import Case, CaseResult, cases_of, run_cases
+from gateway.policy.words import sentence
 from gateway.runners.canned import Upstream
 from gateway.specs import yaml
 from tests.kit import ROOT, Lab
@@ -126,6 +129,17 @@ def test_whatever_is_taken_out_of_a_rule_is_missed_by_a_case(folder: Path) -> No
         if passed(folder, after) == as_it_was[key]:
             unguarded.append(what)
     assert not unguarded, "\n".join(unguarded)
+
+
+@every_starter
+def test_every_refusal_can_be_explained(folder: Path) -> None:
+    """In one sentence that names the rule or part and its line; what a URL or path hides is told apart from nothing."""
+    for case in cases(folder):
+        if case.expect.kind == "deny" and case.expect.value != "precondition_pending":
+            said = sentence(explain_case(case, loaded(folder).bundle))
+            assert said.startswith("refused: "), case.name
+            assert ".yaml:" in said, case.name
+            assert not re.search(r"\barg\.\w+(\.\w+)? is absent(?!: )", said), case.name
 
 
 @every_starter
