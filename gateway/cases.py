@@ -6,15 +6,17 @@ Cases of a policy are decisions only (`policy/cases.py`); those of a spec or of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gateway.loading import Loaded
 from gateway.model import Outcome, Request
-from gateway.policy.cases import NOW, Case, CaseResult, tell
+from gateway.obligations import Approval, Limit, Obligations
+from gateway.policy.cases import NOW, Case, CaseResult, missing, tell
 from gateway.policy.cases import run_cases as run_decisions
 from gateway.policy.past import Misfit
 from gateway.runners.canned import Upstream
 from gateway.screening import IssuedSecrets, Screener, bundled
-from gateway.tool import Json, SandboxBackend, Tool
+from gateway.tool import Json, Rate, SandboxBackend, Tool
 from gateway.trial import NoVault, Trial, make_trial
 from sandboxes.model import Backend as Sandbox
 
@@ -74,6 +76,9 @@ def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:
         effect, code, rules = _decided(decision if isinstance(decision, dict) else {})
         ok = effect == ("permit" if expect.kind == "permit" else "forbid") and expect.value in {code, *rules}
         got = _spelled(effect, code, rules) or got
+        if ok and expect.obligations is not None and isinstance(decision, dict):
+            lacks = missing(expect.obligations, _obligations(decision["obligations"]))
+            ok, got = not lacks, f"{got}, but not with {', '.join(lacks)}" if lacks else got
     if ok and expect.record is not None:
         ok, got = includes(recorded, dict(expect.record)), f"record {recorded}"
     return CaseResult(case.name, case.source, ok, got, f"{expect.kind} {expect.value}")
@@ -84,6 +89,25 @@ def includes(whole: Json, part: Json) -> bool:
     if isinstance(part, Mapping):
         return isinstance(whole, Mapping) and all(key in whole and includes(whole[key], part[key]) for key in part)
     return whole == part
+
+
+def _obligations(said: Mapping[str, Any]) -> Obligations:
+    """Obligations as they are on record."""
+    return Obligations(
+        timeout=said["timeout"],
+        output=said["output"],
+        labels=frozenset(said["labels"]),
+        limits=tuple(Limit(each["rule"], each["key"], Rate(**each["rate"])) for each in said["limits"]),
+        record=said["record"],
+        backends=None if said["backends"] is None else frozenset(said["backends"]),
+        require=frozenset(said["require"]),
+        networks=tuple(tuple(each) for each in said["networks"]),
+        injection=said["injection"],
+        redact=frozenset(said["redact"]),
+        cache=said["cache"],
+        approvals=tuple(Approval(each["rule"], tuple(each["by"]), each["ttl"]) for each in said["approvals"]),
+        origin={key: tuple(rules) for key, rules in said["origin"].items()},
+    )
 
 
 def _recorded(trial: Trial) -> dict[str, Json]:

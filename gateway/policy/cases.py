@@ -191,11 +191,11 @@ def _compare(expect: Expect, decision: Decision) -> tuple[bool, str]:
     got = f"permit {', '.join(decision.rules)}"
     if expect.kind != "permit" or expect.value not in decision.rules:
         return False, got
-    missing = _missing(expect.obligations, decision.obligations)
-    return not missing, got + (f", but not with {', '.join(missing)}" if missing else "")
+    lacks = missing(expect.obligations, decision.obligations)
+    return not lacks, got + (f", but not with {', '.join(lacks)}" if lacks else "")
 
 
-def _missing(wanted: shapes.WithShape | None, got: Obligations) -> list[str]:
+def missing(wanted: shapes.WithShape | None, got: Obligations) -> list[str]:
     """The obligations that were wanted and did not come out so, by their key in a policy file."""
     if wanted is None:
         return []

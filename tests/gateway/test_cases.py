@@ -17,6 +17,7 @@ from gateway.loading import Loaded
 from gateway.model import Outcome
 from gateway.policy.cases import Case
 from gateway.policy.past import Past
+from gateway.policy.shapes import WithShape
 from gateway.runners.canned import Upstream
 from gateway.tool import SandboxBackend
 from sandboxes.pool import WasmPython
@@ -115,3 +116,26 @@ def test_a_history_that_does_not_fit_fails_its_case() -> None:
     result = asyncio.run(run_case(trial, wrong))
     assert (result.ok, result.got.startswith("history 1: no call of refund: /amount is ")) == (False, True)
     assert trial.ledger.lines == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": "6s"},
+        {"limit": {"key": "session", "calls": "60/1m"}},
+        {"screen": {"injection": "flag"}},
+        {"cache": "on"},
+        {"network": {"allow": ["GET https://a.org/**"]}},
+        {"approval": {"by": ["requester"]}},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_obligations_that_came_out_otherwise_fail_a_case_of_a_whole_gateway(wrong: dict[str, Any]) -> None:
+    """They are read from the record of the call; the case says which key is not as it wants."""
+    cases, loaded = open_cases(FOLDER / "history.yaml")
+    (case,) = (case for case in cases.cases if case.expect.obligations is not None)
+    trial = fresh_trial(loaded, {}, Upstream(*cases.upstream) if cases.upstream else None)
+    wanted = replace(case, expect=replace(case.expect, obligations=WithShape.model_validate(wrong)))
+    result = asyncio.run(run_case(trial, wanted))
+    (key,) = wrong
+    assert (result.ok, f"but not with {key}" in result.got) == (False, True)

@@ -61,7 +61,7 @@ cases:
 - name: one
   as: {agent: bot, user: ann, groups: [eng]}
   call: {fetch: {url: d}}
-  expect: {done: {text: hi}, events: []}
+  expect: {done: {text: hi}, record: {}}
 """
     found = load_cases(raw, "c.yaml")
     assert found.specs == ("tool_specs/fetch.yaml", {"kind": "Tool"})
@@ -69,7 +69,7 @@ cases:
     (case,) = found.cases
     assert (case.name, case.source, case.tool, case.arguments) == ("one", "c.yaml:6", "fetch", {"url": "d"})
     assert (case.principal.agent, case.principal.user, case.principal.groups) == ("bot", "ann", frozenset({"eng"}))
-    assert (case.expect.kind, case.expect.value, case.expect.events) == ("done", {"text": "hi"}, [])
+    assert (case.expect.kind, case.expect.value, case.expect.record) == ("done", {"text": "hi"}, {})
     with pytest.raises(SpecErrors, match=r"c\.yaml:2:1: 'Policy' is not taken here: write 'Cases'"):
         load_cases(raw.replace(b"kind: Cases", b"kind: Policy"), "c.yaml")
 
