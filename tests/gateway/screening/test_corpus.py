@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import RawOutput
+from gateway.obligations import Obligations
 from gateway.stages.screen import screened
 from tests.gateway.stages.screened import OPEN, intent
 
@@ -64,3 +65,13 @@ def test_found() -> None:
     print("\n".join(f"{kind:32} {dict(row)}" for kind, row in sorted(rows.items())))
     announced = {"agentdojo_ignore_previous", "agentdojo_important_instructions", "agentdojo_system_message"}
     assert share(rows, "withheld", announced) >= 0.95
+
+
+@pytest.mark.skipif(not FOLDER, reason="TOOLGATE_CORPUS is not set")
+def test_false_alarms_of_credentials() -> None:
+    """Taking out what looks like a credential changes almost nothing of ordinary results, nor of security documents."""
+    wants = intent(obligations=Obligations(redact=frozenset({"secret"})))
+    rows = [screened(RawOutput(text), wants, OPEN) for _, text in records("benign.jsonl")]
+    changed = sum(finding.rule == "value.secret" for output in rows for finding in output.verdict.findings)
+    print(f"{changed} places in {len(rows)} results")
+    assert changed <= 0.002 * len(rows)
