@@ -68,7 +68,7 @@ def _supposed(arguments: Arguments) -> int:
         return 2
     said = form.pop("lines")
     say(arguments, form, "\n".join(map(printable, [said[0], *(f"  {line}" for line in said[1:])])))
-    return 0 if form["effect"] == "permit" else 1
+    return 0 if form["permitted"] else 1
 
 
 def _decided(arguments: Arguments) -> Form:

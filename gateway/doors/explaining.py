@@ -122,7 +122,7 @@ def add_explaining(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) ->
         caller = _caller(asked.subject, principal)
         session = _session(gate, caller, asked.context.session)
         form = gate.explain(caller, session, asked.resource.id, asked.resource.properties.arguments)
-        return JSONResponse({"decision": form["effect"] == "permit", "context": form})
+        return JSONResponse({"decision": form["permitted"], "context": form})
 
 
 def _caller(subject: Subject, operator: Principal) -> Principal:

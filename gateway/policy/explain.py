@@ -3,11 +3,12 @@
 One form for a decision just made, for one on record, and for a call that never came before policy; `words.py` says it
 in sentences. For operators only: a caller sees the problem, never this. It never decides anything.
 
-The form: `effect` (permit, forbid, or null where policy was not asked) · `code`, `detail` and `rule` of the refusal ·
-`bundle` · `call` · `rules` (what determined it) · `reasons` (every rule looked at) · `nearest` permit · `obligations`
-· `reads` (of the past) · `shadow` (the whole decision with the rules in shadow in force, and which keys differ) · `fix`
-(of arguments that do not fit). A value that was not there is `{"absent": true}`, or has a text
-there, which says why the argument has no such meaning; an infinite one is `{"never": true}`.
+The form: `effect` (permit, forbid, or null where policy was not asked) · `permitted` (and nobody has to be asked first)
+· `code`, `detail` and `rule` of the refusal · `bundle` · `call` · `rules` (what determined it) · `reasons` (every rule
+looked at) · `nearest` permit · `obligations` · `reads` (of the past) · `shadow` (the whole decision with the rules in
+shadow in force, and which keys differ) · `fix` (of arguments that do not fit). A value that was not there is
+`{"absent": true}`, or has a text there, which says why the argument has no such meaning; an infinite one is
+`{"never": true}`.
 """
 
 from __future__ import annotations
@@ -99,14 +100,16 @@ def _form(
     reasons = [_reason(reason) for reason in looked]
     determine = _DETERMINE.get(str(effect), ())
     part = said["rule"] if code == "no_permit" else None
+    obligations = _obligations(_part(decision, "obligations"))
     return {
         "effect": effect,
+        "permitted": effect == "permit" and not any(each["key"] == "approval" for each in obligations),
         "code": code,
         **said,
         "rules": [_place(each) for each in reasons if each["effect"] == effect and each["result"] in determine],
         "reasons": reasons,
         "nearest": None if effect == "permit" else _nearest(reasons, [_reason(each) for each in near], part),
-        "obligations": _obligations(_part(decision, "obligations")),
+        "obligations": obligations,
         "reads": {
             name: {"value": _value(_part(reads, name).get("value"), name), "version": _part(reads, name).get("version")}
             for name in reads

@@ -38,7 +38,8 @@ def sentence(form: Form) -> str:
     who = _who(call)
     if form["effect"] == "permit":
         named = [_rule(each) for each in form["rules"]]
-        return f"permitted: {_and(named)} {'permits' if len(named) == 1 else 'permit'} {call['tool']} for {who}"
+        first = "permitted" if form["permitted"] else f"not yet permitted: {_asks(form)}"
+        return f"{first}: {_and(named)} {'permits' if len(named) == 1 else 'permit'} {call['tool']} for {who}"
     if code == "unknown_tool":
         return f"refused: {call['tool']} is not visible to {who}: {_hidden(form)}"
     if code == "invalid_arguments":
@@ -77,6 +78,11 @@ def _who(call: Mapping[str, Any]) -> str:
     return f"agent {call['agent']} ({', '.join(more)})" if more else f"agent {call['agent']}"
 
 
+def _asks(form: Form) -> str:
+    owed = [_duty(each["key"], each["value"]) for each in form["obligations"] if each["key"] == "approval"]
+    return f"it needs a yes by {_and(owed)}, and nobody can be asked yet"
+
+
 def _rule(reason: Mapping[str, Any]) -> str:
     return f"{reason['rule']} ({reason['source']})" if reason["source"] else str(reason["rule"])
 
@@ -92,8 +98,8 @@ def _forbidden(form: Form, who: str) -> str:
         return f"refused: {form['rule'] or 'a rule'} forbids {tool} for {who}"
     first = forbids[0]
     because = _and([_read(each) for each in first["clauses"]])
-    said = f" ({first['message'].removesuffix('.')})" if first["message"] else ""
-    return f"refused: {_rule(first)} forbids {tool} for {who}{said}{f', because {because}' if because else ''}"
+    said = f". It says: {first['message']}" if first["message"] else ""
+    return f"refused: {_rule(first)} forbids {tool} for {who}{f', because {because}' if because else ''}{said}"
 
 
 def _read(clause: Mapping[str, Any]) -> str:
@@ -134,7 +140,7 @@ def _hidden(form: Form) -> str:
         closed = f"the part {_rule(forbid)} has to permit it by itself"
         return f"{closed}{_nearest(form) or ', and has no rule about it'}"
     if forbid is not None:
-        said = f" ({forbid['message']})" if forbid["message"] else ""
+        said = f". It says: {forbid['message']}" if forbid["message"] else ""
         return f"{_rule(forbid)} forbids it whatever the arguments are{said}"
     if nearest is not None:
         return f"{_rule(nearest)} {lacks(nearest['clause'])}"

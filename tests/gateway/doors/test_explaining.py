@@ -57,8 +57,8 @@ def test_an_evaluation_answers_decision_and_why() -> None:
     assert refused["decision"] is False
     assert refused["context"]["code"] == "forbidden"
     assert refused["context"]["lines"][0] == (
-        "refused: no-war (lab.yaml:7) forbids echo for agent dev (We do not talk of war), "
-        'because args.text == "war" (args.text is "war")'
+        "refused: no-war (lab.yaml:7) forbids echo for agent dev, "
+        'because args.text == "war" (args.text is "war"). It says: We do not talk of war.'
     )
     assert made.trial.ledger.lines == []
 

@@ -65,8 +65,8 @@ def test_a_forbid_gives_its_message_and_the_clauses_that_were_true() -> None:
     """The message alone would not say which values made it so."""
     said = told(bundle(POLICY, tools=[FETCH]), asking("https://a.example/", labels=frozenset({"pii"}), user="ada"))
     assert said[0] == (
-        "refused: tainted (p0.yaml:7) forbids fetch for agent dev (user ada) (Ask a person), "
-        'because "pii" in session.labels (session.labels is ["pii"])'
+        "refused: tainted (p0.yaml:7) forbids fetch for agent dev (user ada), "
+        'because "pii" in session.labels (session.labels is ["pii"]). It says: Ask a person.'
     )
 
 
@@ -132,7 +132,7 @@ HIDDEN = {
     "both": "- {id: other, effect: permit, match: {tools: [fetch], agents: [dev], users: [ada]}}",
 }
 SAID = {
-    "forbidden": "never (p0.yaml:5) forbids it whatever the arguments are (Not here.)",
+    "forbidden": "never (p0.yaml:5) forbids it whatever the arguments are. It says: Not here.",
     "another": 'other (p0.yaml:5) is for agent ops only; principal.agent is "dev"',
     "tenant": 'other (p0.yaml:5) is for tenant acme only; principal.tenant is "default"',
     "both": "other (p0.yaml:5) is for user ada only; principal.user is null",
@@ -271,3 +271,19 @@ def test_a_value_is_readable_whatever_it_is() -> None:
     assert [value(each) for each in shown.values()] == ['"a"', '"\\""', "1", "0.3", "420.0", "null", '[true, "b"]']
     assert (value({"absent": True}), value({"never": True})) == ("absent", "never")
     assert value({"absent": "no plain address"}) == "absent: no plain address"
+
+
+def test_a_permit_that_somebody_has_to_say_yes_to_is_no_yes() -> None:
+    """The rules permit it; the call would be refused all the same as long as nobody can be asked."""
+    made = bundle(
+        "id: a\nrules:\n- {id: ask, effect: permit, match: {tools: [fetch]}, "
+        "with: {approval: {when: 'session.calls > 3', by: ['group:ops', 'user:eve'], ttl: 15m}}}\n",
+        tools=[FETCH],
+    )
+    asked = explained(made.decide(asking(calls=4)))
+    assert (asked["effect"], asked["permitted"]) == ("permit", False)
+    assert sentence(asked) == (
+        "not yet permitted: it needs a yes by group:ops or user:eve within 900 s, and nobody can be asked yet: "
+        "ask (p0.yaml:5) permits fetch for agent dev"
+    )
+    assert explained(made.decide(asking(calls=3)))["permitted"]
