@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +58,11 @@ class Folders:
 
     def wait(self, kind: str, number: int) -> dict[str, Any]:
         """The record of that number (from 1) of one type, as soon as it is there."""
-        return _until(lambda: (found := self.records(kind))[number - 1 :] and found[number - 1])
-
-
-def _until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (there := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return there
+        end = time.monotonic() + 60
+        while len(found := self.records(kind)) < number:
+            assert time.monotonic() < end, f"there is no {kind} of number {number}"
+            time.sleep(0.05)
+        return found[number - 1]
 
 
 @pytest.fixture
