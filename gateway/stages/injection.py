@@ -49,8 +49,9 @@ def judge(draft: Draft, decoded: Views, known: rules.RuleSet, spelled: str, want
         if wanted == "redact" and not spelled and decoded.complete and _take_out(draft, decoded, known):
             return
         draft.withheld = True
-    if draft.withheld and wanted in ("quarantine", "block"):
-        seen.findings = [Finding(each.stage, each.rule, wanted) for each in seen.findings]
+    if draft.withheld and wanted in STRICT:
+        held = "block" if wanted == "block" else "quarantine"
+        seen.findings = [Finding(each.stage, each.rule, held) for each in seen.findings]
     draft.findings += seen.findings
 
 

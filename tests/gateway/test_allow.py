@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.allow import Allow, BadAllow
+from gateway.allow import Allow, BadAllow, networks_of, within
 from gateway.globs import host_fits
 from gateway.urls import parse_url
 
@@ -85,3 +85,16 @@ def test_a_long_path_against_many_stars_ends() -> None:
 def test_a_host_pattern_matches_whole_labels(pattern: str, host: str, fits: bool) -> None:
     """Exact, or at least one more label: never a suffix of a label."""
     assert host_fits(pattern, host) is fits
+
+
+def test_a_request_is_within_networks_when_each_list_has_an_entry_for_it() -> None:
+    """Lists narrow each other; an empty list lets nothing through, no list lets everything."""
+    wide, narrow = ("GET https://*.h.test/**",), ("GET https://a.h.test/x", "POST https://b.h.test/**")
+    both = networks_of((wide, narrow))
+    assert within(both, "GET", parse_url("https://a.h.test/x"))
+    assert not within(both, "POST", parse_url("https://b.h.test/x"))
+    assert not within(both, "GET", parse_url("https://a.h.test/y"))
+    assert not within(networks_of(((),)), "GET", parse_url("https://a.h.test/x"))
+    assert within(networks_of(()), "GET", parse_url("https://a.h.test/x"))
+    with pytest.raises(BadAllow):
+        networks_of((wide, ("GET *",)))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.screening.canonical import canonical
-from gateway.screening.views import MAX_BLOBS, squeezed, squeezed_view, views
+from gateway.screening.canonical import canonical, comparable
+from gateway.screening.views import MAX_BLOBS, compared_view, squeezed, squeezed_view, views
 
 MESSAGE = "meet me at the old mill at noon"
 
@@ -103,3 +103,23 @@ def test_squeezed_view_agrees(text: str) -> None:
     for at, char in enumerate(view.text):
         start, end = view.place(at, at + 1)
         assert text[start:end] == char
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_rules_read_has_the_way_back(text: str) -> None:
+    """The folded text is the one rules read, and each piece of it came from somewhere in the text, in order."""
+    view = compared_view(text)
+    if view is not None:
+        assert view.text == comparable(text)
+        places = [view.place(at, at + 1) for at in range(len(view.text))]
+        assert all(0 <= start < end <= len(text) for start, end in places)
+        assert places == sorted(places)
+
+
+def test_a_folded_word_is_found_where_it_stands() -> None:
+    """Ligatures, accents, fractions, letters of other scripts and escapes before it shift nothing."""
+    text = "ﬁrst½ é \\n сlear İ — ignоrе́ “me”"
+    view = compared_view(text)
+    assert view is not None
+    at = view.text.index("ignore")
+    assert text[slice(*view.place(at, at + 6))] in ("ignоrе", "ignоrе\u0301")

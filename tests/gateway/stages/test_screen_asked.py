@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.model import Problem, RawOutput, SafeOutput
 from gateway.obligations import Injection, Obligations
@@ -121,12 +123,61 @@ def test_redact_reaches_every_field_and_leaves_the_form() -> None:
     assert [(each.path, each.action) for each in output.verdict.findings] == [("/rooms/0/note", "redact")]
 
 
+PIECES = st.sampled_from(
+    [
+        *(
+            DOUBT,
+            ATTACK,
+            DOUBT[:17],
+            DOUBT[17:],
+            "NEW INSTRUC",
+            "TIONS: now",
+            "é",
+            "ﬁ",
+            "½ ",
+            "\u0301",
+            "\\n",
+            "\n",
+            " ",
+            "%20",
+        ),
+        *(
+            "&amp;",
+            '"',
+            "fine. ",
+            "Ignore all ",
+            "previous ",
+            "instructions",
+            base64.b64encode(DOUBT.encode()).decode(),
+        ),
+        *("".join(f"%{ord(char):02x}" for char in DOUBT), "\u200b", "x" * 30),
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=8).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, TEXTS, TEXTS)
+def test_redact_leaves_nothing_that_is_doubtful(text: str, key: str, value: str) -> None:
+    """Whatever stands beside whatever: a result is withheld, or it goes out with nothing left for a rule to find."""
+    output = asked(RawOutput(text, {"a": [value, {key: 1}]}), "redact")
+    if output.problem is not None:
+        assert output.problem.code == "output_withheld"
+        return
+    again = asked(RawOutput(output.text, output.structured))
+    assert (again.problem, "suspicious" in again.verdict.labels) == (None, False)
+    assert (again.text, again.structured) == (output.text, output.structured)
+
+
 @pytest.mark.parametrize("name", ["tags", "more than is decoded"])
 def test_redact_holds_back_what_has_no_place(name: str) -> None:
-    """What cannot be taken out exactly is not shown at all."""
-    output = asked(DOUBTFUL[name], "redact")
+    """What cannot be taken out exactly is not shown at all, and nothing is kept of it."""
+    raw = replace(DOUBTFUL[name], files={"fine.txt": b"fine"})
+    wants = intent(PLAIN, Obligations(injection="redact"))
+    output = asyncio.run(screen(raw, wants, OPEN, MemoryArtifacts(lambda: 0.0)))
     assert output.problem is not None
     assert output.problem.code == "output_withheld"
+    assert (output.verdict.action, output.artifacts) == ("quarantine", ())
 
 
 @pytest.mark.parametrize("name", ["github", "pem", "jwt"])
