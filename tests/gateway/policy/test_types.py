@@ -1,0 +1,383 @@
+"""Conditions against the types of arguments and facts: what is refused at load, what is let through, and that the one
+is never the other."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.policy.engine import BadExpression, Scope, Truth, bind
+from gateway.policy.typecheck import Checker
+from gateway.policy.typed import FACTS, Items, Object, Type
+from gateway.policy.variables import KINDS
+from gateway.specs.facts import derive
+from gateway.specs.schema import BadSchema
+from gateway.specs.yaml import SpecError, SpecErrors
+from gateway.tool import Json, Tool
+from tests.gateway.policy.makers import bundle, tool
+
+PAGE: Json = {"type": "object", "properties": {"number": {"type": "integer"}, "name": {"type": "string"}}}
+TEXTS: Json = {"type": "array", "items": {"type": "string"}}
+PAY = tool(
+    "pay",
+    {
+        "amount": {"type": "number"},
+        "count": {"type": "integer"},
+        "name": {"type": "string"},
+        "flag": {"type": "boolean"},
+        "mode": {"enum": ["slow", "fast"]},
+        "any": {},
+        "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "note": {"type": ["string", "null"]},
+        "unset": {"type": ["string", "null"], "default": None},
+        "page": PAGE,
+        "other": PAGE,
+        "lines": {"type": "array", "items": PAGE},
+        "grid": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+        "names": TEXTS,
+        "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+        "content-type": {"type": "string"},
+        "foo_bar": {"type": "string"},
+        "fooBar": {"type": "integer"},
+        "url": {"type": "string"},
+        "to": TEXTS,
+    },
+    facts={"url": "url", "to": "email_list"},
+)
+PART = "id: a\nvalues: {hosts: [a.org], whole: 3}\nstate: {paid: {count: {tools: [pay]}, within: 1h}}\n"
+
+
+def findings(clause: str, *tools: Tool) -> tuple[list[str], list[str]]:
+    """What refuses a rule of all tools with this clause, and what is remarked on numbers that are mixed."""
+    lines = "".join(f"\n    {line}" for line in clause.split("\n"))
+    rule = f"rules:\n- id: r\n  effect: permit\n  match: {{tools: ['*']}}\n  when:\n  - |-{lines}\n"
+    try:
+        found = bundle(PART + rule, tools=tools or (PAY,)).findings
+    except SpecErrors as refused:
+        return [str(each) for each in refused.findings], []
+    return [], [str(each) for each in found if "mixed" in str(each)]
+
+
+WRONG = [
+    ('args.amount == "x"', 'args.amount of the tool pay is a number and "x" is text, which are never equal: compare'),
+    ("args.flag == 1", "args.flag of the tool pay is true or false and 1 is an integer, which are never equal"),
+    ("args.name != null", "args.name of the tool pay is text, never null: where it may be left out, write !has(args"),
+    ('args.count.startsWith("1")', "startsWith() takes text, and args.count of the tool pay is an integer: write str"),
+    ('args.names.matches("^a$")', "args.names of the tool pay is a list of texts: write args.names.all(each, each.m"),
+    ('args.lines.all(i, i.nmae == "x")', "args.lines[].nmae is no argument of the tool pay: did you mean 'name'?"),
+    ('args.lines[0].nmae == "x"', "args.lines[].nmae is no argument of the tool pay: did you mean 'name'?"),
+    ("args.lines.filter(i, i.number > 1)[0].nmae == 1", "there is no args.lines[].nmae: leave it out"),
+    ("args.lines.exists(i, i.name == 1)", "args.lines[].name of the tool pay is text and 1 is an integer"),
+    ("args.names.all(n, n == 1)", "args.names[] of the tool pay is text and 1 is an integer"),
+    ('args.page.number == "1"', 'args.page.number of the tool pay is an integer and "1" is text'),
+    ('args.page.startsWith("a")', "startsWith() takes text, and args.page of the tool pay is an object"),
+    ("args.page.number.digits == 1", "args.page.number of the tool pay is an integer, it has no field 'digits'"),
+    ('args.url.host == "a.org"', "args.url of the tool pay is text, it has no field 'host': write arg.url.host"),
+    ('arg.url.port == "443"', 'arg.url.port of the tool pay is an integer and "443" is text'),
+    ("arg.to.all(a, a.domain == 1)", "arg.to[].domain of the tool pay is text and 1 is an integer"),
+    ("args.amount + 1 == args.amount", "args.amount of the tool pay is a number and 1 is an integer, which + does no"),
+    ("args.count * 1.5 < 9.0", "args.count of the tool pay is an integer and 1.5 is a number, which * does not mix: "),
+    ("state.paid + args.amount > 3", "state.paid is an integer and args.amount of the tool pay is a number, which + "),
+    ("args.name - 1 == 2", "args.name of the tool pay is text and 1 is an integer: - takes numbers of one kind"),
+    ("args.name < 3", "args.name of the tool pay is text and 3 is an integer, which < cannot compare: compare args.n"),
+    ("args.names < args.names", "args.names of the tool pay is a list of texts, and < compares numbers, texts and tim"),
+    ("args.count in v.hosts", "args.count of the tool pay is an integer and v.hosts is a list of texts, so it is nev"),
+    ("args.names in v.hosts", "`in` looks for one value: write args.names.all(each, each in v.hosts) or .exists"),
+    ('"a" in args.name', "`in` looks into a list, and args.name of the tool pay is text: write args.name.contains(…)"),
+    ('args.names["a"] == "a"', "args.names of the tool pay is a list of texts, it has no field 'a'"),
+    ("args.names[args.name] == args.name", "and its items are counted: write args.names[0]"),
+    ('args.name.exists(c, c == "a")', "go through a list, and args.name of the tool pay is text"),
+    ("args.flag && args.name", "&& takes true or false, and args.name of the tool pay is text"),
+    ("!args.count", "! takes true or false, and args.count of the tool pay is an integer"),
+    ("args.name", "a clause is true or false, and this one gives text"),
+    ("size(args.flag) > 1", "size() does not take this: args.flag of the tool pay is true or false"),
+    ("args.mode == 1", "args.mode of the tool pay is text and 1 is an integer"),
+    ("args.foo_bar == 1", "args.foo_bar of the tool pay is text"),
+    ('args.name == "é" && args.count == "x"', 'args.count of the tool pay is an integer and "x" is text, which are '),
+]
+
+
+@pytest.mark.parametrize(("clause", "wanted"), WRONG)
+def test_a_wrong_type_is_refused_once_with_its_tool_and_what_is_right(clause: str, wanted: str) -> None:
+    """One finding at the clause, which names the argument, its type and the tool."""
+    (finding,), _ = findings(clause)
+    assert wanted in finding
+    assert finding.startswith("p0.yaml:11:5: ")
+
+
+def test_the_place_in_a_clause_is_told() -> None:
+    """Line and column of the operator, also behind letters of several bytes."""
+    ((finding,), _) = findings('args.name == "é"\n  && args.count == "x"')
+    assert finding.endswith("(in the clause, line 2 column 17)")
+    ((finding,), _) = findings('"éé" == args.name && args.count == "x"')
+    assert finding.endswith("(in the clause, column 33)")
+
+
+def test_everything_wrong_with_a_clause_is_told() -> None:
+    """Not only the first thing."""
+    assert len(findings('args.count == "x" && args.name == 1 && args.flag == args.names')[0]) == 3
+
+
+FITS = [
+    "args.amount > 5.0 && args.amount + 1.0 < 7.5",
+    "args.count % 2 == 0 && args.count + size(args.names) > 3",
+    'args.mode == "fast" || args.flag',
+    'args.any == 1 || args.any.b[0].c == "x"',
+    'args.either == "x" || args.either == 1',
+    'args.note == null || args.note.startsWith("a")',
+    'args.unset == null || args.unset == "a"',
+    'args.page["number"] == 1 && args["name"] == "x" && args["content-type"] == "x"',
+    'size(args.page) > 1 && "name" in args.page && args.page.all(key, key != "x")',
+    'args.page == {"number": 1} && args.page == args.other && args != {}',
+    'args.lines == [{"name": "x"}] || args.lines[0]["name"] == "x" || args.page in args.lines',
+    'args.lines.all(i, i["name"] == "x" && size(i) == 2) && args.lines.map(i, i.number)[0] == 1',
+    "args.grid.all(row, row.all(cell, cell > 0)) && args.grid == [[1]]",
+    'args.headers.accept == "x" && args.headers["content-type"] == "x" && has(args.headers.x)',
+    'args.foo_bar == "x" && args.fooBar == 1',
+    'args.name in v.hosts && args.name in ["a", "b"] && args.name in ["a", 1]',
+    "(args.flag ? args.name : args.count) == 1",
+    "(args.names + [1]) != [] && args.names != []",
+    'arg.url.host in v.hosts && arg.url.port == 443 && arg.to.all(a, a.domain == "a.org")',
+    "int(args.name) == 1 && double(args.count) > 1.5 && string(args.amount) == '1' && type(args.name) == string",
+    "timestamp(args.name) < timestamp(now) && duration(args.name) < duration('1h')",
+    "state.paid + args.count > v.whole && session.calls + args.count > 3",
+    'dyn(args.count) == "x"',
+]
+
+
+@pytest.mark.parametrize("clause", FITS)
+def test_what_works_on_plain_values_is_let_through(clause: str) -> None:
+    """Objects are mappings at run time, and what a schema leaves open may be anything."""
+    assert findings(clause) == ([], [])
+
+
+MIXED = [
+    ("args.amount == 5", "args.amount of the tool pay is a number and 5 is an integer: write 5.0"),
+    ("args.amount > 0 && args.page.number < 3", "args.amount of the tool pay is a number and 0 is an integer: write"),
+    ("args.count < 1.5", "args.count of the tool pay is an integer and 1.5 is a number: compare integers with integ"),
+    ("args.count in [1.5]", "args.count of the tool pay is an integer and the right side is a list of numbers"),
+    ("args.amount >= args.count", "args.amount of the tool pay is a number and args.count of the tool pay is an int"),
+    ("args.amount > v.whole", "args.amount of the tool pay is a number and v.whole is an integer"),
+]
+
+
+@pytest.mark.parametrize(("clause", "wanted"), MIXED)
+def test_comparing_whole_and_decimal_numbers_is_remarked(clause: str, wanted: str) -> None:
+    """It works, so it does not refuse; a second mistake beside it still does."""
+    errors, (remark,) = findings(clause)
+    assert (errors, f"integer and double mixed: {wanted}" in remark) == ([], True)
+    assert len(findings(f"{clause} && args.name == 1")[0]) == 1
+
+
+def test_a_clause_fits_every_tool_of_its_rule() -> None:
+    """The finding names the tool that it does not fit; what `has` tests may be missing, but not be of another type."""
+    text = tool("b", {"x": {"type": "string"}})
+    whole = tool("c", {"x": {"type": "integer"}})
+    none = tool("d", {"y": {"type": "string"}})
+    guarded = 'has(args.x) && args.x == "a"'
+    assert findings(guarded, text, none) == ([], [])
+    assert findings('args.x == "a"', text, none)[0] == [
+        "p0.yaml:11:5: args.x is no argument of the tool d: known are y"
+    ]
+    assert findings(guarded, text, whole, none)[0] == [
+        'p0.yaml:11:5: args.x of the tool c is an integer and "a" is text, which are never equal:'
+        " compare args.x with an integer (in the clause, column 23)"
+    ]
+
+
+def test_what_was_checked_for_one_tool_is_told_of_another_by_its_own_name() -> None:
+    """Rules alike about tools alike share the check, not the sentence."""
+    one, two = (tool(name, {"x": {"type": "string"}}) for name in ("one", "two"))
+    rules = "".join(
+        f"- {{id: r{name}, effect: permit, match: {{tools: [{name}]}}, when: [args.x == 1]}}\n"
+        for name in ("one", "two")
+    )
+    with pytest.raises(SpecErrors) as refused:
+        bundle(f"id: a\nrules:\n{rules}", tools=(one, two))
+    assert [
+        f"of the tool {name} " in str(each) for name, each in zip(("one", "two"), refused.value.findings, strict=True)
+    ]
+    assert ["tool two" in str(each) for each in refused.value.findings] == [False, True]
+
+
+def test_the_condition_of_an_approval_is_checked_too() -> None:
+    """At its own place."""
+    asks = "with: {approval: {when: \"args.count > '1'\", by: [requester]}}"
+    with pytest.raises(SpecErrors, match=r"args\.count of the tool pay is an integer and \"1\" is text") as refused:
+        bundle(f"id: a\nrules:\n- {{id: r, effect: permit, match: {{tools: [pay]}}, {asks}}}\n", tools=(PAY,))
+    assert len(refused.value.findings) == 1
+
+
+EXAMPLES: dict[str, Json] = {
+    "url": "https://a.org/x",
+    "host": "a.org",
+    "path": "/a",
+    "email": "me@a.org",
+    "email_list": ["me@a.org"],
+    "repo_path": "a/b",
+    "shell_words": "ls -l",
+}
+
+
+def test_the_types_of_facts_are_those_that_are_derived() -> None:
+    """For every kind the fields and their types are exactly what the specs derive."""
+    assert {kind: shape(fact) for kind, fact in derive({kind: kind for kind in EXAMPLES}, EXAMPLES).items()} == FACTS
+
+
+def shape(value: Json) -> Type:
+    """The type of one value, fields in order."""
+    if isinstance(value, dict):
+        return Object(tuple((name, shape(each)) for name, each in value.items()))
+    if isinstance(value, list):
+        return Items(shape(value[0]))
+    return {str: "string", int: "int", bool: "bool"}[type(value)]
+
+
+# ── properties ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Pair = tuple[Json, st.SearchStrategy[Json]]  # a schema, and values that fit it
+TEXT = st.sampled_from(["", "a", "ab", "1", "2020-01-01T00:00:00Z"])
+WHOLE = st.integers(-3, 3)
+SIMPLE: list[Pair] = [
+    ({"type": "string"}, TEXT),
+    ({"enum": ["a", "ab"]}, st.sampled_from(["a", "ab"])),
+    ({"type": "boolean"}, st.booleans()),
+    ({"type": "integer"}, WHOLE),
+    ({"type": "number"}, WHOLE | st.sampled_from([0.5, 1.0, -1.5])),
+    ({"type": ["string", "null"]}, TEXT | st.none()),
+    ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, TEXT | WHOLE),
+    ({}, TEXT | WHOLE | st.none() | st.booleans() | st.lists(WHOLE, min_size=1)),
+    ({"type": "object", "additionalProperties": {"type": "integer"}}, st.fixed_dictionaries({"a": WHOLE})),
+]
+
+
+def listed(pair: Pair) -> Pair:
+    """Lists of it; never empty, because over an empty list nothing is judged."""
+    return {"type": "array", "items": pair[0]}, st.lists(pair[1], min_size=1, max_size=2)
+
+
+def keyed(pairs: tuple[Pair, Pair]) -> Pair:
+    """Objects with an `a` and a `b`."""
+    one, two = pairs
+    schema = {"type": "object", "properties": {"a": one[0], "b": two[0]}, "required": ["a"]}
+    return schema, st.fixed_dictionaries({"a": one[1]}, optional={"b": two[1]})
+
+
+PAIRS = st.recursive(
+    st.sampled_from(SIMPLE), lambda below: below.map(listed) | st.tuples(below, below).map(keyed), max_leaves=4
+)
+LITERAL = st.sampled_from(["1", "0", "1.0", "0.5", '"a"', '""', "true", "null", "[]", "[1]", '["a"]', '{"a": 1}', "{}"])
+STEPS = st.lists(st.sampled_from([".a", ".b", "[0]", '["a"]']), max_size=2).map("".join)
+PLACE = STEPS.map(lambda steps: f"args.x{steps}")
+WITHOUT_EQUALITY = [
+    *("{p} < {l}", "{l} >= {p}", "{p} + {l} <= {p}", "{p} * {l} < {l}", "{p} % {l} < {l}", "-{p} < {p}", "!{p}", "{p}"),
+    *('{p}.startsWith("a")', '{p}.contains("a")', '{p}.matches("a")', "size({p}) > 0", "{p}.size() > 0"),
+    *("{p}.all(i, i < {l})", "{p}.all(i, i + {l} < i)", "{p}.exists(i, i.a > {l})", '{p}.all(i, i.matches("a"))'),
+    *("{p}.map(i, i)[0] < {l}", "{p}.filter(i, i < {l})[0] < {l}", "({p} ? 1 : 2) < 3", "has({p}.a)", "{p}[0] > {l}"),
+    *("int({p}) > 0", "double({p}) > 0.5", "string({p}) < 'x'", "timestamp({p}) > timestamp(0)", "{p}[{l}] < {l}"),
+]
+EQUALITY = [
+    "{p} == {l}",
+    "{l} == {p}",
+    "{p} in [{l}]",
+    "{l} in {p}",
+    "{p}.exists(i, i == {l})",
+    "{p}.all(i, i in [{l}])",
+]
+EVERYTHING = Scope(KINDS)
+
+
+def judged(pair: Pair, clause: str, value: Json) -> tuple[Truth, list[str]] | None:
+    """How a clause ends over valid arguments, and what the check has against it; None where it does not compile."""
+    made = tool("t", {"x": pair[0]}, required=["x"])
+    arguments: dict[str, Json] = {"x": value}
+    assert not made.check.check(arguments)
+    try:
+        program = EVERYTHING.compile(clause)
+    except BadExpression:
+        return None
+    faults = Checker().faults(clause, program.expr, (), [made], EVERYTHING)
+    ended = program.eval(bind({"args": made.check.fill(arguments)}))
+    return ended, [each.sentence for each in faults if not each.works]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data(), PAIRS, st.sampled_from(WITHOUT_EQUALITY), PLACE, LITERAL)
+def test_what_works_on_some_valid_arguments_is_never_refused(
+    data: st.DataObject, pair: Pair, form: str, place: str, literal: str
+) -> None:
+    """A clause that is true or false for valid arguments fits their types."""
+    clause = form.format(p=place, l=literal)
+    found = judged(pair, clause, data.draw(pair[1]))
+    if found is not None and found[0] is not Truth.ERROR:
+        assert found[1] == [], clause
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data(), PAIRS, st.sampled_from(EQUALITY), PLACE, LITERAL)
+def test_a_comparison_that_is_refused_is_never_true(
+    data: st.DataObject, pair: Pair, form: str, place: str, literal: str
+) -> None:
+    """Values of different types may be compared; it is refused only where the answer is known beforehand."""
+    clause = form.format(p=place, l=literal)
+    found = judged(pair, clause, data.draw(pair[1]))
+    if found is not None and found[1]:
+        assert found[0] is not Truth.TRUE, clause
+
+
+NAMES = st.sampled_from(
+    ["a", "b", "x", "content-type", "in", "a_b", "aB", "M0", "é", "0", "", "toolgate", "_", "class"]
+)
+ODD = st.recursive(
+    st.sampled_from(
+        [
+            *({}, True, False, {"type": "null"}, {"const": None}, {"const": 1}, {"enum": [1, "a"]}, {"enum": [True]}),
+            *({"type": ["string", "integer"]}, {"type": ["null"]}, {"type": "string", "default": "a"}, {"not": {}}),
+            *({"$ref": "#/properties/x"}, {"type": "array"}, {"type": "object"}, {"minItems": 1, "items": {}}),
+            *({"type": ["number", "null"], "default": None}, {"type": "array", "prefixItems": [{"type": "string"}]}),
+        ]
+    ),
+    lambda below: (
+        st.builds(lambda each: {"type": "array", "items": each}, below)
+        | st.builds(lambda each: {"allOf": [each]}, below)
+        | st.builds(lambda named: {"type": "object", "properties": named}, st.dictionaries(NAMES, below, max_size=4))
+        | st.builds(
+            lambda named: {"properties": named, "patternProperties": {}}, st.dictionaries(NAMES, below, max_size=3)
+        )
+        | st.builds(lambda each: {"type": ["object", "null"], "additionalProperties": each}, below)
+    ),
+    max_leaves=6,
+)
+LOOSE = [
+    *(
+        "{p}",
+        "{p} == {l}",
+        "{p} in {l}",
+        "{p}.all(i, i.a == {l})",
+        "{p}.matches({l})",
+        "size({p}) > {l}",
+        "{p} + {p} < {l}",
+    ),
+    *("{p}.map(i, {{'a': i}})[0].a == {l}", "args == {l}", "arg.x.a == {l}", "has({p}.a) && {p}.a.all(a, a.b == a)"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(NAMES, ODD, max_size=5), st.lists(st.tuples(st.sampled_from(LOOSE), STEPS, LITERAL), max_size=3))
+def test_whatever_schema_and_policy_meet_the_answer_is_findings(
+    properties: dict[str, Json], clauses: list[tuple[str, str, str]]
+) -> None:
+    """No schema that the specs take, with any clause, gives anything but a bundle or findings with their places."""
+    try:
+        odd = tool("odd", properties, facts={"x": "url"})
+    except BadSchema:
+        return
+    texts = [form.format(p=f"args.x{steps}", l=literal) for form, steps, literal in clauses]
+    when = "".join(f"\n  - |-\n    {text}" for text in texts)
+    rule = f"- id: r\n  effect: permit\n  match: {{tools: [odd]}}{f'{chr(10)}  when:{when}' if when else ''}\n"
+    try:
+        found = bundle(f"id: a\nrules:\n{rule}", tools=(odd,)).findings
+    except SpecErrors as refused:
+        found = tuple(refused.findings)
+    assert all(isinstance(each, SpecError) and each.line and each.sentence for each in found)
