@@ -2,8 +2,9 @@
 
 About every 50 ms a thread changes the folder as no careful operator would: whole files by renaming, files written in
 place in pieces (cut at random bytes), files that are wrong. Some of the cut ones would load, without the rule that
-forbids. A gateway in memory watches the folder and decides calls; every decision is held against what the two files it
-names by digest say, in Python of our own. Exit 1 when one is wrong, or names files that never stood whole.
+forbids. A gateway in memory watches the folder, is asked every 50 ms to load it, and decides calls; every decision is
+held against what the two files it names by digest say, in Python of our own. Exit 1 when one is wrong, or names files
+that never stood whole.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tests.kit import Lab
 
 SETTLE = 0.02  # seconds between two looks of the gateway
 PACE = 0.03  # seconds between two changes, the time they take not counted
+ASKED = 0.05  # seconds between two requests to load at once
 KINDS = 8  # versions of each of the two files; calls differ in a number below it
 HIDDEN = 0  # the version of the first file that shows the tool to nobody
 AT_ONCE = 24  # calls
@@ -254,7 +256,7 @@ async def storm(folder: Path, calls: int, loads: int, seed: int) -> tuple[Seen, 
     live = Live(loaded, policies, None, home, ledger, "none", say=lambda _: None, settle=SETTLE)
     gate = replace(lab.gate, bundles=live, runners={HttpBackend: Answers()})
     await live.start()
-    watching = asyncio.create_task(live.watch())
+    tasks = {asyncio.create_task(live.watch()), asyncio.create_task(_ask(live))}
     writer, seen = Writer(policies, random.Random(seed), _whole_cuts()), Seen()
     thread = threading.Thread(target=writer.run)
     thread.start()
@@ -268,9 +270,17 @@ async def storm(folder: Path, calls: int, loads: int, seed: int) -> tuple[Seen, 
         writer.stop.set()
         await asyncio.to_thread(thread.join)
     await live.reload()
-    watching.cancel()
-    await asyncio.wait({watching})
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
     return seen, writer, live
+
+
+async def _ask(live: Live) -> None:
+    """What SIGHUP does, again and again."""
+    while True:
+        await asyncio.sleep(ASKED)
+        live.ask()
 
 
 async def _some(gate: Gate, rng: random.Random, seen: Seen) -> dict[str, int]:
@@ -278,7 +288,9 @@ async def _some(gate: Gate, rng: random.Random, seen: Seen) -> dict[str, int]:
     asked = (gate.handle(Request(call_id, "ask", {"n": n}, "dev")) for call_id, n in numbers.items())
     for outcome in await asyncio.gather(*asked):
         seen.outcome(outcome)
-    await asyncio.sleep(0.005)  # refusals are quick: without a pause most calls would be of the hours of the hidden tool
+    await asyncio.sleep(
+        0.005
+    )  # refusals are quick: without a pause most calls would be of the hours of the hidden tool
     return numbers
 
 
