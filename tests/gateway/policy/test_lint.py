@@ -61,6 +61,89 @@ def test_careful_policy_has_no_findings(rule: str) -> None:
     assert bundle(f"id: a\nrules:\n- {{id: r, effect: {rule}}}\n", tools=(FETCH, tool_run(), STRICT)).findings == ()
 
 
+DECLARED = [
+    (
+        "state: {paid: {sum: args.price, of: {tools: [fetch]}, within: 1h}}",
+        "when: [state.paid < 5.0]",
+        ":3:9: a new session resets the sum 'paid': say over: user",
+    ),
+    ("state: {calls: {count: {tools: [fetch]}, within: 1h}}", "", ":3:9: the aggregate 'calls' is never used"),
+    ("values: {hosts: [a.org]}", "", ":3:10: the value 'hosts' is never used: leave it out"),
+    ("", "with: {approval: {by: [requester]}}", ":7:9: nobody can be asked yet, so every call that needs this"),
+]
+
+
+@pytest.mark.parametrize(("declared", "rest", "wanted"), DECLARED)
+def test_what_a_part_declares_is_looked_at_too(declared: str, rest: str, wanted: str) -> None:
+    """Values, aggregates and approvals, each at its place."""
+    rule = f"- {{id: r, effect: permit, match: {{tools: [fetch]}},\n {rest}}}"
+    (finding,) = bundle(f"{declared or 'tier: platform'}\nid: a\nrules:\n{rule}\n").findings
+    assert wanted in str(finding)
+
+
+USED = [
+    ("values: {most: 5.0}", 'with: {approval: {when: "args.price > v.most", by: [requester]}}'),
+    ("state: {n: {count: {tools: [fetch]}, within: 1h}}", 'with: {approval: {when: "state.n > 3", by: [requester]}}'),
+    ("state: {paid: {sum: args.price, of: {tools: [fetch]}, within: 1h, over: user}}", "when: [state.paid < 5.0]"),
+    ("state: {n: {count: {tools: [fetch]}, within: 1h}}", "when: [state.n < 5]"),
+]
+
+
+@pytest.mark.parametrize(("declared", "rest"), USED)
+def test_what_only_an_approval_names_is_used(declared: str, rest: str) -> None:
+    """Its condition is an expression like any other; a sum over a user, or a count, is no finding."""
+    part = f"{declared}\nid: a\nrules:\n- {{id: r, effect: permit, match: {{tools: [fetch]}}, {rest}}}\n"
+    assert [str(each) for each in bundle(part).findings if "asked yet" not in str(each)] == []
+
+
+TWINS = [
+    ("permit", "permit", "[args.url == 'a']", "", "y", ":6:3: says what x (p0.yaml:5) says: leave one of them out"),
+    ("forbid", "forbid", "[args.url == 'a']", "message: no, ", "y", "says what x (p0.yaml:5) says"),
+    ("permit", "forbid", "[args.url == 'a']", "", "x", ":5:3: never permits: y (p0.yaml:6) forbids exactly this"),
+    ("forbid", "permit", "[args.url == 'a']", "", "y", ":6:3: never permits: x (p0.yaml:5) forbids exactly this"),
+    ("permit", "permit", "[args.url == 'a']", "with: {timeout: 5s}, ", "", ""),
+    ("permit", "permit", "[args.url == 'a']", "mode: shadow, ", "", ""),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "when", "more", "where", "wanted"), TWINS)
+def test_rules_of_the_same_calls(one: str, two: str, when: str, more: str, where: str, wanted: str) -> None:
+    """One that says the same is dead, and a permit under the same forbid too; another obligation makes another rule."""
+    rules = [f"id: x, effect: {one}, ", f"id: y, effect: {two}, {more}"]
+    lines = "\n".join(f"- {{{rule}match: {{tools: [fetch]}}, when: {when}}}" for rule in rules)
+    found = [str(each) for each in bundle(f"id: a\nrules:\n{lines}\n").findings]
+    assert len(found) == bool(wanted)
+    assert all(wanted in each for each in found)
+
+
+def test_the_same_words_in_two_parts_are_two_rules() -> None:
+    """Values are private to a part, so the same clause may mean another thing there."""
+    rule = "- {id: %s, effect: permit, match: {tools: [fetch]}, when: [args.url in v.hosts]}"
+    part = f"values: {{hosts: [%s]}}\nrules:\n{rule}\n"
+    assert bundle("id: a\n" + part % ("a", "x"), "id: b\n" + part % ("b", "y")).findings == ()
+
+
+def test_a_permit_in_shadow_permits_nothing() -> None:
+    """Told where no rule in force permits the tool; what would be told of a rule in force is not."""
+    shadow = "- {id: s, effect: permit, mode: shadow, match: {tools: [run]}}\n"
+    (finding,) = bundle(f"id: a\nrules:\n{shadow}").findings
+    assert str(finding).startswith("p0.yaml:5:3: in shadow it permits nothing, and no rule in force permits run")
+    other = "- {id: p, effect: permit, match: {tools: [run]}, with: {timeout: 5s}}\n"
+    assert bundle(f"id: a\nrules:\n{shadow}{other}").findings == ()
+
+
+def test_a_forbid_in_shadow_shadows_nothing() -> None:
+    """It forbids nothing, so a permit under it permits."""
+    rules = "- {id: no, effect: forbid, mode: shadow}\n- {id: p, effect: permit, match: {tools: [fetch]}}\n"
+    assert bundle(f"id: a\nrules:\n{rules}").findings == ()
+    assert len(bundle(f"id: a\nrules:\n{rules.replace('mode: shadow', 'message: no')}").findings) == 1
+
+
+def test_a_forbid_without_a_message_is_no_finding() -> None:
+    """The code says enough where an operator has nothing to add."""
+    assert bundle("id: a\nrules:\n- {id: no, effect: forbid, when: ['session.calls > 9']}\n").findings == ()
+
+
 def tool_run() -> Tool:
     """A tool that runs code and takes nothing but the code."""
     return tool("run", {"code": {"type": "string"}}, ("exec",), ("code",))
