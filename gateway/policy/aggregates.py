@@ -7,6 +7,7 @@ there as its digest.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from gateway.model import Call
 from gateway.policy import language, rules, shapes
 from gateway.policy.arguments import misnamed
 from gateway.policy.syntax import Path
+from gateway.policy.variables import TooMuch
 from gateway.specs import facts
 from gateway.specs.yaml import SpecError
 from gateway.tool import Json, Tool
@@ -32,6 +34,7 @@ TYPES: Mapping[Kind, str] = {
 }
 _ABSENT = object()
 _NUMBERS = {"number", "integer"}
+MAX_COMPARED = 1000  # values in the whole of what an aggregate compares or tells apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,16 @@ def compile_state(part: language.Part, owner: rules.Part, prefix: str) -> list[A
 
 
 def cell_of(aggregate: Aggregate, call: Call) -> Cell | None:
-    """The cell that a call reads, which is also the one it adds to. None where the value to compare is absent."""
+    """The cell that a call reads, which is also the one it adds to. None where the value to compare is absent.
+
+    Raises TooMuch for a value too large to compare.
+    """
     key = f"{aggregate.stem}\x1f{_owner(aggregate.over, call)}"
     if aggregate.same is not None:
         value = _value(aggregate.same, call)
         if value is _ABSENT:
             return None
-        key = f"{key}\x1f{_digest(value)}"
+        key = f"{key}\x1f{_compared(value)}"
     return Cell(aggregate.name, key, aggregate.kind, aggregate.within)
 
 
@@ -81,7 +87,10 @@ def stem_of(key: str) -> str:
 
 
 def entry_of(aggregate: Aggregate, call: Call) -> Entry | None:
-    """What a call adds to an aggregate its tool feeds. None where it has no value to add, or none to compare."""
+    """What a call adds to an aggregate its tool feeds. None where it has no value to add, or none to compare.
+
+    Raises TooMuch like `cell_of`.
+    """
     cell = cell_of(aggregate, call)
     if cell is None or aggregate.takes is None:
         return None if cell is None else Entry(cell)
@@ -89,7 +98,7 @@ def entry_of(aggregate: Aggregate, call: Call) -> Entry | None:
     if aggregate.kind == "sum":
         amount = _amount(value)
         return None if amount is None else Entry(cell, amount)
-    return None if value is _ABSENT else Entry(cell, _digest(value))
+    return None if value is _ABSENT else Entry(cell, _compared(value))
 
 
 def shown(kind: Kind, level: Level) -> Json:
@@ -199,6 +208,20 @@ def _amount(value: Json) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return max(Decimal(str(value)) if isinstance(value, float) else Decimal(value), Decimal(0))
+
+
+def _compared(value: Json) -> str:
+    """The digest of a value of a call. A large one would keep every other call waiting, so it is not taken."""
+    if sum(1 for _ in itertools.islice(_parts(value), MAX_COMPARED + 1)) > MAX_COMPARED:
+        raise TooMuch(f"The policy compares a part of the arguments that is more than {MAX_COMPARED} values.")
+    return _digest(value)
+
+
+def _parts(value: Json) -> Iterator[Json]:
+    yield value
+    if isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(each)
 
 
 def _digest(value: Json) -> str:

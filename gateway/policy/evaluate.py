@@ -113,14 +113,20 @@ def _plan(
 
 
 def cells(prepared: Plan, call: Call) -> Sequence[Cell]:
-    """What of the past the decision on a call reads, the one in shadow included."""
+    """What of the past the decision on a call reads, the one in shadow included. None for a call that is too large."""
     reads = (prepared.shadow or prepared).reads
-    return [cell for each in reads if (cell := cell_of(each, call)) is not None] if reads else ()
+    try:
+        return [cell for each in reads if (cell := cell_of(each, call)) is not None] if reads else ()
+    except TooMuch:
+        return ()
 
 
 def entries(prepared: Plan, call: Call) -> tuple[Entry, ...]:
-    """What a call adds to the past once it is admitted."""
-    return tuple(entry for each in prepared.feeds if (entry := entry_of(each, call)) is not None)
+    """What a call adds to the past once it is admitted. None for a call that is too large, which never is."""
+    try:
+        return _entries(prepared, call)
+    except TooMuch:
+        return ()
 
 
 def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level], *, full: bool = False) -> Decision:
@@ -129,8 +135,15 @@ def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level],
     `levels` are those of `cells`, by key; a clause that reads one that is not there is in error. The reasons that
     mattered carry their clauses; with `full`, all of them do.
     """
-    past = _past(prepared, call, levels) if prepared.reads else ()
-    verdict = prepared.verdict or _judge(prepared, call, past, full)
+    past: Past = ()
+    reserves: tuple[Entry, ...] = ()
+    try:
+        past = _past(prepared, call, levels) if prepared.reads else ()
+        verdict = prepared.verdict or _judge(prepared, call, past, full)
+        if prepared.feeds and verdict.effect is Effect.PERMIT:
+            reserves = _entries(prepared, call)
+    except TooMuch as much:
+        verdict = _forbid((), "policy_error", str(much), None)
     return Decision(
         call,
         verdict.effect,
@@ -139,7 +152,7 @@ def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level],
         verdict.obligations,
         verdict.problem,
         tuple((cell, level) for _, cell, level in past) if past else (),
-        entries(prepared, call) if prepared.feeds and verdict.effect is Effect.PERMIT else (),
+        reserves,
         None if prepared.shadow is None else decide(prepared.shadow, call, digest, levels, full=full),
     )
 
@@ -220,13 +233,11 @@ def _forbid(
 
 
 def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
+    values = prepared.reading.values(call)
+    for aggregate, _, level in past:
+        values[aggregate.variable] = shown(aggregate.kind, level)
     try:
-        values = prepared.reading.values(call)
-        for aggregate, _, level in past:
-            values[aggregate.variable] = shown(aggregate.kind, level)
         bound = bind(values)
-    except TooMuch as much:
-        return _forbid((), "policy_error", str(much), None)
     except Unbindable:
         detail = "The policy could not read this call, so the call is refused."
         return _forbid((), "policy_error", detail, None)
@@ -262,6 +273,10 @@ def _past(prepared: Plan, call: Call, levels: Mapping[str, Level]) -> Past:
     """The levels that are known, in the order of the bundle."""
     found = ((each, cell_of(each, call)) for each in prepared.reads)
     return [(each, cell, levels[cell.key]) for each, cell in found if cell is not None and cell.key in levels]
+
+
+def _entries(prepared: Plan, call: Call) -> tuple[Entry, ...]:
+    return tuple(entry for each in prepared.feeds if (entry := entry_of(each, call)) is not None)
 
 
 def _waits(prepared: Plan, values: Values, past: Past) -> bool:

@@ -192,6 +192,21 @@ def test_a_level_that_is_not_there_is_an_error() -> None:
     assert outcome(forbids.decide(pay())) == "policy_error f"
 
 
+@pytest.mark.parametrize("where", ["same: args.order, count: {tools: [pay]}", "count_distinct: args.order, of: {}"])
+def test_what_is_too_large_to_compare_is_refused(where: str) -> None:
+    """A call cannot keep the others waiting, nor slip by uncounted: more than a thousand values are a policy error."""
+    made = stateful(f"{{{where}, within: 1h}}", "true || state.x > 0")
+    large, largest = pay(arguments={"order": [0] * 1000}), pay(arguments={"order": [0] * 999})
+    assert outcome(after(made, largest)) == "permit p"
+    assert outcome(after(made, large)) == "policy_error"
+    assert "more than 1000 values" in str(after(made, large).problem)
+    assert list(made.entries(large)) == []
+    deep = stateful(
+        f"{{{where}, within: 1h}}", "true", "- {id: s, effect: forbid, mode: shadow, when: [state.x > 5]}\n"
+    )
+    assert (after(deep, largest).shadow is None, outcome(after(deep, large))) == (False, "policy_error")
+
+
 # ── what a call adds ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 AMOUNTS: list[tuple[Json, Decimal | None]] = [
