@@ -17,7 +17,7 @@ from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindab
 from gateway.policy.findings import nearest
 from gateway.policy.obligations import obligations_of, unasked
 from gateway.policy.sentences import place
-from gateway.policy.syntax import Apply, Constant, Path, Reference, followed, references, revisits, walk
+from gateway.policy.syntax import Apply, Constant, Path, Reference, cut, revisits, walk
 from gateway.policy.typecheck import Checker, Kinds
 from gateway.policy.variables import KINDS
 from gateway.specs.yaml import SpecError
@@ -133,8 +133,8 @@ class _RuleCompiler:
             unasked=unasked(owed),
         )
         taken = catalogue.taken(rule.match)
-        named = tuple((number, each) for number, program in programs for each in references(program.expr))
-        asked = tuple(references(asking[1].expr)) if asking else ()
+        named = tuple((number, each) for number, program in programs for each in map(cut, program.reads))
+        asked = tuple(map(cut, asking[1].reads)) if asking else ()
         roots = {each.path[0] for _, each in named} | {each.path[0] for each in asked}
         states = frozenset(roots & self._names.aggregates.keys())
         self._refer([(("when", number), (shape.when or [])[number], each) for number, each in programs], taken)
@@ -174,7 +174,7 @@ class _RuleCompiler:
             self._add(f"matches() takes an RE2 pattern, and this is none: {error.reason}", *at)
 
     def _condition(self, text: str, program: Program) -> rules.Condition:
-        paths = sorted({each.path for each in references(program.expr)})
+        paths = sorted({each.path for each in map(cut, program.reads)})
         named = tuple((path, self._label(path)) for path in paths)
         reads = self._names.reads.setdefault(named, rules.Reads(named))
         return rules.Condition(text, program, reads, revisits(program.expr, "args"))
@@ -184,11 +184,11 @@ class _RuleCompiler:
 
     def _refer(self, clauses: Sequence[tuple[At, str, Program]], tools: Sequence[Tool]) -> None:
         """Hold clauses against the tools: names that there are, and types that fit."""
-        tested = {each.path for _, _, program in clauses for each in followed(program.expr) if each.tested}
+        tested = {each.path for _, _, program in clauses for each in program.reads if each.tested}
         for at, text, program in clauses:
-            for path in dict.fromkeys(each.path for each in followed(program.expr)):
+            for path in dict.fromkeys(each.path for each in program.reads):
                 self._name(path, any(path[:end] in tested for end in range(2, len(path) + 1)), tools, *at)
-            for fault in self._names.checker.faults(text, program.expr, self._names.kinds, tools, self._names.scope):
+            for fault in self._names.checker.faults(text, program.reads, self._names.kinds, tools, self._names.scope):
                 finding = self._part.error(fault.sentence, "rules", self._index, *at)
                 (self.remarks if fault.works else self.findings).append(finding)
 

@@ -14,7 +14,7 @@ from typing import NewType
 
 from cel_expr_python import cel  # type: ignore[import-untyped]  # ships .pyi files but no py.typed marker
 
-from gateway.policy.syntax import Expr, parse_checked, parse_located
+from gateway.policy.syntax import Expr, Reference, followed, parse_checked, parse_located
 from gateway.tool import Json
 
 Bound = NewType("Bound", object)
@@ -61,12 +61,13 @@ _JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
 class Program:
     """One compiled clause."""
 
-    __slots__ = ("_compiled", "_eval", "_expr", "_typed")
+    __slots__ = ("_compiled", "_eval", "_expr", "_reads", "_typed")
 
     def __init__(self, compiled: cel.Expression) -> None:
         self._compiled = compiled
         self._eval = compiled.eval
         self._expr: Expr | None = None
+        self._reads: tuple[Reference, ...] | None = None
         # Only an expression of unknown type can give something else than a bool or an error.
         self._typed = compiled.return_type() == _BOOL
 
@@ -76,6 +77,13 @@ class Program:
         if self._expr is None:
             self._expr = parse_checked(self._compiled.serialize())
         return self._expr
+
+    @property
+    def reads(self) -> tuple[Reference, ...]:
+        """Every variable it reads, with the fields and items that it follows from there."""
+        if self._reads is None:
+            self._reads = tuple(dict.fromkeys(followed(self.expr)))
+        return self._reads
 
     def eval(self, bound: Bound) -> Truth:
         """The one place where a CEL value becomes a verdict: TRUE needs the Python `True` *and* the CEL type BOOL.

@@ -124,11 +124,13 @@ _NOTHING: Bound = MappingProxyType({})
 
 def references(expr: Expr) -> Iterator[Reference]:
     """Every variable the expression reads, loop variables left out. A path ends before the items of a list."""
-    for each in followed(expr):
-        if ITEM in each.path:
-            yield Reference(each.path[: each.path.index(ITEM)])
-        else:
-            yield each
+    return map(cut, followed(expr))
+
+
+def cut(reference: Reference) -> Reference:
+    """The reference as far as it leads to before the items of a list."""
+    path = reference.path
+    return Reference(path[: path.index(ITEM)]) if ITEM in path else reference
 
 
 def followed(expr: Expr, bound: Bound = _NOTHING) -> Iterator[Reference]:

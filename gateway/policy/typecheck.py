@@ -14,7 +14,7 @@ from gateway.policy.engine import Scope
 from gateway.policy.messages import Messages
 from gateway.policy.mismatch import Mismatch
 from gateway.policy.sentences import Spot, sentence, spot_of
-from gateway.policy.syntax import Expr, Path, followed
+from gateway.policy.syntax import Path, Reference, followed
 from gateway.policy.typed import Object, Type, arguments_of, facts_of
 from gateway.policy.variables import KINDS
 from gateway.tool import Tool
@@ -42,12 +42,14 @@ class Checker:
         self._scopes: dict[tuple[Kinds, Roots, frozenset[Path]], tuple[Scope, Messages]] = {}
         self._verdicts: dict[tuple[str, Kinds, Roots], _Verdict] = {}
 
-    def faults(self, text: str, expr: Expr, kinds: Kinds, tools: Sequence[Tool], plain: Scope) -> Sequence[Fault]:
+    def faults(
+        self, text: str, reads: Sequence[Reference], kinds: Kinds, tools: Sequence[Tool], plain: Scope
+    ) -> Sequence[Fault]:
         """What is wrong with a clause that compiles in `plain`, for the first tool that something is wrong for.
 
-        `kinds` has the names that its part declares.
+        `reads` is what the clause reads; `kinds` has the names that its part declares.
         """
-        paths = sorted({each.path[:2] for each in followed(expr) if each.path[0] in _ROOTS})
+        paths = sorted({each.path[:2] for each in reads if each.path[0] in _ROOTS})
         seen: set[Roots] = set()
         for tool in tools if paths else ():
             roots = _narrowed(tool, paths)

@@ -297,7 +297,7 @@ def judged(pair: Pair, clause: str, value: Json) -> tuple[Truth, list[str]] | No
         program = EVERYTHING.compile(clause)
     except BadExpression:
         return None
-    faults = Checker().faults(clause, program.expr, (), [made], EVERYTHING)
+    faults = Checker().faults(clause, program.reads, (), [made], EVERYTHING)
     ended = program.eval(bind({"args": made.check.fill(arguments)}))
     return ended, [each.sentence for each in faults if not each.works]
 
