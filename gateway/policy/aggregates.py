@@ -33,6 +33,7 @@ TYPES: Mapping[Kind, str] = {
     "since": "double",
 }
 _ABSENT = object()
+_written = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _NUMBERS = {"number", "integer"}
 MAX_COMPARED = 1000  # values in the whole of what an aggregate compares or tells apart
 
@@ -212,7 +213,8 @@ def _amount(value: Json) -> Decimal | None:
 
 def _compared(value: Json) -> str:
     """The digest of a value of a call. A large one would keep every other call waiting, so it is not taken."""
-    if sum(1 for _ in itertools.islice(_parts(value), MAX_COMPARED + 1)) > MAX_COMPARED:
+    parts = itertools.islice(_parts(value), MAX_COMPARED + 1) if isinstance(value, Mapping | list) else ()
+    if len(list(parts)) > MAX_COMPARED:
         raise TooMuch(f"The policy compares a part of the arguments that is more than {MAX_COMPARED} values.")
     return _digest(value)
 
@@ -226,8 +228,7 @@ def _parts(value: Json) -> Iterator[Json]:
 
 def _digest(value: Json) -> str:
     """SHA-256, in hex, of the value: equal for what JSON Schema calls equal, so 1.0 is not another value than 1."""
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_written(_plain(value)).encode()).hexdigest()
 
 
 def _plain(value: Json) -> Json:
