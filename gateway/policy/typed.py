@@ -34,10 +34,11 @@ class Items:
 class Maybe:
     """This, or null, or something of another kind."""
 
-    of: Type
+    of: Sure
 
 
-Type = str | Object | Items | Maybe  # str: bool, int, double, string, map (an open object), any
+Sure = str | Object | Items
+Type = Sure | Maybe  # str: bool, int, double, string, map (an open object), any
 _EMAIL = Object((("local", "string"), ("domain", "string")))
 _URL = (("scheme", "string"), ("host", "string"), ("port", "int"), ("path", "string"), ("has_userinfo", "bool"))
 
@@ -100,19 +101,19 @@ def type_of(schema: Json, top: bool = False) -> Type:
     return Maybe(found) if null else found
 
 
-def inside(found: Type) -> Type:
+def inside(found: Type) -> Sure:
     """The type without the possibility that it is null or something else."""
     return found.of if isinstance(found, Maybe) else found
 
 
 def below(found: Type, step: str) -> Type | None:
     """What stands at a name, or for ITEM in a list; `any` where that cannot be told, None where nothing can stand."""
-    found = inside(found)
+    sure = inside(found)
     if step == ITEM:
-        return found.of if isinstance(found, Items) else "any"
-    if isinstance(found, Object):
-        return dict(found.fields).get(step)
-    return "any" if found in ("any", "map") else None
+        return sure.of if isinstance(sure, Items) else "any"
+    if isinstance(sure, Object):
+        return dict(sure.fields).get(step)
+    return "any" if sure in ("any", "map") else None
 
 
 def _untyped(schema: Mapping[str, Json], top: bool) -> Type:
@@ -127,7 +128,7 @@ def _untyped(schema: Mapping[str, Json], top: bool) -> Type:
     return Maybe(found) if isinstance(found, Object) else "any"
 
 
-def _typed(kind: str, schema: Mapping[str, Json], top: bool) -> Type:
+def _typed(kind: str, schema: Mapping[str, Json], top: bool) -> Sure:
     if kind == "array":
         return Items("any" if "prefixItems" in schema else type_of(schema.get("items")))
     if kind == "object":
@@ -135,7 +136,7 @@ def _typed(kind: str, schema: Mapping[str, Json], top: bool) -> Type:
     return SCALARS.get(kind, "any")
 
 
-def _object(schema: Mapping[str, Json], top: bool) -> Type:
+def _object(schema: Mapping[str, Json], top: bool) -> Sure:
     named = schema.get("properties", {})
     if schema.get("additionalProperties", not top) is not False or not isinstance(named, Mapping):
         return "map"
@@ -159,9 +160,9 @@ _MANY = {"int": "integers", "double": "numbers", "string": "texts", "map": "obje
 
 def worded(found: Type) -> str:
     """The type in words."""
-    found = inside(found)
-    if isinstance(found, Items):
-        of = inside(found.of)
+    sure = inside(found)
+    if isinstance(sure, Items):
+        of = inside(sure.of)
         many = "lists" if isinstance(of, Items) else "objects" if isinstance(of, Object) else _MANY.get(of)
         return f"a list of {many}" if many else "a list"
-    return "an object" if isinstance(found, Object) else _WORDS.get(found, found)
+    return "an object" if isinstance(sure, Object) else _WORDS.get(sure, sure)
