@@ -155,7 +155,7 @@ class Live:
                 return False
             folder.tried = seen
             files = {name: raw for name, raw in files.items() if is_yaml(name)}
-            if files == folder.files:
+            if folder.bundle is not None and files == folder.files:
                 folder.rejected = False
                 return True
             bundle = await asyncio.to_thread(self._compiled, files)
@@ -172,7 +172,7 @@ class Live:
         return True
 
     def _compiled(self, files: Mapping[str, bytes]) -> PolicyBundle:
-        """In a thread: read, compiled, tested and kept."""
+        """In a thread: compiled, tested and kept."""
         bundle = self._loaded.proven(files)
         keep(self._home, bundle.digest, files, self._loaded.catalogue.all())
         return bundle
