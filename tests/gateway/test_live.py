@@ -240,7 +240,7 @@ def test_nothing_is_in_force_that_cannot_be_put_on_record(tmp_path: Path) -> Non
 
 
 def test_a_candidate_is_heard_and_never_followed(tmp_path: Path) -> None:
-    """It is missing, empty, there, broken and there again while the gateway serves; live decisions stay what they are."""
+    """It is missing, empty, there, broken and there again while the gateway serves; live decisions stay the same."""
 
     async def scene(stage: Watched) -> None:
         beside, plain = stage.live.current, stage.live.current()
