@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import sandboxes
+from bench import policy, sandboxes
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
 
@@ -143,13 +143,26 @@ def sandboxed() -> list[Figure]:
     return figures
 
 
+def decided() -> list[Figure]:
+    """Decisions with 10, 1,000 and 10,000 rules loaded, ten of which the call meets in each case."""
+    found = policy.measure()
+    least = found["decide_10"]
+    return [
+        *(_over(f"policy_decide_{size}", found[f"decide_{size}"], "µs", least) for size in policy.SIZES),
+        _over("policy_decide_state", found["decide_state"], "µs", least),
+        Figure("policy_decide_p99", round(found["decide_p99"], 1), "µs"),
+        Figure("policy_load_1000", round(found["load_1000"], 3), "s"),
+        Figure("policy_memory_growth", round(found["memory_growth"]), "KiB"),
+    ]
+
+
 def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
     return Figure(name, round(value, 3), unit, round(baseline, 3), round(value / baseline, 4) if baseline else None)
 
 
 def main() -> None:
     """Measures, prints, writes."""
-    figures = [*serve_and_load(), *sandboxed()]
+    figures = [*serve_and_load(), *decided(), *sandboxed()]
     print(f"{'name':26} {'value':>10} {'unit':8} {'baseline':>10} {'ratio':>8}")
     for each in figures:
         baseline, ratio = ("-" if number is None else f"{number:g}" for number in (each.baseline, each.ratio))

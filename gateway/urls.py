@@ -10,6 +10,7 @@ It never resolves a name, never judges whether an address may be dialled, and ne
 
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import quote, unquote
 
@@ -25,6 +26,7 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 _UNQUOTED = 4  # times that a path is decoded to see what it hides; one that still changes then hides something
+_PLAIN = _UNRESERVED | frozenset("/=&")  # what most paths and queries are made of
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
@@ -108,6 +110,7 @@ def parse_url(text: str) -> Url:
     )
 
 
+@lru_cache(maxsize=4096)  # the same few hosts come again and again; what is refused is not kept
 def parse_host(text: str) -> Host:
     """Canonical form of a host name, an IPv4 literal in any form, or an IPv6 literal in brackets. Raises BadUrl."""
     _check_characters(text)
@@ -238,6 +241,8 @@ def _canonical_path(path: str) -> str:
 
 def _canonical_escapes(part: str, safe: str) -> str:
     """Percent-encode what needs it; decode escaped unreserved characters; write the other escapes in upper case."""
+    if _PLAIN.issuperset(part):
+        return part
     first, *rest = part.split("%")
     pieces = [quote(first, safe)]
     for piece in rest:

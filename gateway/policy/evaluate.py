@@ -244,20 +244,20 @@ def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
     verdict = _weigh(prepared, bound)
     unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
     seen: Shown = {}
-    reasons = tuple(
+    reasons = [
         told(candidate.rule, reason, bound, values, call, seen)
         if full or matters(reason, verdict.effect, unpermitted)
         else reason
         for candidate, reason in zip(prepared.candidates, verdict.reasons, strict=True)
-    )
+    ]
     if unpermitted and past and _waits(prepared, values, past):
         detail = f"A call that this call of {call.tool.name} depends on is still under way."
-        return _forbid(reasons, "precondition_pending", detail, None, _PENDING_MS)
-    return Verdict(verdict.effect, reasons, verdict.obligations, verdict.problem)
+        return _forbid(tuple(reasons), "precondition_pending", detail, None, _PENDING_MS)
+    return Verdict(verdict.effect, tuple(reasons), verdict.obligations, verdict.problem)
 
 
 def _weigh(prepared: Plan, bound: Bound) -> Verdict:
-    return combine(prepared, tuple(_outcome(candidate, bound) for candidate in prepared.candidates), bound)
+    return combine(prepared, tuple([_outcome(candidate, bound) for candidate in prepared.candidates]), bound)
 
 
 def _outcome(candidate: Candidate, bound: Bound) -> Reason:

@@ -51,25 +51,23 @@ def told(rule: Rule, reason: Reason, bound: Bound, values: Values, call: Call, s
 
 def _read(values: Values, path: Path, call: Call) -> Json:
     """What a clause read at a path; of what is not there, why the argument has no such meaning, where that is why."""
-    value = _follow(values, path)
-    name = path[1] if path[0] == "arg" and len(path) > 1 else ""
-    if value is _MISSING and name in call.tool.facts and name in call.arguments:
-        return {"absent": facts.why_not(call.tool.facts[name], call.arguments[name]) or True}
-    return _short(value)
-
-
-def _follow(value: Json, path: Path) -> Json:
+    value: Json = values
     for step in path:
         value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
-    return value
+    if value is not _MISSING:
+        return _short(value)
+    name = path[1] if path[0] == "arg" and len(path) > 1 else ""
+    if name in call.tool.facts and name in call.arguments:
+        return {"absent": facts.why_not(call.tool.facts[name], call.arguments[name]) or True}
+    return {"absent": True}
 
 
 def _short(value: Json, within: bool = False) -> Json:
     if isinstance(value, str):
         return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
-    if isinstance(value, float) and math.isinf(value):
-        return "infinite"  # JSON has no such number
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, float):
+        return "infinite" if math.isinf(value) else value  # JSON has no such number
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, dict):
         # One with a single key could be taken for our own words, such as `absent`.
@@ -79,4 +77,4 @@ def _short(value: Json, within: bool = False) -> Json:
     if isinstance(value, list):
         more = [f"… {len(value) - _MAX_ITEMS} more"] if len(value) > _MAX_ITEMS else []
         return [_short(each, within) for each in value[:_MAX_ITEMS]] + more
-    return {"absent": True}
+    return f"a {type(value).__name__}"

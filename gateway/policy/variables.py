@@ -98,7 +98,7 @@ class Reading:
         for name, read in self.per_call:
             found[name] = read(call)
         if self.reads_arguments:
-            read_of = found["args"] = _prune(call.arguments, self.arguments)
+            found["args"] = read_of = _prune(call.arguments, self.arguments)
             _fit(read_of, self.pairs)
         if self.facts:
             found["arg"] = facts.derive(self.facts, call.arguments)
@@ -135,27 +135,32 @@ def _tree(paths: Iterable[Path]) -> Tree | None:
     return {step: _tree(rest) for step, rest in below.items()}
 
 
-def _fit(value: Json, pairs: bool) -> None:
+def _fit(arguments: Mapping[str, Json], pairs: bool) -> None:
     """Raises TooMuch when going through all of it would keep every other call waiting."""
-    waiting = [value]
-    values = characters = 0
+    waiting = [*arguments.values()]
+    values, characters = len(waiting), 0
     while waiting:
         each = waiting.pop()
-        values += 1
         if isinstance(each, str):
             characters += len(each)
-        elif isinstance(each, Mapping):
-            waiting.extend(each.values())
-        elif isinstance(each, list):
-            waiting.extend(each)
-        if values + len(waiting) > MAX_VALUES:
-            raise TooMuch(f"What the policy reads of the arguments is more than {MAX_VALUES} values.")
+        elif isinstance(each, dict | list):
+            values += len(each)
+            if values > MAX_VALUES:
+                break
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+    if values > MAX_VALUES:
+        raise TooMuch(f"What the policy reads of the arguments is more than {MAX_VALUES} values.")
     if pairs and values * (values + characters // 64) > MAX_PAIRS:
         raise TooMuch("The policy compares parts of the arguments with each other, and they are too large for that.")
 
 
-def _prune(value: Json, tree: Tree | None) -> Json:
-    """The part of a value that the tree names. What is no mapping is kept as it is."""
-    if tree is None or not isinstance(value, Mapping):
+def _prune(value: Mapping[str, Json], tree: Tree | None) -> Mapping[str, Json]:
+    """The part of a mapping that the tree names. What is no mapping below it is kept as it is."""
+    if tree is None:
         return value
-    return {step: _prune(value[step], below) for step, below in tree.items() if step in value}
+    found: dict[str, Json] = {}
+    for step, below in tree.items():
+        if step in value:
+            each = value[step]
+            found[step] = each if below is None or not isinstance(each, dict) else _prune(each, below)
+    return found

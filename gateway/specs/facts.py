@@ -116,12 +116,10 @@ def _shell_words(value: Json) -> Json:
 
 
 def _text(value: Json) -> str:
-    if (
-        not isinstance(value, str)
-        or len(value) > MAX_CHARS
-        or any(unicodedata.category(each) == "Cc" for each in value)
-    ):
-        raise NotDerivable("not a short text without control characters")
+    if not isinstance(value, str) or len(value) > MAX_CHARS:
+        raise NotDerivable("not a short text")
+    if not value.isprintable() and any(unicodedata.category(each) == "Cc" for each in value):
+        raise NotDerivable("not a text without control characters")
     return value
 
 
