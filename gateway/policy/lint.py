@@ -67,7 +67,7 @@ def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[Spec
         if isinstance(tool.backend, SandboxBackend) and tool.backend.network:
             file, _, line = tool.source.rpartition(":")
             sentence = f"no rule permits {FETCH}, so the code of {tool.name} fetches nothing, whatever its spec allows"
-            yield SpecError(file, int(line), 1, sentence)
+            yield SpecError(file, int(line) if line.isdecimal() else 1, 1, sentence)
 
 
 def _shadowed(placed: Sequence[Placed]) -> Iterator[SpecError]:

@@ -14,7 +14,7 @@ from gateway.policy.variables import KINDS
 from gateway.specs.facts import derive
 from gateway.specs.schema import BadSchema
 from gateway.specs.yaml import SpecError, SpecErrors
-from gateway.tool import Json, Tool
+from gateway.tool import Json, SandboxBackend, Tool
 from tests.gateway.policy.makers import bundle, tool
 
 PAGE: Json = {"type": "object", "properties": {"number": {"type": "integer"}, "name": {"type": "string"}}}
@@ -201,6 +201,22 @@ def test_what_was_checked_for_one_tool_is_told_of_another_by_its_own_name() -> N
     assert ["tool two" in str(each) for each in refused.value.findings] == [False, True]
 
 
+AWKWARD = [
+    *("_", "__", "_a", "a_", "a", "A", "aB", "a_b", "a__b", "AB", "M0", "M1", "toolgate", "google", "message", "map"),
+    *("optional", "group", "extensions", "reserved", "descriptor", "é", "a b", "", "1", "in", "$ref", "x" * 200),
+]
+
+
+def test_any_names_may_stand_side_by_side(capfd: pytest.CaptureFixture[str]) -> None:
+    """Names that the form of the check has words for, or takes for one, are names all the same; nothing is printed."""
+    below: Json = {"type": "object", "properties": {name: {"type": "string"} for name in AWKWARD}}
+    made = tool("odd", {name: below for name in AWKWARD})
+    assert findings('args.aB.a_b == "x" && args["a b"][""] == "x" && args.M0.google == "x"', made) == ([], [])
+    ((finding,), _) = findings("args.aB.a__b == 1", made)
+    assert "args.aB.a__b of the tool odd is text and 1 is an integer" in finding
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_condition_of_an_approval_is_checked_too() -> None:
     """At its own place."""
     asks = "with: {approval: {when: \"args.count > '1'\", by: [requester]}}"
@@ -363,21 +379,41 @@ LOOSE = [
 ]
 
 
+RULES = st.fixed_dictionaries(
+    {
+        "effect": st.sampled_from(["permit", "forbid"]),
+        "match": st.sampled_from(["{tools: [odd]}", "{}", "{tools: ['x*']}"]),
+    },
+    optional={
+        "mode": st.sampled_from(["shadow", "enforce"]),
+        "with": st.sampled_from(
+            ["{approval: {by: [requester]}}", "{sandbox: {require: [no-network]}}", "{timeout: 5s}"]
+        ),
+    },
+)
+CLAUSES = st.lists(st.tuples(st.sampled_from(LOOSE), STEPS, LITERAL), max_size=3)
+BACKEND = SandboxBackend("wasm-python", "x", None, network=("GET https://a.org/**",))
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(NAMES, ODD, max_size=5), st.lists(st.tuples(st.sampled_from(LOOSE), STEPS, LITERAL), max_size=3))
+@given(ODD, st.dictionaries(NAMES, ODD, max_size=3), st.lists(st.tuples(RULES, CLAUSES), min_size=1, max_size=3))
 def test_whatever_schema_and_policy_meet_the_answer_is_findings(
-    properties: dict[str, Json], clauses: list[tuple[str, str, str]]
+    x: Json, more: dict[str, Json], rules: list[tuple[dict[str, str], list[tuple[str, str, str]]]]
 ) -> None:
-    """No schema that the specs take, with any clause, gives anything but a bundle or findings with their places."""
+    """No schema that the specs take, with any rules, gives anything but a bundle or findings with their places."""
     try:
-        odd = tool("odd", properties, facts={"x": "url"})
+        odd = tool("odd", {**more, "x": x}, ("exec",), backend=BACKEND, facts={"x": "url"})
     except BadSchema:
         return
-    texts = [form.format(p=f"args.x{steps}", l=literal) for form, steps, literal in clauses]
-    when = "".join(f"\n  - |-\n    {text}" for text in texts)
-    rule = f"- id: r\n  effect: permit\n  match: {{tools: [odd]}}{f'{chr(10)}  when:{when}' if when else ''}\n"
+    lines = ["id: a", "values: {spare: 1}", "rules:"]
+    for number, (rule, clauses) in enumerate(rules):
+        fitting = {key: text for key, text in rule.items() if key != "with" or rule["effect"] == "permit"}
+        lines += [f"- id: r{number}", *(f"  {key}: {text}" for key, text in fitting.items())]
+        lines += ["  when:"] if clauses else []
+        lines += [f"  - |-\n    {form.format(p=f'args.x{steps}', l=literal)}" for form, steps, literal in clauses]
     try:
-        found = bundle(f"id: a\nrules:\n{rule}", tools=(odd,)).findings
+        found = bundle("\n".join(lines), tools=(odd,)).findings
     except SpecErrors as refused:
         found = tuple(refused.findings)
+    assert found
     assert all(isinstance(each, SpecError) and each.line and each.sentence for each in found)
