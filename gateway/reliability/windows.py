@@ -1,8 +1,9 @@
 """Sliding windows of the five kinds of aggregate: what one cell holds. No I/O and no clock.
 
-A window never prolongs a permission. It is exact up to `MOST` entries; beyond that the oldest are kept as one lump
-under the time of the latest of them, so that counts and sums are upper bounds. An entry is in the window while it is
-younger than the window is long; one with a later time than the look is in it too, because calls overtake each other.
+A window never prolongs a permission. It is exact up to `MOST` entries; beyond that the oldest are kept in lumps, each
+under the time of the latest in it, so that counts and sums are upper bounds: what a lump holds stays a `SLICES`-th of
+the window too long at most. An entry is in the window while it is younger than the window is long; one with a later
+time than the look is in it too, because calls overtake each other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 from gateway.aggregates import Ended, Kind
 
 MOST = 4096  # entries of one window that are kept one by one
+SLICES = 64  # lumps of a window: what happens in that part of it leaves it together
 # Exact for every sum of doubles; what is longer is rounded up, and so is what is left of it later.
 _EXACT = Context(prec=2000, rounding=ROUND_CEILING, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 _ZERO = Decimal(0)
@@ -39,12 +41,12 @@ class Mark:
 
 
 class _Lump:
-    """The oldest entries of a full window, as one: under the time of the latest of them."""
+    """Old entries of a full window, as one: under the time of the latest of them. `begin` is that of the first."""
 
-    __slots__ = ("at", "gone", "number", "total")
+    __slots__ = ("at", "begin", "gone", "number", "total")
 
-    def __init__(self) -> None:
-        self.at = -math.inf
+    def __init__(self, begin: float) -> None:
+        self.at = self.begin = begin
         self.number = 0
         self.total = _ZERO
         self.gone = False
@@ -71,15 +73,15 @@ class Held(Protocol):
 
 
 class _Window:
-    """Marks by time, the oldest beyond `MOST` in a lump. The kinds say what to add up."""
+    """Marks by time, the oldest beyond `MOST` in lumps, those by time too. The kinds say what to add up."""
 
-    __slots__ = ("lump", "marks", "version", "within")
+    __slots__ = ("lumps", "marks", "version", "within")
 
     def __init__(self, within: float) -> None:
         self.within = within
         self.version = 0
         self.marks: list[Mark] = []
-        self.lump: _Lump | None = None
+        self.lumps: list[_Lump] = []
 
     def add(self, mark: Mark) -> Mark:
         marks = self.marks
@@ -115,16 +117,16 @@ class _Window:
                 self._lose(marks[out])
                 out += 1
             del marks[:out]
-        if self.lump is not None and self.lump.at <= floor:
-            self.lump.gone = True
-            self._lose_lump(self.lump)
-            self.lump = None
+        while self.lumps and self.lumps[0].at <= floor:
+            lump = self.lumps.pop(0)
+            lump.gone = True
+            self._lose_lump(lump)
 
     def pending(self) -> bool:
         return False
 
     def idle(self) -> bool:
-        return not self.marks and self.lump is None
+        return not (self.marks or self.lumps)
 
     def absorb(self, past: Held) -> None:
         assert isinstance(past, _Window)
@@ -132,19 +134,17 @@ class _Window:
         for mark in past.marks:
             if mark.call not in here:
                 self.settle(self.add(Mark(mark.call, mark.at, mark.amount)), "failed")
-        if past.lump is not None:
-            self.lump = self.lump or _Lump()
-            self.lump.at = max(self.lump.at, past.lump.at)
-            self.lump.number += past.lump.number
-            self.lump.total = _EXACT.add(self.lump.total, past.lump.total)
-            self._gain_lump(past.lump)
+        for lump in past.lumps:
+            insort_right(self.lumps, lump, key=_at)
+            self._gain_lump(lump)
 
     def _merge(self, oldest: Mark) -> None:
-        if self.lump is None:
-            self.lump = _Lump()
-        self.lump.at = max(self.lump.at, oldest.at)
-        oldest.into = self.lump
-        self._give(oldest, self.lump)
+        self.forget(oldest.at - self.within)  # where nobody looks
+        if not self.lumps or oldest.at - self.lumps[-1].begin >= self.within / SLICES:
+            self.lumps.append(_Lump(oldest.at))
+        lump = oldest.into = self.lumps[-1]
+        lump.at = max(lump.at, oldest.at)
+        self._give(oldest, lump)
 
     def _gain(self, mark: Mark) -> None: ...
     def _lose(self, mark: Mark) -> None:
@@ -163,7 +163,7 @@ class _Count(_Window):
     __slots__ = ()
 
     def value(self, now: float) -> int:
-        return len(self.marks) + (self.lump.number if self.lump else 0)
+        return len(self.marks) + sum(lump.number for lump in self.lumps)
 
     def _give(self, mark: Mark, lump: _Lump) -> None:
         lump.number += 1
@@ -190,7 +190,7 @@ class _Sum(_Window):
         return math.nextafter(nearest, math.inf) if below else nearest
 
     def _gain(self, mark: Mark) -> None:
-        if len(self.marks) == 1 and self.lump is None:
+        if len(self.marks) == 1 and not self.lumps:
             self.total = _ZERO  # without what rounding up may have left
         self.total = _EXACT.add(self.total, _amount(mark))
 
@@ -226,7 +226,7 @@ class _Distinct(_Window):
         self.kept: dict[str, int] = {}  # those of them that nothing takes back any more
 
     def value(self, now: float) -> int:
-        return len(self.there) + (self.lump.number if self.lump else 0)
+        return len(self.there) + sum(lump.number for lump in self.lumps)
 
     def _gain(self, mark: Mark) -> None:
         word = str(mark.amount)

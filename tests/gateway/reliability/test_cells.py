@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.aggregates import Cell, Ended, Entry, Kind, Level, Reservation
 from gateway.reliability.cells import Cells
-from gateway.reliability.windows import MOST
+from gateway.reliability.windows import MOST, SLICES
 
 KINDS: tuple[Kind, ...] = ("count", "count_distinct", "sum", "formerly", "since")
 
@@ -210,6 +210,24 @@ def test_a_flood_beyond_a_full_window_is_never_counted_too_low() -> None:
             for one_cell in watched:
                 exact = naive.value(one_cell, now)[0]
                 assert Fraction(repr(level(cells, one_cell, now).value)) >= exact  # type: ignore[operator]  # numbers all
+
+
+def test_a_flow_that_never_ends_is_counted_a_slice_of_the_window_too_long_at_most() -> None:
+    """5,000 calls an hour are about 5,000 on the tenth hour as on the first, whether anybody looks or not."""
+    cells, watched = Cells(), [cell(kind, within=3600.0) for kind in ("count", "sum", "count_distinct")]
+    unwatched = cell("count", "unwatched", within=3600.0)
+    counted, summed, words = watched
+    for number in range(50_000):
+        entries = (Entry(counted), Entry(summed, Decimal(1)), Entry(words, f"w{number}"), Entry(unwatched))
+        one = reservation(f"c{number}", number * 0.72, *entries)
+        cells.reserve(one)
+        cells.settle(one, "done")
+        if number % 5000 == 4999:
+            for each in watched:
+                assert 5000 <= level(cells, each, one.at).value <= 5000 + 5000 / SLICES + 1
+    lumps = [len(held.lumps) for held in cells._held.values()]  # type: ignore[attr-defined]  # bounds
+    assert max(lumps) <= SLICES + 1
+    assert 5000 <= level(cells, unwatched, one.at).value <= 5000 + 5000 / SLICES + 1
 
 
 def test_what_a_lump_took_in_can_still_be_taken_back() -> None:
