@@ -114,6 +114,8 @@ def _works(function: str, kinds: tuple[Kind, ...], messages: Mapping[str, Path])
         return first.name in ("bool", *_UNKNOWN)
     if function == "_+_":
         return first.name == last.name == "list"
+    if function == "int":
+        return first.name == "bool"  # 1 or 0: the engine converts it, its checker does not know
     return function in ("size", "range") and first.name in messages
 
 

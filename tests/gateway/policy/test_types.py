@@ -1,4 +1,4 @@
-"""Conditions against the types of arguments and facts: what is refused at load, what is remarked, what is let through."""
+"""Conditions against the types of arguments and facts: what is refused, what is remarked, what is let through."""
 
 from __future__ import annotations
 
@@ -136,6 +136,7 @@ FITS = [
     "timestamp(args.name) < timestamp(now) && duration(args.name) < duration('1h')",
     "state.paid + args.count > v.whole && session.calls + args.count > 3",
     'dyn(args.count) == "x"',
+    "int(args.flag) == 1",
 ]
 
 
