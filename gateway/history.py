@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,20 +165,18 @@ class History:
     ) -> None:
         """`late`: seconds after which the calls that were admitted by the bundle before are on record."""
         self._home, self._counters, self._clock, self._say, self._wait = home, counters, clock, say, late
-        self._in_force: list[PolicyBundle] = []  # what they declare counts by itself
         self._late: list[tuple[PolicyBundle, Set[str], float]] = []
         self._waiting = asyncio.Event()
 
-    async def prepare(self, bundle: PolicyBundle, previous: PolicyBundle | None) -> None:
-        """Reads the past of what `bundle` declares and no bundle in force does; `previous` is the one it replaces.
+    async def prepare(self, bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
+        """Reads the past of what `bundle` declares and none of those `in_force`, whose aggregates count by themselves.
 
         When it returns the counters have it, up to the calls that are on record: put the bundle in force at once. What
         is admitted by the bundle before and not on record yet is added by `watch`.
         """
-        known = frozenset(stem for each in self._in_force for stem in each.windows)
+        known = frozenset(stem for each in in_force for stem in each.windows)
         if bundle.windows.keys() - known:
             await self._bring(bundle, known)
-        self._in_force = [each for each in self._in_force if each is not previous] + [bundle]
 
     async def _bring(self, bundle: PolicyBundle, known: Set[str]) -> None:
         begun = self._clock.now()

@@ -28,7 +28,7 @@ SETTLE = 0.5  # seconds between two looks at a folder
 _LOOKS = 20  # at a folder that keeps changing, before a request to load it is refused
 _TOLD = 20  # findings said of one load
 _SAID = 500  # characters of each of them
-Prepare = Callable[[PolicyBundle, PolicyBundle | None], Awaitable[None]]
+Prepare = Callable[[PolicyBundle, Sequence[PolicyBundle]], Awaitable[None]]
 
 
 class _Folder:
@@ -50,8 +50,8 @@ class _Folder:
 class Live:
     """`ports.Bundles` over folders that change. `start` it, then let `watch` run; `reload` looks at once.
 
-    `prepare` is awaited with each new bundle, and the one it replaces, before it is in force; `say` gets what the
-    operator should hear.
+    `prepare` is awaited with each new bundle, and those in force until then, before it is in force too; `say` gets
+    what the operator should hear.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Live:
 
     async def _enter(self, folder: _Folder, files: Mapping[str, bytes], bundle: PolicyBundle) -> None:
         if self._prepare is not None:
-            await self._prepare(bundle, folder.bundle)
+            await self._prepare(bundle, [each.bundle for each in self._folders if each.bundle])
         previous, folder.bundle, folder.files, folder.rejected = folder.bundle, bundle, files, False
         self._current = self._joined()
         if previous is not None or folder.candidate:

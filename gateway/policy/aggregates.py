@@ -44,7 +44,7 @@ class Aggregate:
 
     `of` are the past calls it is about; `takes` the argument or fact of theirs that is added up or told apart; `same`
     the one that a past call shares with the call being decided. `stem` is what all its cells' keys begin with: part,
-    name and the digest of the definition, so a changed definition starts anew.
+    name and the digest of the definition, the part's tenant with it, so a changed definition starts anew.
     """
 
     variable: str
@@ -161,6 +161,7 @@ def _compile(name: str, shape: shapes.AggregateShape, owner: rules.Part, prefix:
     given: shapes.OfShape | str = getattr(shape, kind)
     takes = _path(given) if isinstance(given, str) else None
     about = shape.of if isinstance(given, str) else given
+    definition = _digest([owner.tenant, shape.model_dump(mode="json", exclude_none=True)])
     return Aggregate(
         variable=f"{prefix}.state.{name}",
         name=f"state.{name}",
@@ -171,7 +172,7 @@ def _compile(name: str, shape: shapes.AggregateShape, owner: rules.Part, prefix:
         part=owner,
         takes=takes,
         same=None if shape.same is None else _path(shape.same),
-        stem=f"{owner.id}\x1f{name}\x1f{_digest(shape.model_dump(mode='json', exclude_none=True))}",
+        stem=f"{owner.id}\x1f{name}\x1f{definition}",
     )
 
 

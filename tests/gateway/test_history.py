@@ -253,7 +253,7 @@ def test_a_bundle_that_comes_later_finds_the_past_and_what_was_on_its_way(tmp_pa
         life, said = await lived(tmp_path, PLAIN), list[str]()
         bundle, counters = bundle_of(STATED), MemoryCounters()
         history = History(tmp_path, counters, life.lab.trial.clock, said.append, late=0.01)
-        await history.prepare(bundle, None)
+        await history.prepare(bundle, [])
         before = life.levels(counters, bundle)["times"]
         ledger = open_ledger(tmp_path, clock=life.lab.trial.clock.now)
         life.lab.gate = replace(life.lab.gate, ledger=ledger)
@@ -264,11 +264,26 @@ def test_a_bundle_that_comes_later_finds_the_past_and_what_was_on_its_way(tmp_pa
         watch.cancel()
         await asyncio.wait({watch})
         await ledger.close()
-        await history.prepare(bundle_of(STATED + "  message: Another text, with the same state.\n"), None)
+        await history.prepare(bundle_of(STATED + "  message: Another text, with the same state.\n"), [bundle])
         return [before, life.levels(counters, bundle)["times"], said]
 
     said = "toolgate: state: 6 calls of the past count, 0 could not be read"
     assert asyncio.run(asyncio.wait_for(told(), 60)) == [3, 4, [said]]
+
+
+def test_a_part_that_becomes_one_of_all_tenants_sees_what_was_before(tmp_path: Path) -> None:
+    """While it was another tenant's, the calls of this one were not counted."""
+
+    async def told() -> dict[str, object]:
+        life, counters = await lived(tmp_path, PLAIN), MemoryCounters()
+        elsewhere = bundle_of(STATED.replace("id: lab\n", "id: lab\ntenant: elsewhere\n"))
+        everywhere = bundle_of(STATED)
+        history = History(tmp_path, counters, life.lab.trial.clock, lambda _: None)
+        await history.prepare(elsewhere, [])
+        await history.prepare(everywhere, [elsewhere])
+        return life.levels(counters, everywhere)
+
+    assert asyncio.run(told()) == {"times": 3, "paid": 13.3, "numbers": 5, "reviewed": True, "last": 30.0}
 
 
 def test_a_home_without_a_past_has_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -179,9 +180,9 @@ def test_requests_during_a_load_are_one_load_after_it(tmp_path: Path) -> None:
     """What was written after the first load had read the folder is in force when they return."""
     held, prepared = asyncio.Event(), list[str]()
 
-    async def prepare(bundle: PolicyBundle, previous: PolicyBundle | None) -> None:
+    async def prepare(bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
         prepared.append(bundle.digest)
-        if previous is not None:
+        if in_force:
             await held.wait()
 
     async def scene(stage: Watched) -> None:
@@ -202,8 +203,8 @@ def test_requests_during_a_load_are_one_load_after_it(tmp_path: Path) -> None:
 def test_a_bundle_that_cannot_be_prepared_or_kept_is_refused(tmp_path: Path) -> None:
     """Whatever went wrong, the last good one stays."""
 
-    async def prepare(bundle: PolicyBundle, previous: PolicyBundle | None) -> None:
-        if previous is not None:
+    async def prepare(bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
+        if in_force:
             raise ValueError("the past cannot be read")
 
     async def scene(stage: Watched) -> None:
@@ -266,6 +267,28 @@ def test_a_candidate_is_heard_and_never_followed(tmp_path: Path) -> None:
         assert (beside() is plain, beside().digest) == (False, plain.digest)
 
     play(tmp_path, scene, candidate=True)
+
+
+def test_what_a_lost_candidate_declared_does_not_count_by_itself(tmp_path: Path) -> None:
+    """A bundle is prepared beside those that are in force, and a candidate that was taken away is not one of them."""
+    prepared: list[tuple[str, list[str]]] = []
+
+    async def prepare(bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
+        prepared.append((bundle.digest, [each.digest for each in in_force]))
+
+    async def scene(stage: Watched) -> None:
+        old = stage.live.current().digest
+        stage.beside.mkdir()
+        (stage.beside / "lab.yaml").write_text(PEACE)
+        await stage.live.reload()
+        (stage.beside / "lab.yaml").unlink()
+        await stage.live.reload()
+        stage.write(PEACE)
+        await stage.live.reload()
+        new = stage.live.current().digest
+        assert prepared == [(old, []), (new, [old]), (new, [old])]
+
+    play(tmp_path, scene, candidate=True, prepare=prepare)
 
 
 def test_what_is_said_of_one_load_is_bounded(tmp_path: Path) -> None:
