@@ -12,7 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from gateway.folders import Look, is_yaml, look, read_as
+from gateway.audit.text import printable
+from gateway.folders import Look, look, read_as
 from gateway.home import Home
 from gateway.kept import keep
 from gateway.loading import Loaded
@@ -154,7 +155,6 @@ class Live:
             if files is None:
                 return False
             folder.tried = seen
-            files = {name: raw for name, raw in files.items() if is_yaml(name)}
             if folder.bundle is not None and files == folder.files:
                 folder.rejected = False
                 return True
@@ -217,6 +217,6 @@ class Live:
     def _tell(self, what: str, findings: Sequence[SpecError]) -> None:
         self._say(f"toolgate: {what}")
         for finding in findings[:_TOLD]:
-            self._say(f"toolgate: {str(finding)[:_SAID]}")
+            self._say(f"toolgate: {printable(str(finding))[:_SAID]}")
         if len(findings) > _TOLD:
             self._say(f"toolgate: and {len(findings) - _TOLD} more findings")

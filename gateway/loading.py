@@ -75,7 +75,7 @@ class Loaded:
 
 def load_folders(specs: Path, policies: Path, offers: Mapping[str, Offer] = OFFERS) -> Loaded:
     """Everything below two folders. Raises `SpecErrors` with every finding."""
-    return load_files(read(specs), read(policies), offers)
+    return load_files(read(specs), read(policies, only_yaml=True), offers)
 
 
 def load_files(

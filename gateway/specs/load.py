@@ -58,7 +58,7 @@ def load_specs(files: Mapping[str, bytes], *, sandboxes: Mapping[str, Offer]) ->
     """
     loading = _Loading(files, sandboxes)
     for file in sorted(files):
-        if file.endswith((".yaml", ".yml")):
+        if file.lower().endswith((".yaml", ".yml")):
             loading.read(file)
     loading.link()
     if loading.found:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.folders import look, read, read_as
-from gateway.specs.yaml import SpecErrors
+from gateway.specs.yaml import MAX_BYTES, SpecErrors
 
 
 def names(folder: Path) -> list[str]:
@@ -83,3 +83,34 @@ def test_a_folder_inside_that_cannot_be_opened_is_an_error(tmp_path: Path) -> No
     inside.mkdir(mode=0)
     with pytest.raises(SpecErrors, match="inside:1:1: cannot be read"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "link to a pipe", "name"])
+def test_what_could_hold_a_policy_and_is_not_read_is_an_error(tmp_path: Path, what: str) -> None:
+    """A linked folder, what is no file, a name that no record can hold: each could stand for what forbids."""
+    folder, elsewhere = tmp_path / "policies", tmp_path / "elsewhere"
+    folder.mkdir()
+    if what == "folder":
+        elsewhere.mkdir()
+        (folder / "team").symlink_to(elsewhere)
+    elif what == "pipe":
+        os.mkfifo(folder / "a.yaml")
+    elif what == "link to a pipe":
+        os.mkfifo(elsewhere)
+        (folder / "a.yaml").symlink_to(elsewhere)
+    else:
+        (folder / os.fsdecode(b"\xff.yaml")).write_bytes(b"x: 1\n")
+    with pytest.raises(SpecErrors, match=r"not followed|is no file|has to be UTF-8") as refused:
+        read(folder)
+    assert str(refused.value).encode()
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    """Of a YAML file as much as shows that it is too large; of any other among policies nothing."""
+    for name in ("a.yaml", "b.YML", "c.tar"):
+        with (tmp_path / name).open("wb") as huge:
+            huge.truncate(1 << 40)
+    files = read(tmp_path, only_yaml=True)
+    assert {Path(name).name: len(raw) for name, raw in files.items()} == dict.fromkeys(
+        ("a.yaml", "b.YML"), MAX_BYTES + 1
+    )

@@ -305,6 +305,18 @@ def test_what_is_said_of_one_load_is_bounded(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_what_is_said_of_a_load_is_safe_for_a_terminal(tmp_path: Path) -> None:
+    """A file's name may hold anything; whoever reads the log sees it spelled out."""
+
+    async def scene(stage: Watched) -> None:
+        stage.write("x: [", "a\x1b[31m\nb.yaml")
+        await stage.live.reload()
+        assert stage.said[-1].startswith(f"toolgate: {stage.folder}/a\\u001b[31m\\u000ab.yaml:2:1: ")
+        assert all(line.isprintable() for line in stage.said)
+
+    play(tmp_path, scene)
+
+
 def test_what_lint_says_of_a_new_policy_is_said(tmp_path: Path) -> None:
     """As at the start: it keeps nothing from being in force."""
 
