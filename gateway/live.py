@@ -161,7 +161,7 @@ class Live:
             bundle = await asyncio.to_thread(self._compiled, files)
             await self._enter(folder, files, bundle)
         except Refusal:
-            pass  # nothing can be put on record, as the ledger says itself; a folder not yet tried is looked at again
+            folder.tried = None  # nothing can be put on record, as the ledger says itself: the next look tries again
         except SpecErrors as errors:
             folder.tried = seen
             await self._reject(folder, errors.findings)
@@ -180,10 +180,7 @@ class Live:
     async def _enter(self, folder: _Folder, files: Mapping[str, bytes], bundle: PolicyBundle) -> None:
         if self._prepare is not None:
             await self._prepare(bundle, [each.bundle for each in self._folders if each.bundle])
-        previous, folder.bundle, folder.files, folder.rejected = folder.bundle, bundle, files, False
-        self._current = self._joined()
-        if previous is not None or folder.candidate:
-            self._tell(f"{folder.name} {bundle.digest} is in force", bundle.findings)
+        previous = folder.bundle
         tools: Json = {tool.name: tool.digest for tool in self._loaded.catalogue.all()}
         loaded: dict[str, Json] = {
             "bundle_digest": bundle.digest,
@@ -194,6 +191,10 @@ class Live:
             "screening": self._screening,
         }
         await self._ledger.append(Line("policy.loaded", loaded))
+        folder.bundle, folder.files, folder.rejected = bundle, files, False
+        self._current = self._joined()
+        if previous is not None or folder.candidate:
+            self._tell(f"{folder.name} {bundle.digest} is in force", bundle.findings)
 
     def _joined(self) -> Bundle:
         live = self._policy.bundle or self._loaded.bundle

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from gateway.doors.admin import admin_app
 from gateway.policy.bundle import PolicyBundle
 from prove.reload import GOOD, storm
@@ -224,18 +226,20 @@ def test_a_bundle_that_cannot_be_prepared_or_kept_is_refused(tmp_path: Path) -> 
     play(tmp_path, scene, prepare=prepare)
 
 
-def test_nothing_is_in_force_that_cannot_be_put_on_record(tmp_path: Path) -> None:
-    """While the ledger is full the policy stays as it is; when it is not any more, the new one is taken."""
+@pytest.mark.parametrize("what", ["full", "filling"])
+def test_nothing_is_in_force_that_cannot_be_put_on_record(tmp_path: Path, what: str) -> None:
+    """While the ledger cannot be written the policy stays as it is; when it can be again, the new one is taken."""
 
     async def scene(stage: Watched) -> None:
         bundle, watching = stage.live.current(), asyncio.create_task(stage.live.watch())
-        stage.ledger.full = True
+        setattr(stage.ledger, what, True)
         stage.write(PEACE)
         await stage.live.reload()
         assert stage.live.current() is bundle
-        stage.ledger.full = False
+        setattr(stage.ledger, what, False)
         await stage.until(lambda: stage.live.current() is not bundle)
         watching.cancel()
+        assert stage.records("policy.loaded")[-1]["bundle_digest"] == stage.live.current().digest
 
     play(tmp_path, scene)
 

@@ -11,6 +11,8 @@ from typing import Any
 from gateway.home import Home
 from gateway.live import Live, Prepare
 from gateway.loading import load_files
+from gateway.model import Position
+from gateway.ports import Line
 from gateway.problems import refuse
 from gateway.runners.canned import Upstream
 from gateway.stores.memory import MemoryLedger
@@ -23,13 +25,18 @@ TESTS = "tests:\n- {name: no war, call: {echo: {text: war}}, expect: {deny: no-w
 
 
 class FailingLedger(MemoryLedger):
-    """A ledger that cannot be written while `full`."""
+    """A ledger that cannot be written while `full`, or that only finds out as it writes while `filling`."""
 
-    full = False
+    full = filling = False
 
     def check(self) -> None:
         if self.full:
             raise refuse("audit_unavailable", "The disk is full.")
+
+    async def append(self, line: Line) -> Position:
+        if self.filling:
+            raise refuse("audit_unavailable", "The disk is full.")
+        return await super().append(line)
 
 
 @dataclass
