@@ -64,7 +64,9 @@ _TOKENS = (
     rf"{_KEY}{_BREAK}(?:(?:Proc-Type|DEK-Info|Version|Comment): [^\n]*\s*)*"
     rf"(?:[A-Za-z0-9+/=]{{40,}}{_BREAK})+[A-Za-z0-9+/=]*",
 )
-_ADDRESS = r"[\p{L}\p{N}._%+'-]+@(?:[\p{L}\p{N}][\p{L}\p{N}-]*\.)+\p{L}{2,63}"
+# With the wide and small forms of `@` and `.` that people type where those are the usual ones.
+_ADDRESS = r"[\p{L}\p{M}\p{N}._%+'-]+[@＠﹫](?:[\p{L}\p{N}][\p{L}\p{M}\p{N}-]*[.。．｡])+[\p{L}\p{M}]{2,63}"
+_ATS = "@＠﹫"
 
 # What says that a value follows which is secret: in code, in settings, in a query, as a key of JSON.
 _SAYS = (
@@ -107,7 +109,7 @@ def _find(text: str, kinds: Collection[str]) -> list[Hit]:
 
 
 def _emails(text: str) -> Iterator[tuple[int, int]]:
-    return _compiled(_ADDRESS).finditer(text) if "@" in text else iter(())
+    return _compiled(_ADDRESS).finditer(text) if any(at in text for at in _ATS) else iter(())
 
 
 def _secrets(text: str) -> Iterator[tuple[int, int]]:

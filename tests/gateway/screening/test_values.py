@@ -113,6 +113,8 @@ def test_addresses_of_people_are_taken_out_where_asked() -> None:
         "Ann <[redacted:email]>, mailto:[redacted:email], [redacted:email]; see @ann, x@y, v@1.2 and a@b.c1."
     )
     assert cleaned("to=ann%40mail.example.org", "email") == "to=[redacted:email]"
+    for spelled in ("jose\u0301@example.org", "ann＠example.org", "ann@example。org", "ann@bu\u0308cher.example"):
+        assert cleaned(f"to {spelled}.", "email") == "to [redacted:email]."
     assert cleaned(text) == text
 
 
