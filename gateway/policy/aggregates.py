@@ -63,6 +63,11 @@ class Aggregate:
         return self.of.takes_tool(tool)
 
 
+def state_types(part: language.Part, prefix: str) -> dict[str, str]:
+    """The variables of a part's aggregates, with their types."""
+    return {_variable(name, prefix): TYPES[_kind(shape)] for name, shape in part.shape.state.items()}
+
+
 def compile_state(part: language.Part, owner: rules.Part, prefix: str) -> list[Aggregate]:
     """The aggregates of a part, in the order of the file. `prefix` tells the parts of a bundle apart."""
     return [_compile(name, shape, owner, prefix) for name, shape in part.shape.state.items()]
@@ -157,13 +162,13 @@ def _not_a_number(path: Path, tools: Sequence[Tool]) -> str | None:
 
 
 def _compile(name: str, shape: shapes.AggregateShape, owner: rules.Part, prefix: str) -> Aggregate:
-    (kind,) = (cast(Kind, kind) for kind in shapes.KINDS if getattr(shape, kind) is not None)
+    kind = _kind(shape)
     given: shapes.OfShape | str = getattr(shape, kind)
     takes = _path(given) if isinstance(given, str) else None
     about = shape.of if isinstance(given, str) else given
     definition = _digest([owner.tenant, shape.model_dump(mode="json", exclude_none=True)])
     return Aggregate(
-        variable=f"{prefix}.state.{name}",
+        variable=_variable(name, prefix),
         name=f"state.{name}",
         kind=kind,
         within=shape.within,
@@ -174,6 +179,14 @@ def _compile(name: str, shape: shapes.AggregateShape, owner: rules.Part, prefix:
         same=None if shape.same is None else _path(shape.same),
         stem=f"{owner.id}\x1f{name}\x1f{definition}",
     )
+
+
+def _kind(shape: shapes.AggregateShape) -> Kind:
+    return next(cast(Kind, kind) for kind in shapes.KINDS if getattr(shape, kind) is not None)
+
+
+def _variable(name: str, prefix: str) -> str:
+    return f"{prefix}.state.{name}"
 
 
 def _path(text: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway import regex
 from gateway.model import Effect
 from gateway.policy import language, rules, shapes
-from gateway.policy.aggregates import TYPES, Aggregate, compile_state, incomparable, state_errors
+from gateway.policy.aggregates import Aggregate, compile_state, incomparable, state_errors, state_types
 from gateway.policy.arguments import misnamed
 from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindable, bind
 from gateway.policy.findings import nearest
@@ -72,11 +72,10 @@ def compile_part(part: language.Part, number: int, tools: Sequence[Tool], checke
     prefix = f"p{number}"
     values = {f"{prefix}.v.{name}": value for name, value in part.shape.values.items()}
     shadow = part.shape.mode == "shadow"
-    owner = rules.Part(part.shape.id, part.source(), part.shape.tenant, part.boundary, values, shadow)
-    aggregates = {each.variable: each for each in compile_state(part, owner, prefix)}
-    types = {name: TYPES[each.kind] for name, each in aggregates.items()}
-    types |= {name: _kind(value) for name, value in values.items()}
+    types = state_types(part, prefix) | {name: _kind(value) for name, value in values.items()}
     scope = Scope({**KINDS, **_LATER, **types}, prefix)
+    owner = rules.Part(part.shape.id, part.source(), part.shape.tenant, part.boundary, values, scope, shadow)
+    aggregates = {each.variable: each for each in compile_state(part, owner, prefix)}
     findings = [*_value_errors(part, scope, values), *_name_errors(part, scope)]
     findings += state_errors(part, list(aggregates.values()), tools)
     kinds = tuple(sorted((name.removeprefix(prefix + "."), kind) for name, kind in types.items()))
@@ -164,8 +163,7 @@ class _RuleCompiler:
     def _whole(self, found: Sequence[tuple[int, Program | None]]) -> Program | None:
         if any(program is None for _, program in found) or len(found) < 2:
             return found[0][1] if len(found) == 1 else None
-        # On lines of their own, because a clause may end in a comment.
-        return self._names.scope.compile(" && ".join(f"(\n{text}\n)" for text in self._shape.when or ()))
+        return self._names.scope.compile(rules.all_of(self._shape.when or []))
 
     def _pattern(self, pattern: str | None, *at: str | int) -> None:
         try:

@@ -53,6 +53,7 @@ _TYPES = {
     "strings": cel.Type.List(cel.Type.STRING),
     "any": cel.Type.DYN,
 }
+_MAX_JOINTS = 1024
 _GIVES = "a clause is true or false, this one gives "
 _BOOL = cel.Type.BOOL
 _JUDGED = (cel.Type.BOOL.name(), cel.Type.DYN.name())
@@ -102,6 +103,28 @@ class Program:
         return _ERROR
 
 
+class Joint:
+    """Several conditions as one program: one run of the engine, where it would be one for each."""
+
+    __slots__ = ("_eval",)
+
+    def __init__(self, compiled: cel.Expression) -> None:
+        self._eval = compiled.eval
+
+    def eval(self, bound: Bound) -> list[Truth] | None:
+        """How each came out; None when any is in error, or they are too much together: then ask each for itself.
+
+        The list is one of CEL's, so an error of one is an error of the whole, and no item is an error's text.
+        """
+        try:
+            values = self._eval(bound).plain_value()
+        except (RuntimeError, TypeError, ValueError, OverflowError):
+            return None
+        if type(values) is not list:
+            return None
+        return [_TRUE if value is True else _FALSE if value is False else _ERROR for value in values]
+
+
 class Scope:
     """The variables an expression may name. A name may be dotted (`session.cost`); `container` is tried as a prefix."""
 
@@ -110,6 +133,7 @@ class Scope:
 
         A scope with messages is for `faults` alone: no value is a message.
         """
+        self._joints: dict[tuple[str, ...], Joint] = {}
         types = {name: _TYPES.get(kind) or cel.Type(kind) for name, kind in variables.items()}
         self._env = cel.NewEnv(descriptor_pool=pool, variables=types, container=container)
 
@@ -123,6 +147,17 @@ class Scope:
         if kind not in _JUDGED:
             raise BadExpression(1, 1, f"{_GIVES}{kind}")
         return Program(compiled)
+
+    def together(self, texts: tuple[str, ...]) -> Joint:
+        """Conditions that compile one by one, as one program; remembered, as the calls of many meet the same."""
+        found = self._joints.get(texts)
+        if found is None:
+            # On lines of their own, because a condition may end in a comment.
+            found = Joint(self._env.compile("[" + ",".join(f"(\n{text}\n)" for text in texts) + "]"))
+            if len(self._joints) >= _MAX_JOINTS:
+                self._joints.clear()
+            self._joints[texts] = found
+        return found
 
     def faults(self, text: str) -> list[BadExpression]:
         """All that the checker has against an expression, in its own words; empty when it fits."""

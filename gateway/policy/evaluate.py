@@ -6,34 +6,34 @@ An error never permits: it makes a permit not apply, and a forbid forbid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.aggregates import Cell, Entry, Level
 from gateway.model import Call, Decision, Effect, Principal, Problem, Reason
 from gateway.obligations import Obligations
 from gateway.policy.aggregates import Aggregate, cell_of, entry_of, shown
-from gateway.policy.engine import Bound, Truth, Unbindable, bind
+from gateway.policy.engine import Bound, Joint, Truth, Unbindable, bind
 from gateway.policy.obligations import BACKENDS, REQUIRE, merge
 from gateway.policy.reasons import Shown, matters, reason_of, told
-from gateway.policy.rules import Part, Rule
+from gateway.policy.rules import Condition, Part, Rule
 from gateway.policy.variables import Reading, TooMuch, Values, reading
 from gateway.problems import problem
 from gateway.tool import SandboxBackend, Tool
 
 Past = Sequence[tuple[Aggregate, Cell, Level]]
-Merged = dict[tuple[tuple[str, ...], tuple[str, ...]], Obligations]
+Reasons = tuple[Reason, ...]
 _TRUE, _FALSE = Truth.TRUE, Truth.FALSE
 _MAX_MERGED = 64
+_AT_ONCE = 16  # conditions in one run of the engine
 _PENDING_MS = 1000  # after which a call that waits for another one may ask again
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A decision without its call."""
+    """What comes of how the rules came out."""
 
     effect: Effect
-    reasons: tuple[Reason, ...]
     obligations: Obligations
     problem: Problem | None
 
@@ -49,22 +49,31 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ballot:
+    """Candidates of one part, by their places, judged at once."""
+
+    places: tuple[int, ...]
+    joint: Joint
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that one principal's calls of one tool can meet, worked out once.
 
-    `reads` are the aggregates that the candidates read, `feeds` those that the calls add to. `verdict` is there when no
-    candidate has a condition. `merged` remembers what several permits require together. `shadow` is the plan with all
-    rules and parts in shadow in force, where there are any.
+    `reads` are the aggregates that the candidates read, `feeds` those that the calls add to. `settled` is there when no
+    candidate has a condition. `permits` remembers what comes of permits that are met together. `shadow` is the plan
+    with all rules and parts in shadow in force, where there are any.
     """
 
     tool: Tool
     candidates: tuple[Candidate, ...]
+    ballots: tuple[Ballot, ...]
     boundaries: tuple[Part, ...]
     reading: Reading
     reads: tuple[Aggregate, ...]
     feeds: tuple[Aggregate, ...]
-    merged: Merged
-    verdict: Verdict | None = None
+    permits: dict[tuple[tuple[str, ...], tuple[str, ...]], Verdict]
+    settled: tuple[Verdict, Reasons] | None = None
     shadow: Plan | None = None
 
 
@@ -106,10 +115,23 @@ def _plan(
     roots = {path[0] for path in paths}
     reads = tuple(each for each in aggregates if each.variable in roots)
     read = reading(paths, values, tool, principal, any(condition.pairs for condition in judged))
-    prepared = Plan(tool, candidates, tuple(boundaries), read, reads, feeds, {})
+    prepared = Plan(tool, candidates, tuple(_ballots(rules)), tuple(boundaries), read, reads, feeds, {})
     if judged:
         return prepared
-    return replace(prepared, verdict=combine(prepared, tuple(candidate.true for candidate in candidates), None))
+    reasons = tuple(candidate.true for candidate in candidates)
+    return replace(prepared, settled=(combine(prepared, reasons, None), reasons))
+
+
+def _ballots(rules: Sequence[Rule]) -> Iterator[Ballot]:
+    """The rules that have conditions, by part, some at a time: too much at once for the engine is asked one by one."""
+    places: dict[int, list[int]] = {}
+    for place, rule in enumerate(rules):
+        if rule.conditions:
+            places.setdefault(id(rule.part), []).append(place)
+    for found in places.values():
+        for start in range(0, len(found), _AT_ONCE):
+            some = tuple(found[start : start + _AT_ONCE])
+            yield Ballot(some, rules[some[0]].part.scope.together(tuple(rules[place].text for place in some)))
 
 
 def cells(prepared: Plan, call: Call) -> Sequence[Cell]:
@@ -136,19 +158,20 @@ def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level],
     mattered carry their clauses; with `full`, all of them do.
     """
     past: Past = ()
+    reasons: Reasons = ()
     reserves: tuple[Entry, ...] = ()
     try:
         past = _past(prepared, call, levels) if prepared.reads else ()
-        verdict = prepared.verdict or _judge(prepared, call, past, full)
+        verdict, reasons = prepared.settled or _judge(prepared, call, past, full)
         if prepared.feeds and verdict.effect is Effect.PERMIT:
             reserves = _entries(prepared, call)
     except TooMuch as much:
-        verdict = _forbid((), "policy_error", str(much), None)
+        verdict = _forbid("policy_error", str(much), None)
     return Decision(
         call,
         verdict.effect,
         digest,
-        verdict.reasons,
+        reasons,
         verdict.obligations,
         verdict.problem,
         tuple((cell, level) for _, cell, level in past) if past else (),
@@ -157,82 +180,78 @@ def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level],
     )
 
 
-def combine(prepared: Plan, reasons: tuple[Reason, ...], bound: Bound | None) -> Verdict:
+def combine(prepared: Plan, reasons: Sequence[Reason], bound: Bound | None) -> Verdict:
     """Forbid overrides; an error in a forbid denies; each boundary must permit; something must permit.
 
     `reasons` tells for each candidate, in the same order, how it came out; `bound` is what they were judged on.
     """
     met, failed = [], None
     for candidate, reason in zip(prepared.candidates, reasons, strict=True):
+        if reason.result == "false":
+            continue
         forbids = reason.effect is Effect.FORBID
         if reason.result == "true":
             if forbids:
                 detail = reason.message or "A rule of the policy forbids this call."
-                return _forbid(reasons, "forbidden", detail, reason.rule)
+                return _forbid("forbidden", detail, reason.rule)
             met.append(candidate.rule)
-        elif forbids and failed is None and reason.result == "error":
+        elif forbids and failed is None:
             failed = reason
     if failed is not None:
         detail = "A rule of the policy could not be judged for this call, so the call is refused."
-        return _forbid(reasons, "policy_error", detail, failed.rule)
+        return _forbid("policy_error", detail, failed.rule)
     name = prepared.tool.name
     for part in prepared.boundaries:
         if not any(rule.part is part for rule in met):
-            return _forbid(
-                reasons, "no_permit", f"The policy part {part.id} does not permit this call of {name}.", part.id
-            )
+            return _forbid("no_permit", f"The policy part {part.id} does not permit this call of {name}.", part.id)
     if not met:
-        return _forbid(reasons, "no_permit", f"No rule permits this call of {name}.", None)
-    return _permit(_together(met, prepared.merged, bound), reasons, prepared.tool)
+        return _forbid("no_permit", f"No rule permits this call of {name}.", None)
+    return _together(prepared, met, bound)
 
 
-def _together(met: Sequence[Rule], merged: Merged, bound: Bound | None) -> Obligations:
-    """What the permits that are met require, remembered for the next call that meets the same ones.
+def _together(prepared: Plan, met: Sequence[Rule], bound: Bound | None) -> Verdict:
+    """What comes of the permits that are met, remembered for the next call that meets the same ones.
 
     An approval is asked for unless its condition is false: one that cannot be judged asks.
     """
-    if len(met) == 1 and met[0].asks is None:
-        return met[0].obligations
-    spared = tuple(
-        rule.id
-        for rule in met
-        if rule.asks is not None and bound is not None and rule.asks.program.eval(bound) is _FALSE
-    )
-    key = tuple(rule.id for rule in met), spared
-    found = merged.get(key)
+    spared = () if bound is None else tuple([rule.id for rule in met if rule.asks and _spares(rule.asks, bound)])
+    key = tuple([rule.id for rule in met]), spared
+    found = prepared.permits.get(key)
     if found is None:
-        found = merge([rule.unasked if rule.id in spared else rule.obligations for rule in met])
-        if len(merged) < _MAX_MERGED:
-            merged[key] = found
+        obligations = merge([rule.unasked if rule.id in spared else rule.obligations for rule in met])
+        found = _permit(obligations, prepared.tool)
+        if len(prepared.permits) < _MAX_MERGED:
+            prepared.permits[key] = found
     return found
 
 
-def _permit(obligations: Obligations, reasons: tuple[Reason, ...], tool: Tool) -> Verdict:
+def _spares(asks: Condition, bound: Bound) -> bool:
+    return asks.program.eval(bound) is _FALSE
+
+
+def _permit(obligations: Obligations, tool: Tool) -> Verdict:
     """A permit whose sandbox obligation nothing can meet is no permit."""
     allowed = obligations.backends
     named = " and ".join(obligations.origin.get(BACKENDS, ()))
     if allowed is not None and not allowed:
         detail = f"The rules {named} leave no sandbox that may run this call."
-        return _forbid(reasons, "policy_error", detail, named)
+        return _forbid("policy_error", detail, named)
     own = tool.backend.backend if isinstance(tool.backend, SandboxBackend) else None
     if allowed is not None and own not in allowed:
         detail = f"The sandbox that {tool.name} runs in is not one that the policy allows for it."
-        return _forbid(reasons, "policy_error", detail, named)
+        return _forbid("policy_error", detail, named)
     if obligations.require and own is None:
         named = " and ".join(obligations.origin.get(REQUIRE, ()))
         detail = f"The policy requires a sandbox with certain guarantees, and {tool.name} runs in none."
-        return _forbid(reasons, "policy_error", detail, named)
-    return Verdict(Effect.PERMIT, reasons, obligations, None)
+        return _forbid("policy_error", detail, named)
+    return Verdict(Effect.PERMIT, obligations, None)
 
 
-def _forbid(
-    reasons: tuple[Reason, ...], code: str, detail: str, rule: str | None, retry_after_ms: int | None = None
-) -> Verdict:
-    found = problem(code, detail, rule=rule, retry_after_ms=retry_after_ms)
-    return Verdict(Effect.FORBID, reasons, Obligations(), found)
+def _forbid(code: str, detail: str, rule: str | None, retry_after_ms: int | None = None) -> Verdict:
+    return Verdict(Effect.FORBID, Obligations(), problem(code, detail, rule=rule, retry_after_ms=retry_after_ms))
 
 
-def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
+def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> tuple[Verdict, Reasons]:
     values = prepared.reading.values(call)
     for aggregate, _, level in past:
         values[aggregate.variable] = shown(aggregate.kind, level)
@@ -240,30 +259,34 @@ def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> Verdict:
         bound = bind(values)
     except Unbindable:
         detail = "The policy could not read this call, so the call is refused."
-        return _forbid((), "policy_error", detail, None)
-    verdict = _weigh(prepared, bound)
+        return _forbid("policy_error", detail, None), ()
+    reasons = _weigh(prepared, bound)
+    verdict = combine(prepared, reasons, bound)
     unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
     seen: Shown = {}
-    reasons = [
-        told(candidate.rule, reason, bound, values, call, seen)
-        if full or matters(reason, verdict.effect, unpermitted)
-        else reason
-        for candidate, reason in zip(prepared.candidates, verdict.reasons, strict=True)
-    ]
+    for place, reason in enumerate(reasons):
+        if full or matters(reason, verdict.effect, unpermitted):
+            reasons[place] = told(prepared.candidates[place].rule, reason, bound, values, call, seen)
     if unpermitted and past and _waits(prepared, values, past):
         detail = f"A call that this call of {call.tool.name} depends on is still under way."
-        return _forbid(tuple(reasons), "precondition_pending", detail, None, _PENDING_MS)
-    return Verdict(verdict.effect, tuple(reasons), verdict.obligations, verdict.problem)
+        verdict = _forbid("precondition_pending", detail, None, _PENDING_MS)
+    return verdict, tuple(reasons)
 
 
-def _weigh(prepared: Plan, bound: Bound) -> Verdict:
-    return combine(prepared, tuple([_outcome(candidate, bound) for candidate in prepared.candidates]), bound)
+def _weigh(prepared: Plan, bound: Bound) -> list[Reason]:
+    """How each candidate came out."""
+    candidates = prepared.candidates
+    reasons = [candidate.true for candidate in candidates]  # as it is for those without a condition
+    for ballot in prepared.ballots:
+        truths = ballot.joint.eval(bound) or [_truth(candidates[place].rule, bound) for place in ballot.places]
+        for place, truth in zip(ballot.places, truths, strict=True):
+            if truth is not _TRUE:
+                reasons[place] = candidates[place].false if truth is _FALSE else candidates[place].error
+    return reasons
 
 
-def _outcome(candidate: Candidate, bound: Bound) -> Reason:
-    program = candidate.rule.program
-    truth = _TRUE if program is None else program.eval(bound)
-    return candidate.true if truth is _TRUE else candidate.false if truth is _FALSE else candidate.error
+def _truth(rule: Rule, bound: Bound) -> Truth:
+    return _TRUE if rule.program is None else rule.program.eval(bound)
 
 
 # ── what of the past a decision stands on ────────────────────────────────────────────────────────────────────────────
@@ -282,4 +305,7 @@ def _entries(prepared: Plan, call: Call) -> tuple[Entry, ...]:
 def _waits(prepared: Plan, values: Values, past: Past) -> bool:
     """Whether the call would be permitted once the calls under way that others wait for are done."""
     pending = {each.variable: True for each, _, level in past if each.kind == "formerly" and level.pending}
-    return bool(pending) and _weigh(prepared, bind(values | pending)).effect is Effect.PERMIT
+    if not pending:
+        return False
+    bound = bind(values | pending)
+    return combine(prepared, _weigh(prepared, bound), bound).effect is Effect.PERMIT

@@ -20,7 +20,6 @@ from gateway.tool import Json
 Result = Literal["true", "false", "error"]
 Shown = dict[Reads, Mapping[str, Json]]
 _WORDS: dict[Truth, Result] = {truth: truth.value for truth in Truth}
-_MISSING = object()
 _MAX_CHARS, _MAX_ITEMS, _MAX_KEYS = 120, 8, 4
 
 
@@ -31,13 +30,15 @@ def reason_of(rule: Rule, result: Result, clauses: tuple[Clause, ...] = ()) -> R
 
 def matters(reason: Reason, effect: Effect, unpermitted: bool) -> bool:
     """What decided, what could not be judged, and, when nothing permitted, every permit that might have."""
-    if reason.result == "true":
-        return reason.effect is effect
-    return reason.result == "error" or (unpermitted and reason.effect is Effect.PERMIT)
+    if reason.result == "false":
+        return unpermitted and reason.effect is Effect.PERMIT
+    return reason.result == "error" or reason.effect is effect
 
 
 def told(rule: Rule, reason: Reason, bound: Bound, values: Values, call: Call, shown: Shown) -> Reason:
     """The reason with its clauses. `shown` remembers, within one decision, what clauses that read the same read."""
+    if not rule.conditions:
+        return reason
     clauses = []
     for condition in rule.conditions:
         word = "true" if reason.result == "true" else _WORDS[condition.program.eval(bound)]
@@ -52,9 +53,12 @@ def told(rule: Rule, reason: Reason, bound: Bound, values: Values, call: Call, s
 def _read(values: Values, path: Path, call: Call) -> Json:
     """What a clause read at a path; of what is not there, why the argument has no such meaning, where that is why."""
     value: Json = values
-    for step in path:
-        value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
-    if value is not _MISSING:
+    try:
+        for step in path:
+            value = value[step]
+    except (KeyError, TypeError, IndexError):  # not there, or nothing that has names
+        pass
+    else:
         return _short(value)
     name = path[1] if path[0] == "arg" and len(path) > 1 else ""
     if name in call.tool.facts and name in call.arguments:
@@ -63,7 +67,7 @@ def _read(values: Values, path: Path, call: Call) -> Json:
 
 
 def _short(value: Json, within: bool = False) -> Json:
-    if isinstance(value, str):
+    if type(value) is str:
         return value if len(value) <= _MAX_CHARS else value[: _MAX_CHARS - 1] + "…"
     if isinstance(value, float):
         return "infinite" if math.isinf(value) else value  # JSON has no such number

@@ -5,13 +5,13 @@ It never runs an expression (`evaluate.py` does) and never reads a file (`langua
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.globs import matches
 from gateway.model import Effect, Principal
 from gateway.obligations import Obligations
-from gateway.policy.engine import Program
+from gateway.policy.engine import Program, Scope
 from gateway.policy.syntax import Path
 from gateway.tool import Json, Tool
 
@@ -85,10 +85,17 @@ class Rule:
     asks: Condition | None = None
     unasked: Obligations = field(default_factory=Obligations)
 
+    @property
+    def text(self) -> str:
+        """All conditions as one, as an expression in the scope of the part."""
+        return all_of([condition.text for condition in self.conditions])
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One policy file in the bundle. `values` are its constants under the full names that its programs use.
+
+    `scope` knows the names that its expressions may say.
 
     A part in `shadow` is not enforced: none of its rules, nor its boundary.
     """
@@ -98,6 +105,7 @@ class Part:
     tenant: str | None
     boundary: bool
     values: Mapping[str, Json]
+    scope: Scope
     shadow: bool = False
 
     def covers(self, principal: Principal) -> bool:
@@ -121,6 +129,11 @@ class Catalogue:
             places = {place for name in match.tools for place in self._named.get(name, ())}
             near = (self._tools[place] for place in sorted(places))
         return tuple(tool for tool in near if match.takes_tool(tool))
+
+
+def all_of(clauses: Sequence[str]) -> str:
+    """One expression for all clauses: on lines of their own, because a clause may end in a comment."""
+    return clauses[0] if len(clauses) == 1 else " && ".join(f"(\n{clause}\n)" for clause in clauses)
 
 
 def candidates(rules: Iterable[Rule], principal: Principal) -> tuple[Rule, ...]:

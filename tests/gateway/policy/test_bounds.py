@@ -20,9 +20,10 @@ OPEN = tool("open", {"a": {}, "b": {}, "c": {}})
 
 
 def test_a_value_of_the_engine_is_looked_at_in_one_place() -> None:
-    """`.value()`, by which an error looks like a true text, is called in the engine's `Program.eval` and only there."""
+    """`.value()`, by which an error looks like a true text, is called where the engine gives a Truth and only there."""
     called = [(path.relative_to(ROOT).as_posix(), *place) for path in ROOT.rglob("*.py") for place in _calls(path)]
-    assert [each for each in called if each[2] in ("value", "plain_value")] == [("policy/engine.py", "eval", "value")]
+    looks = [each for each in called if each[2] in ("value", "plain_value")]
+    assert looks == [("policy/engine.py", "eval", "value"), ("policy/engine.py", "eval", "plain_value")]
     assert {each[0] for each in called if each[2] == "Activation"} == {"policy/engine.py"}
 
 

@@ -39,6 +39,17 @@ def test_an_error_is_an_error(text: str) -> None:
     assert program.eval(bind({})) is Truth.ERROR
 
 
+@pytest.mark.parametrize("value", [True, False, *VALUES], ids=["True", "False", *map(repr, VALUES[:-1]), "object"])
+def test_conditions_asked_together_answer_as_each_alone(value: Json) -> None:
+    """Or do not answer, when one is in error: in company, nothing that is no bool becomes true or false."""
+    texts = ("x", "n == 0", *ERRORS[:-1], "x == x || true")
+    bound = bind({"x": value, "n": 0})
+    for some in (texts, *((text, "n == 0") for text in texts)):
+        alone = [SCOPE.compile(text).eval(bound) for text in some]
+        together = SCOPE.together(some).eval(bound)
+        assert together == alone or (together is None and Truth.ERROR in alone)
+
+
 def test_a_decided_side_absorbs_an_error() -> None:
     """CEL's `&&` and `||` do not care on which side the error stands."""
     bound = bind({"n": 1})
