@@ -178,23 +178,30 @@ class Live:
         return bundle
 
     async def _enter(self, folder: _Folder, files: Mapping[str, bytes], bundle: PolicyBundle) -> None:
-        if self._prepare is not None:
-            await self._prepare(bundle, [each.bundle for each in self._folders if each.bundle])
         previous = folder.bundle
+        # From here on what is admitted counts for it too, so that what is read of the past has no gap after it.
+        self._current = Paired(self._joined(), bundle, silent=True)
+        try:
+            if self._prepare is not None:
+                await self._prepare(bundle, [each.bundle for each in self._folders if each.bundle])
+            await self._ledger.append(self._loaded_line(folder, bundle))
+            folder.bundle, folder.files, folder.rejected = bundle, files, False
+        finally:
+            self._current = self._joined()
+        if previous is not None or folder.candidate:
+            self._tell(f"{folder.name} {bundle.digest} is in force", bundle.findings)
+
+    def _loaded_line(self, folder: _Folder, bundle: PolicyBundle) -> Line:
         tools: Json = {tool.name: tool.digest for tool in self._loaded.catalogue.all()}
         loaded: dict[str, Json] = {
             "bundle_digest": bundle.digest,
-            "previous": previous.digest if previous else None,
+            "previous": folder.bundle.digest if folder.bundle else None,
             "candidate": folder.candidate,
             "findings": len(bundle.findings),
             "tools": tools,
             "screening": self._screening,
         }
-        await self._ledger.append(Line("policy.loaded", loaded))
-        folder.bundle, folder.files, folder.rejected = bundle, files, False
-        self._current = self._joined()
-        if previous is not None or folder.candidate:
-            self._tell(f"{folder.name} {bundle.digest} is in force", bundle.findings)
+        return Line("policy.loaded", loaded)
 
     def _joined(self) -> Bundle:
         live = self._policy.bundle or self._loaded.bundle

@@ -20,10 +20,12 @@ class Paired:
     rules. The candidate's own shadow rules are in shadow there too.
 
     What is admitted adds to the past that either of them declares, so that the candidate knows what it would by then.
+    `silent`: that is all it does yet. So a bundle that is about to take the place of another misses no call.
     """
 
     live: Bundle
     candidate: Bundle
+    silent: bool = False
 
     @property
     def digest(self) -> str:
@@ -32,6 +34,8 @@ class Paired:
 
     def cells(self, call: Call) -> Sequence[Cell]:
         """What of the past either reads."""
+        if self.silent:
+            return self.live.cells(call)
         return list({cell.key: cell for each in (self.candidate, self.live) for cell in each.cells(call)}.values())
 
     def entries(self, call: Call) -> Sequence[Entry]:
@@ -40,11 +44,13 @@ class Paired:
 
     def decide(self, call: Call, levels: Mapping[str, Level]) -> Decision:
         """The live decision, with the candidate's beside it."""
-        return self._beside(self.live.decide(call, levels), self.candidate.decide(call, levels))
+        decided = self.live.decide(call, levels)
+        return self._counted(decided) if self.silent else self._beside(decided, self.candidate.decide(call, levels))
 
     def explain(self, call: Call, levels: Mapping[str, Level]) -> Decision:
         """The same decision, both halves with every clause of every rule that was looked at."""
-        return self._beside(self.live.explain(call, levels), self.candidate.explain(call, levels))
+        decided = self.live.explain(call, levels)
+        return self._counted(decided) if self.silent else self._beside(decided, self.candidate.explain(call, levels))
 
     def visible(self, principal: Principal) -> frozenset[str]:
         """What the live bundle lists."""
@@ -55,11 +61,12 @@ class Paired:
         return self.live.near(tool, principal)
 
     def _beside(self, decided: Decision, heard: Decision) -> Decision:
-        shadow = replace(heard, shadow=None)
+        return replace(self._counted(decided), shadow=replace(heard, shadow=None))
+
+    def _counted(self, decided: Decision) -> Decision:
         if decided.effect is Effect.FORBID:  # nothing happens, so neither past grows
-            return replace(decided, shadow=shadow)
-        reserves = _joined(decided.reserves, self.candidate.entries(decided.call))
-        return replace(decided, reserves=reserves, shadow=shadow)
+            return decided
+        return replace(decided, reserves=_joined(decided.reserves, self.candidate.entries(decided.call)))
 
 
 def _joined(ours: Sequence[Entry], theirs: Sequence[Entry]) -> tuple[Entry, ...]:

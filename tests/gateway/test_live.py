@@ -295,6 +295,33 @@ def test_what_a_lost_candidate_declared_does_not_count_by_itself(tmp_path: Path)
     play(tmp_path, scene, candidate=True, prepare=prepare)
 
 
+def test_what_is_admitted_while_a_bundle_is_prepared_counts_for_it(tmp_path: Path) -> None:
+    """Decided by the old one alone, without a shadow; and not any more where the new one is not taken after all."""
+    state = "state:\n  told: {count: {tools: [echo]}, within: 1h}\n"
+    counting = PERMIT + "- {id: much, effect: forbid, match: {tools: [echo]}, when: [state.told > 9]}\n" + state
+    stages: list[Watched] = []
+
+    async def prepare(bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
+        if in_force:
+            assert await stages[0].may("hello")
+            raise ValueError("the past cannot be read")
+
+    async def scene(stage: Watched) -> None:
+        stages.append(stage)
+        stage.write(counting)
+        await stage.live.reload()
+        assert await stage.may("hello")
+        during, after = [line for line in stage.ledger.lines if line.type == "call.intent"]
+        assert isinstance(during.content, dict)
+        assert isinstance(after.content, dict)
+        assert len(during.content["reserves"]) == 1
+        assert "reserves" not in after.content
+        assert during.fields["decision"] == after.fields["decision"]
+        assert stage.policy == "rejected"
+
+    play(tmp_path, scene, prepare=prepare)
+
+
 def test_what_is_said_of_one_load_is_bounded(tmp_path: Path) -> None:
     """A file can have as many findings as it has rules."""
     many = "".join(f"- {{id: r{n}, effect: no, match: {{tools: [echo]}}}}\n" for n in range(50))
