@@ -156,6 +156,8 @@ class Live:
                 return False
             folder.tried = seen
             if folder.bundle is not None and files == folder.files:
+                if folder.rejected:
+                    self._tell(f"{folder.name} {folder.bundle.digest} stands in its folder again", ())
                 folder.rejected = False
                 return True
             bundle = await asyncio.to_thread(self._compiled, files)
@@ -189,7 +191,8 @@ class Live:
         finally:
             self._current = self._joined()
         if previous is not None or folder.candidate:
-            self._tell(f"{folder.name} {bundle.digest} is in force", bundle.findings)
+            stands = "is heard, not followed" if folder.candidate else "is in force"
+            self._tell(f"{folder.name} {bundle.digest} {stands}", bundle.findings)
 
     def _loaded_line(self, folder: _Folder, bundle: PolicyBundle) -> Line:
         tools: Json = {tool.name: tool.digest for tool in self._loaded.catalogue.all()}

@@ -20,6 +20,8 @@ def _what(record: Mapping[str, Json]) -> list[str]:
     if type_.startswith("log."):
         names = ("size", "root", "dropped_bytes", "last_seq", "after")
         return [f"{name}={_text(record[name])[:80]}" for name in names if name in record]
+    if type_.startswith("policy."):
+        return _policy(record)
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)
@@ -31,6 +33,18 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         f"intent={record['intent']}" if "intent" in record else "",
         _text(record.get("call_id")),
         f"parent={record['parent_call_id']}" if "parent_call_id" in record else "",
+    ]
+
+
+def _policy(record: Mapping[str, Json]) -> list[str]:
+    """Which bundle came in force, or which stayed because of the first of so many findings."""
+    said = record.get("findings")
+    first = _text(said[0])[:200] if isinstance(said, list) and said else ""
+    return [
+        "candidate" if record.get("candidate") else "",
+        f"bundle={_text(record['bundle_digest'])}" if record.get("bundle_digest") else "",
+        f"findings={_text(record.get('count', said))}" if said else "",
+        first,
     ]
 
 

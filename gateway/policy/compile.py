@@ -5,7 +5,7 @@ It never evaluates a clause over a call, and judges nothing that is a matter of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import regex
@@ -14,8 +14,8 @@ from gateway.policy import language, rules, shapes
 from gateway.policy.aggregates import Aggregate, compile_state, incomparable, state_errors, state_types
 from gateway.policy.arguments import misnamed
 from gateway.policy.engine import BadExpression, Program, Scope, Truth, Unbindable, bind
-from gateway.policy.findings import nearest
 from gateway.policy.obligations import obligations_of, unasked
+from gateway.policy.plainly import plainly
 from gateway.policy.sentences import place
 from gateway.policy.syntax import Apply, Constant, Path, Reference, cut, revisits, walk
 from gateway.policy.typecheck import Checker, Kinds
@@ -152,7 +152,7 @@ class _RuleCompiler:
         try:
             program = self._names.programs[text] = program or self._names.scope.compile(text)
         except BadExpression as error:
-            said = _plainly(error.reason, self._names.prefix, self._part)
+            said = plainly(error, text, self._names.prefix, self._part)
             self._add(f"{said} ({place(error.line, error.column)})", *at)
             return None
         for expr in walk(program.expr):
@@ -233,22 +233,3 @@ def _name_errors(part: language.Part, scope: Scope) -> Iterator[SpecError]:
             scope.compile(f"state.{name} == state.{name}")
         except BadExpression:
             yield part.error(f"the name {name!r} cannot be used in an expression: it is a word of CEL", "state", name)
-
-
-def _plainly(reason: str, prefix: str, part: language.Part) -> str:
-    """CEL's own sentence, with the nearest variable where a name is not known."""
-    reason = reason.removesuffix(f" (in container '{prefix}')").replace(f"{prefix}.v.", "v.")
-    _, quote, rest = reason.partition("undeclared reference to '")
-    if not quote:
-        mixed = "(int, double)" in reason or "(double, int)" in reason
-        hint = ", and whole numbers do not mix with decimal ones: write 1.0 for 1" if mixed else ""
-        return f"not a CEL expression that fits: {reason.partition(' expecting {')[0]}{hint}"
-    name = rest.rstrip("'")
-    return f"{name!r} is not known: {nearest(name, _names(name, part))}"
-
-
-def _names(name: str, part: language.Part) -> Iterable[str]:
-    root = name.partition(".")[0]
-    known = [*KINDS, *(f"v.{each}" for each in part.shape.values), *(f"state.{each}" for each in part.shape.state)]
-    below = [each for each in known if each.partition(".")[0] == root]
-    return below or known

@@ -6,13 +6,14 @@ It never checks anything itself.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.policy.shapes import APPROVER, PATH
+from gateway.policy.shapes import APPROVER, LABEL, NAME, PART_ID, PATH, RULE_ID
 from gateway.specs import yaml
 from gateway.tool import Json
 
@@ -32,14 +33,20 @@ _KINDS = {
 _PATTERNS = {
     PATH: "write args.NAME for an argument, arg.NAME for a fact",
     APPROVER: "write requester, user:NAME or group:NAME",
+    NAME: "a name begins with a small letter, and has small letters, digits and _ only",
+    RULE_ID: "it takes small letters, digits, - and _, and begins and ends with a letter or digit",
+    PART_ID: "it takes small letters, digits, - _ and dots, and begins and ends with a letter or digit",
+    LABEL: "a label begins with a small letter or digit, and has small letters, digits and _ . : - only",
 }
 
 
 def shape_errors(located: yaml.Located, error: ValidationError, shape: type[BaseModel]) -> list[yaml.SpecError]:
     """One finding for each thing pydantic saw, at the key it stands at."""
     schema = shape.model_json_schema()
+    wrong = error.errors(include_url=False)
+    other = [each for each in wrong if each["loc"] == ("kind",) and each["type"] == "literal_error"]
     found: dict[tuple[str, str], yaml.SpecError] = {}
-    for each in error.errors(include_url=False):
+    for each in other or wrong:  # of a file of another kind, nothing else is worth telling
         path = _path(located.value, each["loc"])
         at = yaml.pointer(*path)
         sentence = _sentence(each, path, schema)
@@ -87,6 +94,8 @@ def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, An
         return f"{_short(each['input'])} is not taken here: write {given['expected']}"
     if kind == "value_error":
         return str(given["error"])
+    if kind == "too_long" and isinstance(each["input"], dict):
+        return f"{_short(each['input'])} does not fit {key!r}: write one, like {{TOOL: {{ARGUMENT: value}}}}"
     if kind == "string_pattern_mismatch":
         pattern = given["pattern"]
         right = _PATTERNS.get(pattern, f"it has to match {pattern}")
@@ -98,6 +107,7 @@ def _sentence(each: ErrorDetails, path: list[int | str], schema: Mapping[str, An
 
 def _short(value: Json) -> str:
     text = repr(value)
+    text = json.dumps(value, ensure_ascii=False) if value is None or isinstance(value, bool) else text
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -7,7 +7,7 @@ a word for but the gateway cannot honour yet is refused here, by name, never ign
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.allow import Allow, BadAllow
 from gateway.policy.findings import nearest, shape_errors
-from gateway.policy.shapes import KINDS, WANTED, CallShape, CaseShape, CasesShape, PolicyShape
+from gateway.policy.shapes import KINDS, NULLABLE, WANTED, CallShape, CaseShape, CasesShape, PolicyShape
 from gateway.problems import TABLE
 from gateway.specs import yaml
 from gateway.tool import Json
@@ -88,7 +88,26 @@ def read_call(raw: bytes, file: str) -> CallShape:
 def schema_of(kind: Literal["policy", "cases"]) -> dict[str, Json]:
     """The JSON Schema (2020-12) of a file kind, for editors."""
     shape: type[BaseModel] = PolicyShape if kind == "policy" else CasesShape
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **shape.model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_named(shape.model_json_schema())}
+
+
+def _named(schemas: Mapping[str, Json]) -> dict[str, Json]:
+    """Schemas by key, which take null only where it is a value, as the shapes do (`shapes.Shape`)."""
+    return {key: each if key in NULLABLE else _given(each) for key, each in schemas.items()}
+
+
+def _given(schema: Json) -> Json:
+    if isinstance(schema, list):
+        return [_given(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    whole = _named(schema)
+    options = whole.get("anyOf")
+    if isinstance(options, list) and {"type": "null"} in options:
+        del whole["anyOf"], whole["default"]
+        (given,) = (each for each in options if each != {"type": "null"})
+        whole |= given
+    return whole
 
 
 def case_errors(located: yaml.Located, cases: list[CaseShape], key: str) -> list[yaml.SpecError]:

@@ -11,6 +11,7 @@ from gateway.policy import language
 from gateway.policy.arguments import never_empty, required
 from gateway.policy.compile import Placed
 from gateway.policy.rules import Globs, Match
+from gateway.policy.shapes import KINDS
 from gateway.policy.syntax import Apply, Constant, Expr, Loop, Path, references, walk
 from gateway.specs.fetch import FETCH
 from gateway.specs.yaml import SpecError
@@ -29,6 +30,7 @@ def lint(
     """All findings, by file and line. given: the guarantees of each sandbox backend that is known."""
     found = [finding for each in placed for finding in _of_rule(each)]
     found += _glob(placed, tools)
+    found += _fed(parts, tools)
     found += _shadowed(placed)
     found += _twins(placed)
     found += _alone_in_shadow(placed)
@@ -56,6 +58,20 @@ def _glob(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[SpecError
 
 def _meets(pattern: str, names: Set[str]) -> bool:
     return pattern in names or ("*" in pattern and any(matches(pattern, name) for name in names))
+
+
+def _fed(parts: Sequence[language.Part], tools: Sequence[Tool]) -> Iterator[SpecError]:
+    """Aggregates of calls that nobody can make: a cap over them never fills."""
+    names = {tool.name for tool in tools}
+    for part in parts:
+        for name, shape in part.shape.state.items():
+            kind = next(kind for kind in KINDS if getattr(shape, kind) is not None)
+            given = getattr(shape, kind)
+            key, about = ("of", shape.of) if isinstance(given, str) else (kind, given)
+            for index, pattern in enumerate(about.tools or () if about else ()):
+                if not _meets(pattern, names):
+                    sentence = f"{pattern!r} matches no loaded tool, so {name!r} counts no calls of it"
+                    yield part.error(sentence, "state", name, key, "tools", index)
 
 
 def _unfetched(placed: Sequence[Placed], tools: Sequence[Tool]) -> Iterator[SpecError]:

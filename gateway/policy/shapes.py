@@ -7,23 +7,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from gateway.policy.quantities import Duration, RateText, Size
 from gateway.tool import Json
 
 KINDS = ("count", "count_distinct", "sum", "formerly", "since")
+NULLABLE = ("user", "done", "body")  # keys for which null is a value
 WANTED = ("permit", "deny", "refused", "done")
 
+PART_ID = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
+RULE_ID = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
+LABEL = r"^[a-z0-9][a-z0-9_.:-]{0,63}$"
+NAME = r"^[a-z][a-z0-9_]{0,63}$"
 APPROVER = r"^(requester|(user|group):[^\s:][^\s]{0,126})$"
 PATH = r"^(args(\.[A-Za-z_][A-Za-z0-9_]*)+|arg(\.[A-Za-z_][A-Za-z0-9_]*)+)$"
 
-PartId = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
-RuleId = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
-Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
+PartId = Annotated[str, Field(pattern=PART_ID)]
+RuleId = Annotated[str, Field(pattern=RULE_ID)]
+Label = Annotated[str, Field(pattern=LABEL)]
 Glob = Annotated[str, Field(min_length=1, max_length=128)]
 Globs = Annotated[list[Glob], Field(min_length=1, max_length=1000)]
-ValueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+ValueName = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 ClauseText = Annotated[str, Field(min_length=1, max_length=4096)]
 Effects = Annotated[list[Literal["read", "write", "destructive", "egress", "exec"]], Field(min_length=1)]
@@ -38,6 +43,14 @@ class Shape(BaseModel):
     """A mapping of a file: closed and exact, nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Json, info: ValidationInfo) -> Json:
+        """A key with nothing behind it, as is left when its lines were commented out, never means "any" or "always"."""
+        if value is None and info.field_name not in NULLABLE:
+            raise ValueError("nothing stands here: write what belongs to the key, or leave the key out")
+        return value
 
 
 class MatchShape(Shape):

@@ -89,7 +89,7 @@ def load_all(raw: bytes, file: str) -> list[Located]:
     try:
         found = list(reader.documents())
     except yaml.YAMLError as error:
-        raise _syntax(error, file) from None
+        raise _syntax(error, file, reader.text) from None
     if not found:
         raise SpecError(file, 1, 1, "the file is empty")
     return found
@@ -108,18 +108,29 @@ def _text(raw: bytes, file: str) -> str:
         raise SpecError(file, line, column, "not valid UTF-8: save the file as UTF-8") from None
 
 
-def _syntax(error: yaml.YAMLError, file: str) -> SpecError:
+def _syntax(error: yaml.YAMLError, file: str, text: str) -> SpecError:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "a character that YAML does not allow"
     if mark is None:
         return SpecError(file, 1, 1, f"not YAML: {problem}")
-    return SpecError(file, mark.line + 1, mark.column + 1, f"not YAML: {problem}")
+    lines = text.split("\n")
+    before = lines[mark.line][: mark.column] if mark.line < len(lines) else ""
+    return SpecError(file, mark.line + 1, mark.column + 1, f"not YAML: {problem}{_quoted(error, before)}")
+
+
+def _quoted(error: yaml.YAMLError, before: str) -> str:
+    """A hint where an expression began as YAML, and went on after that had ended: `"a" in b`, `[1].size()`, `!a(b)`."""
+    tagged = "tag" in (getattr(error, "context", None) or "")
+    if tagged or before.rstrip().endswith(('"', "'", "]", "}")):
+        return " (put a text that begins with a quote, a bracket or ! in quotes as a whole, like '\"a\" in b')"
+    return ""
 
 
 class _Reader:
     """Builds documents from the event stream; recursion is bounded by MAX_DEPTH."""
 
     def __init__(self, text: str, file: str) -> None:
+        self.text = text
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         self._file = file
         self._places: dict[str, tuple[int, int]] = {}
@@ -180,7 +191,7 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Json:
         if event.tag is not None:
-            raise self._error(event, "tags are not taken: leave the ! name out")
+            raise self._error(event, "tags are not taken: put a text that begins with ! in quotes")
         text: str = event.value
         if not event.implicit[0]:
             return text

@@ -115,6 +115,7 @@ def test_a_policy_that_does_not_load_changes_nothing_but_what_is_said(tmp_path: 
         lines = len(stage.ledger.lines)
         await stage.live.reload()
         assert (stage.policy, stage.live.current() is bundle, len(stage.ledger.lines)) == ("ok", True, lines)
+        assert stage.said[2:] == [f"toolgate: policy {bundle.digest} stands in its folder again"]
 
     play(tmp_path, scene)
 
@@ -262,6 +263,7 @@ def test_a_candidate_is_heard_and_never_followed(tmp_path: Path) -> None:
         shadow = decided["shadow"]
         assert (shadow["effect"], decided["bundle_digest"] == plain.digest) == ("forbid", True)
         assert shadow["bundle_digest"] == stage.records("policy.loaded")[-1]["bundle_digest"] != plain.digest
+        assert stage.said[-1] == f"toolgate: candidate {shadow['bundle_digest']} is heard, not followed"
         (stage.beside / "lab.yaml").write_text(BROKEN)
         await stage.live.reload()
         assert beside() is plain

@@ -128,6 +128,21 @@ def test_a_record_is_one_readable_line() -> None:
     assert render(closed) == "03:04:05.678 w1:8      log.closed    size=8 root=ab"
 
 
+def test_a_record_of_policy_says_which_and_what_was_found() -> None:
+    """The digest in force, and of one that was rejected how many findings there are, and the first."""
+    record = {
+        "ts": "2026-01-02T03:04:05.678Z",
+        "shard": "w1",
+        "seq": 7,
+        "bundle_digest": "sha256:ab",
+        "candidate": False,
+    }
+    loaded = record | {"type": "policy.loaded", "candidate": True, "findings": 0}
+    assert render(loaded) == "03:04:05.678 w1:7      policy.loaded candidate bundle=sha256:ab"
+    rejected = record | {"type": "policy.rejected", "findings": ["a.yaml:1:1: not YAML"], "count": 3}
+    assert render(rejected) == "03:04:05.678 w1:7      policy.rejected bundle=sha256:ab findings=3 a.yaml:1:1: not YAML"
+
+
 def test_a_record_cannot_drive_the_terminal() -> None:
     """Control characters a caller put into a name are shown as escapes."""
     line = render(

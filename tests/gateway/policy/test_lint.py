@@ -67,6 +67,16 @@ DECLARED = [
         "when: [state.paid < 5.0]",
         ":3:9: a new session resets the sum 'paid': say over: user",
     ),
+    (
+        "state: {calls: {count: {tools: [fetch, ftch]}, within: 1h}}",
+        "when: [state.calls < 5]",
+        ":3:40: 'ftch' matches no loaded tool, so 'calls' counts no calls of it",
+    ),
+    (
+        "state: {paid: {sum: args.price, of: {tools: [ftch]}, within: 1h, over: user}}",
+        "when: [state.paid < 5.0]",
+        ":3:46: 'ftch' matches no loaded tool, so 'paid' counts no calls of it",
+    ),
     ("state: {calls: {count: {tools: [fetch]}, within: 1h}}", "", ":3:9: the aggregate 'calls' is never used"),
     ("values: {hosts: [a.org]}", "", ":3:10: the value 'hosts' is never used: leave it out"),
     ("", "with: {approval: {by: [requester]}}", ":7:9: nobody can be asked yet, so every call that needs this"),

@@ -38,6 +38,8 @@ GOOD = {
     "history: [{call: {t: {}}, ago: 5m, ended: running}]}, call: {t: {}}, expect: {deny: no_permit}}\n",
 }
 BAD = {
+    "a match of nothing": RULE % ", match: {agents: }",
+    "conditions that are none": RULE % ", when: ",
     "an unknown mode": "mode: dry\n" + PLAIN,
     "a rule's unknown mode": RULE % ", mode: warn",
     "an aggregate without a window": "state: {a: {count: {tools: [x]}}}\n" + PLAIN,
