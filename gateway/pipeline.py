@@ -95,9 +95,9 @@ class Gate:
         return [t for t in self.catalogue.all() if t.name in visible and t.tenant in (None, principal.tenant)]
 
     def explain(self, principal: Principal, session: Session, tool: str, arguments: Json) -> dict[str, Json]:
-        """What would be decided about a call, and why (`policy/explain.py`). Nothing is reserved; operators only."""
-        bundle, look = self.bundles.current(), self.counters.look
-        return explain(suppose(principal, session), tool, arguments, self.catalogue, bundle, look, self.clock.now())
+        """What would be decided about a call, and why (`policy/explain.py`): for operators of the caller's tenant."""
+        caller, bundle, now = suppose(principal, session), self.bundles.current(), self.clock.now()
+        return explain(caller, tool, arguments, self.catalogue, bundle, self.counters.look, now, confined=True)
 
     def new_call_id(self) -> str:
         """A fresh id for a call: `c_` and 128 random bits."""

@@ -46,6 +46,16 @@ def near(rules: Iterable[Rule], parts: Iterable[Part], principal: Principal) -> 
     return (*hiding, *closed, *others)
 
 
+def own(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Those of `near` that are about the caller's tenant: what others have is not for its operators."""
+    foreign = (f"{MATCH}tenant ", f"{MATCH}tenants ")
+    return tuple(
+        reason
+        for reason in reasons
+        if not any(clause.result == "false" and clause.text.startswith(foreign) for clause in reason.clauses)
+    )
+
+
 def _keys(rule: Rule, principal: Principal) -> Iterator[Clause]:
     """The keys of `match` that are about callers, the part's tenant among them."""
     match, part = rule.match, rule.part

@@ -114,6 +114,30 @@ def test_only_an_operator_of_the_tenant_is_answered() -> None:
     assert ask(lab(), own).json["context"]["call"]["user"] == "ada"
 
 
+FOREIGN = """
+apiVersion: toolgate/v1
+kind: Policy
+id: acme
+tenant: acme
+rules:
+- {id: acme-rule, effect: permit, match: {tools: ['*'], agents: [acme-agent]}}
+"""
+
+
+def test_nothing_is_said_of_what_other_tenants_have() -> None:
+    """Neither their tools, nor the rules of their parts, nor rules for them in parts of all."""
+    theirs = ECHO.replace("name: echo", "name: acme_books\ntenant: acme")
+    policy = PERMIT + "- {id: acme-too, effect: permit, match: {tools: ['*'], tenants: ['ac*', other]}}\n"
+    made = Lab.of({"echo.yaml": ECHO, "books.yaml": theirs}, {"lab.yaml": policy, "acme.yaml": FOREIGN})
+    made.trial.authority.principals["ops"] = OPERATOR
+    for body in (asking(agent="nobody"), asking("secret"), asking(tool="acme_books"), asking(tool="acme_book")):
+        reply = ask(made, body)
+        assert reply.json["decision"] is False
+        said = reply.body.decode().replace(body["resource"]["id"], "")
+        assert "acme" not in said
+    assert "the nearest, echo-ok" in ask(made, asking("secret")).json["context"]["lines"][0]
+
+
 BAD: dict[str, Any] = {
     "another key": {**asking(), "verb": "call"},
     "another action": {**asking(), "action": {"name": "read"}},
