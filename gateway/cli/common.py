@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gateway.audit.text import printable
 from gateway.home import Home
 from gateway.settings import Settings, load_settings
 
@@ -33,8 +34,8 @@ def home_of(arguments: Arguments) -> Home:
 
 
 def say(arguments: Arguments, value: Any, text: str) -> None:
-    """Prints `value` as JSON when that was asked for, else `text`."""
-    print(json.dumps(value, ensure_ascii=False, default=str) if arguments.json else text)
+    """Prints `value` as JSON when that was asked for, else `text`: each line of it, or JSON, safe for a terminal."""
+    print(json.dumps(value, default=str) if arguments.json else "\n".join(map(printable, text.split("\n"))))
 
 
 def when(seconds: float | None) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
+
+import pytest
+
 from gateway.audit.query import Shown
 from gateway.audit.text import printable
 from gateway.cli.call import _shown
+from gateway.cli.common import say
 from gateway.cli.explain import explain
 from gateway.tool import Json
 
@@ -16,6 +22,15 @@ def test_a_hostile_name_stays_on_its_line() -> None:
     record: dict[str, Json] = {"call_id": "c_1", "type": "call.refused", "tool": {"name": HOSTILE}, "ts": "now"}
     for line in explain([Shown(record, None, None)]):
         assert printable(line).isprintable()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_any_command_says_is_safe(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    """Findings, names of files and records, for people and as JSON; which still says the same to who reads it."""
+    say(Namespace(json=as_json), {"said": HOSTILE}, HOSTILE)
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert json.loads(out) == {"said": HOSTILE} if as_json else out.endswith("\\u200b\nrun_python\n")
 
 
 def test_a_result_cannot_move_the_cursor() -> None:
