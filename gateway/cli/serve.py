@@ -62,6 +62,8 @@ def _cannot(*findings: object) -> int:
 
 
 async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool) -> int:
+    # Until it can be obeyed: what is not loaded yet is loaded as it is now anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     async with open_service(settings, lambda line: print(line, file=sys.stderr, flush=True)) as service:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.live.ask)
         server = Server(service.app, lambda: _announce(settings, service, as_json=as_json))

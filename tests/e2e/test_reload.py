@@ -14,7 +14,7 @@ import pytest
 from gateway.home import Home
 from gateway.kept import read_kept
 from tests.kit import ECHO
-from tests.served import Served, served, start
+from tests.served import Served, ready, served, start
 
 # Nobody answers there, and nobody has to: what is asked is whether policy lets a call come so far.
 SPEC = ECHO.replace("https://echo.example.com/say", "http://127.0.0.1:9/say")
@@ -135,6 +135,22 @@ def test_sighup_looks_at_once_and_never_ends_the_gateway(folders: Folders) -> No
         assert folders.wait("policy.rejected", 2)["findings"] == rejected["findings"]
         assert (may(gateway, "a"), may(gateway, "b")) == (True, False)
         assert len(folders.records("policy.loaded")) == 1
+
+
+def test_sighup_does_not_end_a_gateway_that_is_starting(folders: Folders) -> None:
+    """Whoever writes policies need not know whether it is up; and when it is, the signal counts."""
+    process = start(folders.home, *folders.flags)
+    end = time.monotonic() + 60
+    while not folders.home.exists():
+        assert time.monotonic() < end, "nothing starts"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGHUP)
+    gateway = ready(process, folders.home)
+    folders.write(BROKEN)
+    gateway.process.send_signal(signal.SIGHUP)
+    folders.wait("policy.rejected", 1)
+    gateway.process.terminate()
+    assert gateway.process.wait(30) == 0
 
 
 def test_no_gateway_starts_on_a_policy_that_fails_its_own_tests(folders: Folders) -> None:
