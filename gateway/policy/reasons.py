@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from gateway.model import Call, Clause, Effect, Reason
 from gateway.policy.engine import Bound, Truth
@@ -52,7 +52,7 @@ def told(rule: Rule, reason: Reason, bound: Bound, values: Values, call: Call, s
 
 def _read(values: Values, path: Path, call: Call) -> Json:
     """What a clause read at a path; of what is not there, why the argument has no such meaning, where that is why."""
-    value: Json = values
+    value: Any = values
     try:
         for step in path:
             value = value[step]
