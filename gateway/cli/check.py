@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from gateway.backends import offers
 from gateway.cli.common import Arguments, Verbs, say, settings_of
 from gateway.cli.judged import as_json, counted, failed_lines, run_all
-from gateway.loading import SCHEMAS, load_folders
+from gateway.folders import read
+from gateway.loading import SCHEMAS, Loaded, load_folders
 from gateway.policy.cases import cases_of
-from gateway.specs.yaml import SpecErrors
+from gateway.settings import Settings
+from gateway.specs.yaml import SpecError, SpecErrors
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -37,7 +40,7 @@ def run_check(arguments: Arguments) -> int:
         say(arguments, {"ok": False, "findings": findings, "cases": []}, "\n".join(findings))
         return 1
     judged = asyncio.run(run_all(loaded, [*cases_of(loaded.bundle), *loaded.cases], settings))
-    findings = [str(finding) for finding in loaded.findings]
+    findings = [str(finding) for finding in [*loaded.findings, *_beside(loaded, settings)]]
     lines = findings + failed_lines(judged, loaded.bundle)
     tools, digest = len(loaded.catalogue.all()), loaded.bundle.digest
     ok = not lines
@@ -47,6 +50,16 @@ def run_check(arguments: Arguments) -> int:
     cases = as_json(judged, loaded.bundle)
     say(arguments, {"ok": ok, "findings": findings, "cases": cases, "bundle": digest}, "\n".join(lines))
     return 0 if ok else 1
+
+
+def _beside(loaded: Loaded, settings: Settings) -> Sequence[SpecError]:
+    """What is to be said of the candidate, where the settings name one; its own tests are among it."""
+    if settings.candidate is None:
+        return ()
+    try:
+        return loaded.proven(read(settings.candidate, only_yaml=True)).findings
+    except SpecErrors as error:
+        return error.findings
 
 
 def run_schema(arguments: Arguments) -> int:

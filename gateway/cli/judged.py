@@ -67,11 +67,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def _why(case: Case, bundle: PolicyBundle) -> list[str]:
-    """What policy says of the case's call; nothing where its history is what is wrong."""
+    """What policy says of the case's call, and requires where the case wants that; nothing of a bad history."""
     try:
-        return [str(explain_case(case, bundle)["lines"][0])]
+        first, *details = map(str, explain_case(case, bundle)["lines"])
     except Misfit:
         return []
+    wants = case.expect.obligations is not None
+    return [first, *(line for line in details if wants and line.startswith("obligation "))]
 
 
 def _small(settings: Settings) -> Sandboxes:

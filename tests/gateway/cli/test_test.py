@@ -41,6 +41,37 @@ def test_check_tells_a_failed_case_in_the_same_lines(tmp_path: Path, capsys: pyt
     assert [line for line in out.splitlines() if line in tested] == tested
 
 
+def test_a_failed_case_is_told_with_what_is_required_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A case that wants an obligation which does not come out so is told those that do."""
+    folder = project(tmp_path)
+    file = folder / "policies" / "refunds.yaml"
+    wanted = file.read_text().replace("expect: {permit: refund-small}", "expect: {permit: refund-small, %s}")
+    permit = wanted.replace("  when:", "  with: {timeout: 2s}\n  when:")
+    file.write_text(permit % "obligations: {timeout: 5s}")
+    out = run(capsys, "test", folder)[1].splitlines()
+    assert out[0].endswith("got permit refund-small, but not with timeout")
+    assert out[2] == "  obligation timeout: 2 s, from refund-small"
+
+
+def test_check_tells_of_the_candidate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a candidate is broken by, or which of its own tests fail, is a finding too."""
+    folder, beside = project(tmp_path / "a"), project(tmp_path / "b", failing=True) / "policies"
+    config = folder / "toolgate.yaml"
+    config.write_text(f"candidate: {beside}\n")
+    files: list[str | Path] = ["--config", config, "--specs", folder / "tool_specs", "--policies", folder / "policies"]
+    code, out, _ = run(capsys, "check", *files)
+    assert (code, out.splitlines()[0]) == (
+        1,
+        f"{beside}/refunds.yaml:13:1: the test 'large' fails: wanted permit refund-small, got deny no_permit",
+    )
+    (beside / "refunds.yaml").write_text("kind: [")
+    assert run(capsys, "check", *files)[1].startswith(f"{beside}/refunds.yaml:2:1: not YAML")
+    (beside / "refunds.yaml").write_text(POLICY)
+    assert run(capsys, "check", *files)[1].startswith("ok: ")
+
+
 def test_json_has_every_case_and_why_one_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For a build that reports them."""
     code, told = run_json(capsys, "test", project(tmp_path, failing=True))
