@@ -217,6 +217,9 @@ def _value_errors(part: language.Part, scope: Scope, values: Mapping[str, Json])
     """A value is one that the engine takes, seen by letting it take it."""
     for name, value in values.items():
         plain = name.rpartition(".")[2]
+        if value is None:
+            yield part.error(f"the value {plain!r} is nothing: write one, or leave the key out", "values", plain)
+            continue
         try:
             fits = scope.compile(f"v.{plain} == v.{plain}").eval(bind({name: value})) is Truth.TRUE
         except (BadExpression, Unbindable):
