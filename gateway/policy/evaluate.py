@@ -203,10 +203,17 @@ def combine(prepared: Plan, reasons: Sequence[Reason], bound: Bound | None) -> V
     name = prepared.tool.name
     for part in prepared.boundaries:
         if not any(rule.part is part for rule in met):
-            return _forbid("no_permit", f"The policy part {part.id} does not permit this call of {name}.", part.id)
+            said = _said([each for each in prepared.candidates if each.rule.part is part])
+            detail = said or f"The policy part {part.id} does not permit this call of {name}."
+            return _forbid("no_permit", detail, part.id)
     if not met:
-        return _forbid("no_permit", f"No rule permits this call of {name}.", None)
+        return _forbid("no_permit", _said(prepared.candidates) or f"No rule permits this call of {name}.", None)
     return _together(prepared, met, bound)
+
+
+def _said(unmet: Sequence[Candidate]) -> str | None:
+    """What the first permit that has something to say to those who do not meet its conditions says to them."""
+    return next((each.rule.message for each in unmet if each.rule.effect is Effect.PERMIT and each.rule.message), None)
 
 
 def _together(prepared: Plan, met: Sequence[Rule], bound: Bound | None) -> Verdict:

@@ -166,9 +166,6 @@ def _rule_errors(part: Part) -> list[yaml.SpecError]:
         if rule.effect == "forbid" and rule.with_ is not None:
             sentence = "a forbid carries no obligations: leave `with` out, or put it on a permit"
             found.append(part.error(sentence, "rules", index, "with"))
-        if rule.effect == "permit" and rule.message is not None:
-            sentence = "a message is what a refused caller reads: only a forbid has one"
-            found.append(part.error(sentence, "rules", index, "message"))
         found += _network_errors(part, index)
     return found
 

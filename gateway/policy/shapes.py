@@ -157,13 +157,15 @@ class AggregateShape(Shape):
 
 
 class RuleShape(Shape):
-    """One rule. `when` holds CEL clauses that must all be true; `message` is what a refused model reads."""
+    """One rule. `when` holds CEL clauses that must all be true.
+
+    `message` is what a refused model reads: of a forbid that forbids, of a permit whose conditions are not met.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"effect": {"const": "forbid"}}},
             "then": {"not": {"required": ["with"]}},
-            "else": {"not": {"required": ["message"]}},
         }
     )
 

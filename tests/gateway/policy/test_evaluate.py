@@ -167,6 +167,20 @@ def test_a_forbid_gives_its_message_and_no_value() -> None:
         assert "secret" not in problem.detail
 
 
+def test_a_permit_can_say_what_it_waits_for() -> None:
+    """When nothing permits, the first permit about the call with a message says it; in a boundary, one of that part."""
+    first = "- {id: q, effect: permit, match: {tools: [fetch]}, when: ['false'], message: Do this first.}\n"
+    told = rules(permit("false"), first).decide(call()).problem
+    assert told is not None
+    assert (told.code, told.detail, told.rule) == ("no_permit", "Do this first.", None)
+    assert outcome(rules(OPEN, first).decide(call())) == "permit open"
+    assert rules(first).decide(call(RUN, {"code": "1"})).problem == rules(permit("true")).decide(call(RUN)).problem
+    edge = bundle("id: edge\nboundary: true\nrules:\n" + first, "id: b\nrules:\n" + OPEN)
+    told = edge.decide(call()).problem
+    assert told is not None
+    assert (told.detail, told.rule) == ("Do this first.", "edge")
+
+
 MATCHES = [
     ("{agents: [dev]}", {}, True),
     ("{agents: [ops]}", {}, False),

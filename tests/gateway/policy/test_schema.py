@@ -51,7 +51,6 @@ BAD = {
     "a sum of no calls": "state: {a: {sum: args.x, within: 1h}}\n" + PLAIN,
     "a value in capitals": "values: {Hosts: [a.example]}\n" + PLAIN,
     "a forbid with obligations": "rules: [{id: r, effect: forbid, with: {timeout: 5s}}]\n",
-    "a permit with a message": RULE % ", message: No.",
     "a tenant's part without its name": "tier: tenant\n" + PLAIN,
     "a name in capitals": "state: {Mails: {count: {tools: [x]}, within: 1h}}\n" + PLAIN,
     "a network of nothing": RULE % ", with: {network: {allow: []}}",
