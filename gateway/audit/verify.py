@@ -123,7 +123,7 @@ class Walk:
             self._fresh.append(self.leaf)
             self._last_line = line
             self.size += 1
-            if self.blobs is not None and b'"blob":"' in line:
+            if self.blobs is not None and not line.endswith(b'"}}'):  # as all do whose content is in the line
                 self._check_blob(line)
             if self._due and self.size == self._due[0].size:
                 self._meet_heads()
@@ -224,7 +224,7 @@ def whole_lines(path: Path) -> Iterator[bytes]:
     """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
     rest = b""
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(1 << 18):
             used, nul, _ = chunk.partition(b"\x00")
             *lines, rest = (rest + used).split(b"\n")
             yield from lines
