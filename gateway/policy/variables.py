@@ -42,7 +42,7 @@ KINDS: Mapping[str, str] = {
 }
 
 
-def _seen(call: Call) -> Labels:
+def seen(call: Call) -> Labels:
     """What the session has seen, and what stands in the files that this call gets, or the code that makes it."""
     labels = call.caller.session.labels
     reads: Call | None = call
@@ -69,7 +69,7 @@ _OF_TOOL: Mapping[str, Callable[[Tool], Json]] = {
 }
 _OF_CALL: Mapping[str, Callable[[Call], Json]] = {
     "session.id": lambda call: call.caller.session.id,
-    "session.labels": lambda call: sorted(_seen(call)),
+    "session.labels": lambda call: sorted(seen(call)),
     "session.cost": lambda call: float(call.caller.session.cost),
     "session.calls": lambda call: call.caller.session.calls,
     "session.age": lambda call: float(call.now - call.caller.session.opened_at),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 
 from gateway.aggregates import Ended, Reservation
-from gateway.model import Call, Intent, Lease, Permit, Refusal, SafeOutput
+from gateway.model import Call, Decision, Intent, Lease, Permit, Refusal, SafeOutput
 from gateway.obligations import Limit
 from gateway.ports import Clock, Counters, Taken
 from gateway.problems import problem
+from gateway.tool import Rate
 
 DEFAULT_CONCURRENCY = 256  # calls of one principal to one tool at a time
 ROUNDS = 3  # decisions on one call, when other calls keep changing what they stand on
@@ -45,13 +46,10 @@ class admit:
         self._ended: Ended = "refused"
 
     async def __aenter__(self) -> Lease:
-        call, obligations = self._permit.decision.call, self._permit.decision.obligations
-        tool = call.tool
-        buckets = [(_bucket(limit, call), limit.rate) for limit in obligations.limits]
-        if tool.rate:
-            buckets.append((f"tool\x1f{self._slots[0][0]}", tool.rate))
+        decision = self._permit.decision
+        call, obligations, tool = decision.call, decision.obligations, decision.call.tool
         started = self._clock.monotonic()
-        taken = self._counters.take(buckets, self._slots, started, self._reservation)
+        taken = self._counters.take(buckets(decision), self._slots, started, self._reservation)
         if taken.kind == "changed":
             raise StateChanged
         if taken.refused is not None:
@@ -76,6 +74,15 @@ class admit:
         self._counters.leave(self._slots)
         if self._reservation is not None:
             self._counters.settle(self._reservation, "refused" if isinstance(error, Refusal) else self._ended)
+
+
+def buckets(decision: Decision) -> list[tuple[str, Rate]]:
+    """The rates that a permitted call spends, by the keys of their buckets: those of its rules and of its tool."""
+    call = decision.call
+    found = [(_bucket(limit, call), limit.rate) for limit in decision.obligations.limits]
+    if call.tool.rate:
+        found.append((f"tool\x1f{call.caller.principal.key}\x1f{call.tool.name}", call.tool.rate))
+    return found
 
 
 def _reservation(permit: Permit) -> Reservation | None:

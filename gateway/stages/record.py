@@ -24,9 +24,11 @@ from gateway.model import (
     Refusal,
     Request,
     SafeOutput,
+    Session,
     Usage,
     Verdict,
 )
+from gateway.policy.variables import seen
 from gateway.ports import Clock, Ledger, Line, Outcomes, Sessions
 from gateway.problems import TABLE, problem
 from gateway.reliability.written import written_entries, written_levels
@@ -207,6 +209,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "principal": {
             "agent": principal.agent,
             "user": principal.user,
+            "groups": principal.groups,
             "authn": principal.authn,
             "token_id": principal.token_id,
         },
@@ -217,6 +220,8 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "decision": _decision(opened.decision),
         "opened_at": opened.now,
     }
+    if session:
+        fields["session"] = _session(session, call)
     if request.parent:
         fields["parent_call_id"] = request.parent.intent.call.id
     if call and call.inputs:
@@ -230,6 +235,16 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
     content = _content(opened, kind, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
     return Line(kind, fields, content, session.uid, principal.tenant)
+
+
+def _session(session: Session, call: Call | None) -> Json:
+    """What of the session a decision stands on, as it was before the call: so that it can be made again."""
+    return {
+        "labels": seen(call) if call else session.labels,
+        "calls": session.calls,
+        "cost": session.cost,
+        "opened_at": session.opened_at,
+    }
 
 
 def _content(opened: Opened, kind: str, content: dict[str, Json]) -> Json:
