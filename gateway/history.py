@@ -1,8 +1,8 @@
 """The past of declared state, read back from the ledger: at the start, and for what a new bundle declares anew.
 
-Only calls that were admitted count: those with an intent, unless their end says that nothing ran. What a call reserved
-stands on record with it; for an aggregate that was not declared then, it is worked out from the recorded arguments.
-What is neither there nor to be worked out is counted as unknown, never guessed. It decides nothing.
+Only calls that were admitted count: those with an intent, unless their end, or an operator, says that nothing ran.
+What a call reserved stands on record with it; for an aggregate that was not declared then, it is worked out from the
+recorded arguments. What is neither there nor to be worked out is counted as unknown, never guessed. It decides nothing.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Replay:
                 self._cells.reserve(reservation)
                 self._open[call_id] = reservation
                 self._counted += 1
-        elif record["type"] in ("call.outcome", "call.refused"):
+        elif record["type"] in ("call.outcome", "call.refused", "call.resolved"):
             ended = _ended(record)
             if ended == "refused":
                 self._unknown.discard(call_id)
@@ -151,6 +151,8 @@ def _principal(record: query.Record) -> Principal:
 
 
 def _ended(record: query.Record) -> Ended:
+    if record["type"] == "call.resolved":
+        return "done" if record["as"] == "done" else "refused"
     outcome = cast(Mapping[str, Json], record["outcome"])
     if record["type"] == "call.refused" or outcome["status"] == "refused":
         return "refused"

@@ -12,7 +12,7 @@ import json
 import os
 from base64 import b64decode
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import sha256
@@ -29,6 +29,7 @@ from gateway.tool import Json
 
 INLINE = 64 * 1024
 _CACHED = 10_000
+_ERASED = "its session key was erased"
 
 
 class Unreadable(Exception):
@@ -45,6 +46,7 @@ class Contents:
         self._disk = disk
         self._sessions: dict[str, Mac] = {}
         self._tenants: dict[str, Mac] = {}
+        self._erasures = 0
 
     def cached(self, session: str) -> Mac | None:
         """The session's key, if it is in memory."""
@@ -52,16 +54,44 @@ class Contents:
 
     async def ensure(self, session: str, tenant: str) -> Mac:
         """The session's key, durable before this returns. Raises `sqlite3.Error` or `OSError`."""
-        key = Mac(await asyncio.to_thread(self._keys.session_key, session, tenant))
+        before = -1
+        while before != self._erasures:  # a key that was deleted while it was fetched is not kept
+            before = self._erasures
+            key = Mac(await asyncio.to_thread(self._keys.session_key, session, tenant))
         if len(self._sessions) >= _CACHED:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[session] = key
         return key
 
-    def erase(self, session: str) -> bool:
-        """Deletes the session's key here and in the store."""
-        self._sessions.pop(session, None)
-        return self._keys.erase_session(session)
+    async def erase(self, sessions: Collection[str], tenant: str | None = None) -> set[str]:
+        """Deletes the keys of sessions, here and in the store, and all of a tenant's with its own.
+
+        Gives the sessions that had a key. One that goes on gets another. Raises `sqlite3.Error` or `OSError`; when that
+        was because others read the database, the keys are deleted and erasing again empties its log.
+        """
+        gone = await asyncio.to_thread(self._keys.erase, sessions, tenant)
+        self._erasures += 1
+        for session in gone:
+            self._sessions.pop(session, None)
+        if tenant is not None:
+            self._tenants.pop(tenant, None)
+        await asyncio.to_thread(self._keys.scrub)
+        return gone
+
+    def drop_blob(self, record: Mapping[str, Json]) -> bool:
+        """Removes the blob of a record that cannot be read any more; False when there is none. Raises `OSError`."""
+        content = record.get("content")
+        if not isinstance(content, dict) or "blob" not in content:
+            return False
+        path = self._blobs / str(content["blob"])
+        try:
+            self.open(record)
+        except Unreadable:
+            if not path.exists():
+                return False
+            self._disk.unlink(path)
+            return True
+        return False
 
     def close(self) -> None:
         """Closes the key store; sessions whose keys are in memory can still be sealed for."""
@@ -94,10 +124,12 @@ class Contents:
         session = str(content["key"])
         key = self._keys.find_session(session)
         if key is None:
-            raise Unreadable("its session key was erased")
+            raise Unreadable(_ERASED)
         try:
             return cast(Json, json.loads(self._opened(Mac(key), content, record)))
         except InvalidTag:
+            if self._keys.was_erased(session):
+                raise Unreadable(_ERASED) from None
             raise Unreadable("it does not open with its session's key") from None
 
     def _opened(self, key: Mac, content: Mapping[str, Json], record: Mapping[str, Json]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from time import time
@@ -21,6 +22,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS audit_tenant_keys (tenant TEXT PRIMARY KEY, wrapped BLOB NOT NULL, created_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS audit_session_keys (
     session TEXT PRIMARY KEY, tenant TEXT NOT NULL, wrapped BLOB NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS audit_erased (session TEXT PRIMARY KEY, erased_at REAL NOT NULL);
 """
 
 
@@ -74,16 +76,49 @@ class KeyStore:
         with self._lock:
             return self._find_session(session)
 
-    def erase_session(self, session: str) -> bool:
-        """Deletes a session's key, in the write-ahead log too: its content can never be read again."""
+    def was_erased(self, session: str) -> bool:
+        """Whether a key of this session was deleted; it may have another by now."""
         with self._lock:
-            gone = self._db.execute("DELETE FROM audit_session_keys WHERE session = ?", (session,)).rowcount > 0
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            found = self._db.execute("SELECT 1 FROM audit_erased WHERE session = ?", (session,)).fetchone()
+            return found is not None
+
+    def erase(self, sessions: Iterable[str], tenant: str | None = None) -> set[str]:
+        """Deletes the keys of sessions, and all of a tenant's with its own; gives the sessions that had one.
+
+        All or nothing. What was sealed under them can never be read again; `scrub` takes the last copy off the disk.
+        """
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                gone = self._erase(sessions, tenant)
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO audit_erased VALUES (?, ?)", [(session, time()) for session in gone]
+                )
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
             return gone
+
+    def scrub(self) -> None:
+        """Empties the write-ahead log, where a deleted key still stood. Raises `sqlite3.Error` while others read."""
+        with self._lock:
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("state.db is being read: the deleted keys still stand in its log")
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _erase(self, sessions: Iterable[str], tenant: str | None) -> set[str]:
+        delete = "DELETE FROM audit_session_keys WHERE session = ?"
+        gone = {session for session in sessions if self._db.execute(delete, (session,)).rowcount > 0}
+        if tenant is not None:
+            rows = self._db.execute("DELETE FROM audit_session_keys WHERE tenant = ? RETURNING session", (tenant,))
+            gone |= {str(session) for (session,) in rows.fetchall()}
+            self._db.execute("DELETE FROM audit_tenant_keys WHERE tenant = ?", (tenant,))
+        return gone
 
     def _find_session(self, session: str) -> bytes | None:
         row = self._db.execute("SELECT tenant, wrapped FROM audit_session_keys WHERE session = ?", (session,))

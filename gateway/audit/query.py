@@ -23,6 +23,7 @@ from gateway.audit.verify import segments, whole_lines
 from gateway.tool import Json
 
 Record = dict[str, Json]
+SETTLES = CLOSES | {"call.resolved"}
 _MARKS = {"shard", "seq", "hlc", "ts", "type"}
 
 
@@ -103,14 +104,19 @@ def _naming(home: Path, key: str, call_id: str) -> list[Record]:
 
 
 def in_doubt(home: Path) -> list[Record]:
-    """The `call.in_doubt` record of each call that has an intent and, as far as is known, no outcome."""
-    doubtful: dict[Json, Record] = {}
-    for record in records(home):
+    """The `call.in_doubt` record of each call whose outcome, as far as is known, nobody has said."""
+    return doubtful(records(home))
+
+
+def doubtful(found: Iterable[Record]) -> list[Record]:
+    """The same among these records, which are in order."""
+    unsettled: dict[Json, Record] = {}
+    for record in found:
         if record["type"] == "call.in_doubt":
-            doubtful[record.get("call_id")] = record
-        elif record["type"] in CLOSES:
-            doubtful.pop(record.get("call_id"), None)
-    return list(doubtful.values())
+            unsettled[record.get("call_id")] = record
+        elif record["type"] in SETTLES:
+            unsettled.pop(record.get("call_id"), None)
+    return list(unsettled.values())
 
 
 def show(home: Path, call_id: str) -> list[Shown]:

@@ -22,6 +22,12 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         return [f"{name}={_text(record[name])[:80]}" for name in names if name in record]
     if type_.startswith("policy."):
         return _policy(record)
+    if type_ == "payload.erased":
+        sessions = record.get("sessions")
+        return [
+            f"sessions={len(sessions) if isinstance(sessions, list) else 0}",
+            f"why={_text(record.get('why'))[:200]}",
+        ]
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)
@@ -30,6 +36,7 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         _text(_in(record, "outcome", "code")),
         f"rule={_text(rule)}" if rule else "",
         f"{ms:.1f}ms" if isinstance(ms, int | float) else "",
+        f"as={_text(record['as'])}" if "as" in record else "",
         f"intent={record['intent']}" if "intent" in record else "",
         _text(record.get("call_id")),
         f"parent={record['parent_call_id']}" if "parent_call_id" in record else "",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pytest
 
 from gateway.audit import query
 from gateway.audit.keystore import KeyStore, master_key
@@ -192,7 +195,7 @@ def test_an_erased_session_is_unknown(tmp_path: Path) -> None:
     session = life.lab.trial.sessions.find(PEOPLE["ann"].key, "default")
     assert session is not None
     with closing(KeyStore(tmp_path / "state.db", master_key(tmp_path))) as keys:
-        assert keys.erase_session(session.uid)
+        assert keys.erase([session.uid])
     assert life.read(bundle_of(STATED))[1] == Backfilled(counted=5, unknown=1)
 
 
@@ -291,3 +294,41 @@ def test_a_home_without_a_past_has_none(tmp_path: Path) -> None:
     assert backfill(tmp_path, bundle_of(STATED), Cells(), 0.0) == Backfilled(0, 0)
     assert backfill(tmp_path, bundle_of(PLAIN), Cells(), 0.0) == Backfilled(0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "levels", "counted"),
+    [
+        ("done", {"times": 1, "paid": 13.0, "reviewed": True, "last": 40.0}, 2),
+        ("not-done", {"times": 0, "paid": 0, "reviewed": False, "last": math.inf}, 0),
+        (None, {"times": 1, "paid": 13.0, "reviewed": False, "last": 40.0}, 2),
+    ],
+)
+def test_what_an_operator_says_of_a_call_in_doubt_counts_after_a_restart(
+    tmp_path: Path, said: str | None, levels: dict[str, object], counted: int
+) -> None:
+    """Done, it counts and makes a `formerly` true; not done, what it reserved is taken back; unsaid, it may have been.
+
+    A call whose content cannot be read is no unknown any more once it is known not to have been done.
+    """
+    life = asyncio.run(lived(tmp_path, STATED, (("pay", {"amount": 13, "pr": 1}, "dev"), ("review", {"pr": 7}, "dev"))))
+    (segment,) = [path for folder in query.shards(tmp_path) for path in segments(folder)]
+    lines = segment.read_bytes().splitlines(keepends=True)
+    intents = [record for record in query.records(tmp_path) if record["type"] == "call.intent"]
+    segment.write_bytes(b"".join(line for line in lines if b'"call.outcome"' not in line))
+    for number, record in enumerate(intents if said else ()):
+        resolved = {**record, "seq": 90 + number, "type": "call.resolved", "as": said}
+        resolved |= {"hlc": f"{int(life.now * 1000) << 16:016x}"}
+        resolved.pop("content")
+        with segment.open("ab") as file:
+            file.write(json.dumps(resolved).encode() + b"\n")
+    life.lab.trial.clock.at += 30.0
+    bundle = bundle_of(STATED)
+    counters, found = life.read(bundle)
+    read = life.levels(counters, bundle)
+    assert {name: read[name] for name in levels} == levels
+    assert found == Backfilled(counted=counted, unknown=0)
+    with closing(KeyStore(tmp_path / "state.db", master_key(tmp_path))) as keys:
+        keys.erase([], "default")
+    _, found = life.read(bundle)
+    assert found == Backfilled(counted=0, unknown=0 if said == "not-done" else 2)

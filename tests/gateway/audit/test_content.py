@@ -75,8 +75,8 @@ def test_erasing_a_session_leaves_a_log_that_verifies(tmp_path: Path) -> None:
             await _write(writer, "gone", "s1")
             await _write(writer, "big", "s1", "x" * (INLINE + 1))
             await _write(writer, "kept", "s2")
-            assert writer.contents.erase("s1")
-            assert not writer.contents.erase("s1")
+            assert await writer.contents.erase(["s1"]) == {"s1"}
+            assert await writer.contents.erase(["s1"]) == set()
 
     run(test())
     for call_id in ("gone", "big"):
@@ -92,22 +92,23 @@ def test_an_erased_key_is_in_no_file(tmp_path: Path) -> None:
     store.session_key("s1", "t1")
     row = store._db.execute("SELECT wrapped FROM audit_session_keys").fetchone()[0]
     assert any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
-    store.erase_session("s1")
+    assert store.erase(["s1", "unknown"]) == {"s1"}
+    store.scrub()
     assert not any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
     store.close()
 
 
 def test_a_session_after_erasure_gets_another_key(tmp_path: Path) -> None:
-    """Records of the same session written later are readable; the erased ones stay unreadable."""
+    """Records of the same session written later are readable; the erased ones stay so, and are said to be erased."""
 
     async def test() -> None:
         async with ledger(tmp_path) as writer:
             await _write(writer, "before")
-            writer.contents.erase("s1")
+            await writer.contents.erase(["s1"])
             await _write(writer, "after")
 
     run(test())
-    assert show(tmp_path, "before")[0].unreadable == "it does not open with its session's key"
+    assert show(tmp_path, "before")[0].unreadable == "its session key was erased"
     assert show(tmp_path, "after")[0].content == {"text": SECRET}
 
 
