@@ -169,7 +169,7 @@ class Walk:
             return max(0, head.size - 1), "the checkpoint over it was altered: its signature is not valid"
         base = self.size - len(self._fresh)
         if not self._fresh or _root(self._peaks_with(self._fresh)) == head.root:
-            return max(0, head.size - 1), "its checkpoint names another leaf"
+            return max(0, head.size - 1), "its checkpoint names another leaf" if head.leaf else "two logs were signed"
         true = {seq - 1: prev for seq, prev in self._prevs.items() if seq > base}
         if head.leaf is not None and head.leaf != self.leaf:
             true[self.size - 1] = head.leaf
