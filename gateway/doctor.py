@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gateway.audit.heads import newest_heads, noted
+from gateway.heads import weaknesses
 from gateway.settings import Settings
 from sandboxes.docker import Docker
 from sandboxes.facts import concerns
@@ -59,6 +61,7 @@ async def look(backend: Backend) -> Found:
 def host(settings: Settings) -> Iterator[Check]:
     """Checks of the files, the versions and the installation."""
     yield from _home(settings.home)
+    yield from _heads(settings)
     yield from _guests(settings.sandboxes.guests.expanduser())
     yield from _versions()
     yield from _installation()
@@ -102,6 +105,36 @@ def _home(home: Path) -> Iterator[Check]:
         yield Check("home", "bad", f"{home} belongs to another user")
     elif not open_:
         yield Check("home", "ok", f"{home} is private to this user")
+
+
+def _heads(settings: Settings) -> Iterator[Check]:
+    """Whether the proof of the log stands on the log's own disk, and whether each target has what was signed."""
+    if not settings.audit.publish:
+        text = (
+            "signed heads stay on this host: whoever can rewrite its disk can cut records off the end of the log, "
+            "or write it anew, and nobody can tell; name a place elsewhere in audit.publish"
+        )
+        yield Check("heads", "note", text)
+        return
+    try:
+        newest = newest_heads(settings.home / "audit")
+    except (OSError, ValueError) as error:
+        yield Check("heads", "bad", f"a checkpoint cannot be read: {error}")
+        return
+    found = noted(settings.home)
+    for target in settings.audit.publish:
+        sizes, trouble = found.get(target, ({}, None))
+        behind = [f"{s} at {sizes.get(s, 0)} of {head.size}" for s, head in newest.items() if sizes.get(s) != head.size]
+        if trouble is not None:
+            yield Check("heads", "bad", f"{target} does not take the newest head: {trouble}")
+        elif behind:
+            yield Check(
+                "heads", "note", f"{target} is behind: {', '.join(behind)}; a gateway that runs brings the rest"
+            )
+        else:
+            yield Check("heads", "ok", f"{target} has every newest head")
+        for weakness in weaknesses(target, settings.home):
+            yield Check("heads", "note", f"{target} {weakness}")
 
 
 def _guests(guests: Path) -> Iterator[Check]:

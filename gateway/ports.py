@@ -193,6 +193,83 @@ class Ledger(Protocol):
         """A keyed digest (HMAC-SHA-256 under a tenant key) of content, for comparing without revealing."""
         ...
 
+    def checkpoint(self) -> None:
+        """Asks that what is written by now be signed at once, not at the next interval. Returns without waiting."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The newest signed head of a shard: over `size` records; `note` is the checkpoint as it was signed."""
+
+    shard: str
+    size: int
+    note: bytes
+
+
+class NotTaken(Exception):
+    """A head was not kept where it was to be; the text says why."""
+
+
+class HeadSink(Protocol):
+    """A place off the gateway's own files that keeps signed heads. `name` is how its operator wrote it down."""
+
+    @property
+    def name(self) -> str: ...
+    async def take(self, head: SignedHead) -> None:
+        """Returns once the head is kept; the same head again changes nothing. Raises `NotTaken`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which sessions' content is meant: those to which everything that is given applies.
+
+    `session` is a session's id, as callers and records name it, or its `uid`, which stands in `content.key` of a record.
+    """
+
+    session: str | None = None
+    tenant: str | None = None
+    agent: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased: so many sessions were meant, so many content keys and blobs were still there."""
+
+    sessions: int
+    keys: int
+    blobs: int
+    position: Position
+
+
+class Upkeep(Protocol):
+    """What an operator does about the ledger's past. `who` and `why` stand on record, in plain."""
+
+    async def resolve(
+        self,
+        call_id: str,
+        ended: Literal["done", "not-done"],
+        why: str,
+        who: Mapping[str, Json],
+        tenant: str | None = None,
+    ) -> Position:
+        """Says how a call in doubt ended; durable when this returns.
+
+        Raises `Refusal(not_found)` when no call of that id, of the `tenant` where one is given, is in doubt, and those
+        of `Ledger.check`.
+        """
+        ...
+
+    async def erase(self, whose: Whose, why: str, who: Mapping[str, Json]) -> Erased:
+        """Deletes content keys and blobs for good; of a whole tenant, when nothing narrows it, its own key too.
+
+        Raises `Refusal(not_found)` when there is no such session, `Refusal(malformed)` when a session's id is that of
+        several callers and nothing says whose is meant, and those of `Ledger.check`.
+        """
+        ...
+
 
 class Runner(Protocol):
     """Does the work of one kind of backend.

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
 
@@ -34,6 +35,17 @@ class Audit(_Part):
     checkpoint_interval: Annotated[
         float, Field(ge=0.1, le=60, description="Seconds of activity between two signed checkpoints.")
     ] = 1.0
+    publish: Annotated[
+        list[str],
+        Field(description="Where signed heads go off this host: `https://HOST/PATH`, `file:/FOLDER`, `stdout`."),
+    ] = []
+
+    @field_validator("publish")
+    @classmethod
+    def _targets(cls, targets: list[str]) -> list[str]:
+        if len(set(targets)) < len(targets):
+            raise ValueError("each target is named once")
+        return [checked(target) for target in targets]
 
 
 class Egress(_Part):

@@ -58,6 +58,7 @@ class Writer:
         self._queued = 0  # bytes not yet durable
         self._ringing = False
         self._stopping = False
+        self._asked = False  # for a checkpoint, before one is due
         self._down: OSError | None = None
         self._lost: dict[str, int] = {}  # calls whose outcome was refused, by id: the seq of the intent
         self._segment_octets = 0
@@ -111,6 +112,11 @@ class Writer:
             return self.contents.digest(tenant, value)
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
+
+    def checkpoint(self) -> None:
+        """Wakes the thread to sign what is durable by then, if anything is new; nobody waits for it."""
+        self._asked = True
+        self._bell.put(None)
 
     async def close(self) -> None:
         """Writes what is queued and `log.closed`, signs, lets go of the shard. A second call does nothing."""
@@ -208,7 +214,9 @@ class Writer:
         try:
             for batch in self._taken:
                 self._commit(batch)
-            if self._shard.until_checkpoint() == 0.0:
+            asked, self._asked = self._asked, False
+            due = self._shard.until_checkpoint()
+            if due == 0.0 or (asked and due is not None):
                 self._shard.sign()
         except OSError as error:
             self._fail(error)

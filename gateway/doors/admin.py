@@ -18,8 +18,10 @@ from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit, read_shape
 from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
+from gateway.doors.records import add_records
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
+from gateway.ports import Upkeep
 from gateway.problems import TABLE, problem, refuse
 from gateway.tool import Json, Tool
 
@@ -37,8 +39,11 @@ class NewSession(BaseModel):
     ttl: float = Field(default=SESSION_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
 
 
-def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
-    """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`."""
+def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]], upkeep: Upkeep | None = None) -> FastAPI:
+    """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`.
+
+    Without `upkeep`, which a ledger in memory does not have, the routes of `records.py` are not there.
+    """
     app = FastAPI(title="Toolgate", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
     _health(app, ready)
@@ -46,6 +51,8 @@ def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]]) -> FastAPI:
     _sessions(app, gate)
     add_artifacts(app, gate)
     add_explaining(app, gate, _known(gate))
+    if upkeep is not None:
+        add_records(app, upkeep, _known(gate))
     return app
 
 
@@ -132,10 +139,11 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
 
     @app.delete("/v1/sessions/{session_id}")
     async def close_session(session_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
-        """Closes a session of one's own: calls in it are refused from now on."""
+        """Closes a session of one's own: calls in it are refused from now on, and what it did is signed."""
         closed = await gate.sessions.close(principal.key, session_id)
         if closed is None:
             raise refuse("not_found", _NO_SESSION)
+        gate.ledger.checkpoint()
         return JSONResponse(_session(closed))
 
 

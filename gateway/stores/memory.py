@@ -221,6 +221,9 @@ class MemoryLedger:
     def digest(self, tenant: str, value: bytes) -> str:
         return "hmac:" + hmac.new(tenant.encode(), value, hashlib.sha256).hexdigest()
 
+    def checkpoint(self) -> None:
+        """There is nothing that could be signed."""
+
 
 def _as_read(value: Json) -> Any:
     return json.loads(encode(value))

@@ -17,6 +17,7 @@ BROAD = {
     "gateway/doors/edge.py": "the door's edge: a fault of ours becomes a typed answer",
     "gateway/app.py": "a background loop that must outlive one bad look",
     "gateway/history.py": "a background loop that must outlive one bad read",
+    "gateway/audit/heads.py": "a background loop that must outlive one bad sink",
     "gateway/live.py": "a background loop that must outlive one bad policy",
     "gateway/audit/writer.py": "the writer thread: when it dies, those who wait must be refused",
     CHILD: "the snippet may raise anything, and so may the text of its error",
