@@ -62,7 +62,7 @@ def tail(home: Path, count: int) -> list[Record]:
             lines = list(whole_lines(path)) + lines
             if len(lines) >= count:
                 break
-        newest += _parsed(lines[-count:])
+        newest += parsed(lines[-count:])
     return sorted(newest, key=_clock)[-count:] if count > 0 else []
 
 
@@ -98,7 +98,7 @@ def _naming(home: Path, key: str, call_id: str) -> list[Record]:
         record
         for folder in shards(home)
         for path in segments(folder)
-        for record in _parsed(line for line in whole_lines(path) if named in line)
+        for record in parsed(line for line in whole_lines(path) if named in line)
     ]
     return sorted((record for record in found if record.get(key) == call_id), key=_clock)
 
@@ -125,12 +125,13 @@ def show(home: Path, call_id: str) -> list[Shown]:
     keys = KeyStore(home / "state.db", master_key(home))
     try:
         contents = Contents(keys, home / "audit", OsDisk())
-        return [_shown(contents, record) for record in found]
+        return [opened(contents, record) for record in found]
     finally:
         keys.close()
 
 
-def _shown(contents: Contents, record: Record) -> Shown:
+def opened(contents: Contents, record: Record) -> Shown:
+    """A record with its content, or why that cannot be read."""
     try:
         return Shown(record, contents.open(record))
     except Unreadable as why:
@@ -139,16 +140,16 @@ def _shown(contents: Contents, record: Record) -> Shown:
 
 def _shard_records(folder: Path) -> Iterator[Record]:
     for path in segments(folder):
-        yield from _parsed(whole_lines(path))
+        yield from parsed(whole_lines(path))
 
 
 def _shard_since(folder: Path, begin: str) -> Iterator[Record]:
     """Those whose clock is at or after `begin`, which is as in a record: 16 hex digits."""
     paths = segments(folder)
     for path, later in zip(paths, [*paths[1:], None], strict=True):
-        follows = None if later is None else next(_parsed(islice(whole_lines(later), 1)), None)
+        follows = None if later is None else next(parsed(islice(whole_lines(later), 1)), None)
         if follows is None or str(follows["hlc"]) > begin:
-            yield from (record for record in _parsed(whole_lines(path)) if str(record["hlc"]) >= begin)
+            yield from (record for record in parsed(whole_lines(path)) if str(record["hlc"]) >= begin)
 
 
 def _after(folder: Path, seq: int) -> Iterator[Record]:
@@ -156,11 +157,11 @@ def _after(folder: Path, seq: int) -> Iterator[Record]:
     paths = segments(folder)
     for path, later in zip(paths, [*paths[1:], None], strict=True):
         if later is None or int(later.stem) > seq + 1:
-            yield from _parsed(islice(whole_lines(path), max(0, seq + 1 - int(path.stem)), None))
+            yield from parsed(islice(whole_lines(path), max(0, seq + 1 - int(path.stem)), None))
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Records up to the first line that is none: a live writer, or damage, is there."""
+def parsed(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Records, of the lines up to the first that is none: a live writer, or damage, is there."""
     for line in lines:
         try:
             record = orjson.loads(line)
