@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 SPEC = """
 apiVersion: toolgate/v1
@@ -43,6 +45,14 @@ class Counted:
         return len(self.seen)
 
 
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of callers that were killed."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def counting_upstream() -> Iterator[Counted]:
     """Serves on a free port until the end."""
@@ -65,7 +75,7 @@ def counting_upstream() -> Iterator[Counted]:
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = Quiet(("127.0.0.1", 0), Answer)
     server.daemon_threads = True
     counted.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
