@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
+from gateway.audit.heads import Heads
 from gateway.audit.ledger import open_ledger
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
@@ -21,6 +22,7 @@ from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
+from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
@@ -109,7 +111,12 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions = SqliteKeys(state), SqliteSessions(state)
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
+        net = _net(settings, vault)
+        stack.push_async_callback(net.close)
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
+        # Below the ledger: the head that it signs when it is closed is brought too.
+        heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
+        await stack.enter_async_context(heads)
         stack.push_async_callback(ledger.close)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
         screener = Screener(bundled(), IssuedSecrets(vault.issued))
@@ -123,7 +130,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             catalogue=loaded.catalogue,
             bundles=live,
             counters=counters,
-            runners=await _runners(settings, loaded, vault, SqlitePins(state), stack, progress),
+            runners=await _runners(settings, loaded, net, SqlitePins(state), stack, progress),
             screener=screener,
             ledger=ledger,
             outcomes=MemoryOutcomes(),
@@ -134,7 +141,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await _start(live, home)
         for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
-        yield Service(gate, _doors(gate, live, settings), loaded, live, home)
+        yield Service(gate, _doors(gate, live, heads, settings), loaded, live, home)
 
 
 def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
@@ -174,11 +181,9 @@ async def _start(live: Live, home: Home) -> None:
 
 
 async def _runners(
-    settings: Settings, loaded: Loaded, vault: Vault, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
+    settings: Settings, loaded: Loaded, net: Net, pins: SqlitePins, stack: AsyncExitStack, progress: Progress
 ) -> Mapping[type[Backend], Runner]:
     """A runner for each kind of backend; a sandbox is started only when a tool needs it."""
-    net = _net(settings, vault)
-    stack.push_async_callback(net.close)
     runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
     mcp = McpRunner(net, loaded.servers, pins)
     stack.push_async_callback(mcp.close)
@@ -198,13 +203,14 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
-def _doors(gate: Gate, live: Live, settings: Settings) -> App:
+def _doors(gate: Gate, live: Live, heads: Heads, settings: Settings) -> App:
     def ready() -> Mapping[str, Json]:
+        audit = "ok"
         try:
             gate.ledger.check()
         except Refusal as refusal:
-            return {"audit": refusal.problem.code, **live.state()}
-        return {"audit": "ok", **live.state()}
+            audit = refusal.problem.code
+        return {"audit": audit, **heads.state(), **live.state()}
 
     host, port = settings.address
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}

@@ -22,20 +22,14 @@ class OneAside:
     """Blocking work, one piece at a time, in a daemon thread: what hangs there holds up nothing else, nor a stop."""
 
     def __init__(self) -> None:
-        self._busy = False
+        self._last: asyncio.Future[Exception | None] | None = None
 
     async def run(self, work: Callable[[], None]) -> None:
-        """Returns when `work` has. Raises `NotTaken` as it does, for its `OSError`, and while work before it hangs."""
-        if self._busy:
-            raise NotTaken("what was written before has not come back")
-        self._busy = True
+        """Returns when `work` has, after what was begun before it. Raises `NotTaken`, also for its `OSError`."""
+        while self._last is not None and not self._last.done():
+            await asyncio.wait({self._last})
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Exception | None] = loop.create_future()
-
-        def ended(error: Exception | None) -> None:
-            self._busy = False
-            if not done.done():
-                done.set_result(error)
+        self._last = done = loop.create_future()
 
         def aside() -> None:
             error: Exception | None = None
@@ -44,10 +38,11 @@ class OneAside:
             except (OSError, NotTaken) as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(ended, error)
+                loop.call_soon_threadsafe(done.set_result, error)
 
         Thread(target=aside, name="heads", daemon=True).start()
-        error = await done
+        await asyncio.wait({done})  # who stops waiting does not undo it: the next one has to know when it is over
+        error = done.result()
         if error is not None:
             raise NotTaken(getattr(error, "strerror", None) or str(error)) from error
 
