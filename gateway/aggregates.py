@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+OF_VALUE = "\x1e"
 Kind = Literal["count", "count_distinct", "sum", "formerly", "since"]
 Ended = Literal["refused", "failed", "done"]  # never dispatched; may have happened; done without an error
 
@@ -19,7 +20,8 @@ class Cell:
     """One aggregate for one session, user, agent or tenant, and where declared for one value.
 
     `key` is unique over all aggregates and owners, and holds the digest of the definition: a changed one starts anew.
-    `name` is the one its policy gives it; `within` is in seconds.
+    Before `OF_VALUE`, where it is of one value, it is the same for all values of the owner. `name` is the one that its
+    policy gives it; `within` is in seconds.
     """
 
     name: str

@@ -84,7 +84,8 @@ class Counters(Protocol):
         now: float,
         reservation: Reservation | None = None,
     ) -> Taken:
-        """Takes everything, or nothing; `now` in monotonic seconds. `changed` when a level that was read is not so now.
+        """Takes everything, or nothing; `now` in monotonic seconds. `changed` when a level that was read is not so
+        now, `full` when an aggregate keeps too many values of this owner apart already.
 
         What `reservation` holds is reserved until `settle`.
         """
@@ -102,7 +103,7 @@ class Taken:
     """The answer of `Counters.take`: `refused` names the key that had no room; `retry_after` is in seconds."""
 
     refused: str | None = None
-    kind: Literal["rate", "concurrency", "changed"] | None = None
+    kind: Literal["rate", "concurrency", "changed", "full"] | None = None
     retry_after: float = 0.0
 
 
@@ -225,7 +226,7 @@ class HeadSink(Protocol):
 class Whose:
     """Which sessions' content is meant: those to which everything that is given applies.
 
-    `session` is a session's id, as callers and records name it, or its `uid`, which stands in `content.key` of a record.
+    `session` is a session's id, as callers and records name it, or its `uid`, which is `content.key` of a record.
     """
 
     session: str | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, cast
 
-from gateway.aggregates import Cell, Entry, Kind, Level
+from gateway.aggregates import OF_VALUE, Cell, Entry, Kind, Level
 from gateway.model import Call
 from gateway.policy import language, rules, shapes
 from gateway.policy.arguments import misnamed
@@ -83,7 +83,7 @@ def cell_of(aggregate: Aggregate, call: Call) -> Cell | None:
         value = _value(aggregate.same, call)
         if value is _ABSENT:
             return None
-        key = f"{key}\x1f{_compared(value)}"
+        key = f"{key}{OF_VALUE}{_compared(value)}"
     return Cell(aggregate.name, key, aggregate.kind, aggregate.within)
 
 

@@ -111,5 +111,8 @@ def _refused(taken: Taken) -> Refusal:
         return Refusal(
             problem("concurrency_limited", "Too many calls of this tool are running.", retry_after_ms=wait_ms)
         )
+    if taken.kind == "full":
+        said = "This caller has had too many different values for the policy to keep apart."
+        return Refusal(problem("rate_limited", said, retry_after_ms=wait_ms))
     said = f"The rate limit is used up; call again in {wait_ms / 1000:.3g} s."
     return Refusal(problem("rate_limited", said, retry_after_ms=wait_ms))

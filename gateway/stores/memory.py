@@ -20,6 +20,7 @@ from gateway.reliability.cells import Cells
 from gateway.reliability.limits import earliest, spend
 from gateway.tool import Json, Labels, Rate
 
+_FULL_SECONDS = 60.0  # after which a caller whose values are too many may ask again
 _BLOWN_UP = 16  # bytes that a value takes in memory, for each byte of it as JSON
 
 
@@ -119,10 +120,10 @@ class MemoryCounters:
 
     _SWEEP_AT = 10_000  # entries; a bucket that is full again says nothing and is dropped
 
-    def __init__(self) -> None:
+    def __init__(self, cells: Cells | None = None) -> None:
         self._arrival: dict[str, float] = {}
         self._running: dict[str, int] = {}
-        self._cells = Cells()
+        self._cells = Cells() if cells is None else cells
 
     def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
         return self._cells.look(cells, now)
@@ -148,10 +149,9 @@ class MemoryCounters:
             wait = earliest(self._arrival.get(key, 0.0), rate) - now
             if wait > 0:
                 return Taken(key, "rate", wait)
-        if reservation is not None:
-            if not self._cells.unchanged(reservation.reads):
-                return Taken("state", "changed")
-            self._cells.reserve(reservation)
+        refused = None if reservation is None else self._cells.take(reservation)
+        if refused is not None:
+            return Taken("state", refused, _FULL_SECONDS)
         for key, rate in buckets:
             self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, now)
         for key, _ in slots:

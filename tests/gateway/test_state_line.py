@@ -14,6 +14,7 @@ from gateway.aggregates import Cell, Entry, Level, Reservation
 from gateway.model import Failure, Outcome, Position, RawOutput, Refusal, Request
 from gateway.ports import Line, Taken
 from gateway.problems import problem, refuse
+from gateway.reliability.cells import Cells
 from gateway.stages.admit import ROUNDS
 from gateway.stages.record import Opened
 from gateway.stores.memory import MemoryCounters, MemoryLedger
@@ -253,6 +254,17 @@ def test_a_line_that_cannot_be_written_gives_back_only_before_the_call(refuses: 
     assert code(asyncio.run(lab.call("pay", {}))) == "audit_unavailable"
     ledger.refuses = ""
     assert code(asyncio.run(lab.call("pay", {}))) == next_one
+
+
+def test_too_many_values_are_refused_not_forgotten() -> None:
+    """A call whose value would be one too many to keep apart waits; what was reviewed stays so."""
+    lab = lab_of(REVIEWED, Doer(), MemoryCounters(Cells(most_values=1)))
+
+    async def calls() -> list[str]:
+        asked = [("review", 1), ("review", 2), ("review", 1), ("merge", 1), ("merge", 2)]
+        return [code(await lab.call(tool, {"pr": number})) for tool, number in asked]
+
+    assert asyncio.run(calls()) == ["done", "rate_limited", "done", "done", "no_permit"]
 
 
 def test_a_refusal_by_a_rate_reserves_nothing() -> None:

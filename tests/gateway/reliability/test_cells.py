@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.aggregates import Cell, Ended, Entry, Kind, Level, Reservation
+from gateway.aggregates import OF_VALUE, Cell, Ended, Entry, Kind, Level, Reservation
 from gateway.reliability.cells import Cells
 from gateway.reliability.windows import MOST, SLICES
 
@@ -315,3 +315,22 @@ def test_cells_filled_apart_are_taken_over_without_counting_a_call_twice() -> No
     empty = Cells()
     empty.adopt(past)
     assert [level(empty, one, 31.0).value for one in kept] == [2, 1, 10.0, True, 11.0]
+
+
+def test_an_owner_has_so_many_values_at_a_time_and_others_have_theirs() -> None:
+    """One value more is refused until some have left their window; a value that is there goes on being counted."""
+    cells = Cells(most_values=2)
+
+    def take(owner: str, value: str, at: float) -> str | None:
+        entry = Entry(Cell("state.seen", f"p\x1fseen\x1f1\x1f{owner}{OF_VALUE}{value}", "count", 300.0))
+        reservation = Reservation(f"{owner}-{value}-{at}", at, (), (entry,))
+        refused = cells.take(reservation)
+        if refused is None:
+            cells.settle(reservation, "done")
+        return refused
+
+    assert [take("ann", value, 100.0) for value in ("a", "b", "c", "a")] == [None, None, "full", None]
+    assert take("bob", "c", 101.0) is None
+    assert take("ann", "c", 300.0) == "full"
+    assert take("ann", "c", 401.0) is None
+    assert len(cells) == 1
