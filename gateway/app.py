@@ -31,7 +31,7 @@ from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Runner, Vault
+from gateway.ports import Runner, Upkeep, Vault
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
@@ -43,6 +43,7 @@ from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
+from gateway.upkeep import LedgerUpkeep
 
 log = logging.getLogger("toolgate")
 _REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
@@ -141,7 +142,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await _start(live, home)
         for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
-        yield Service(gate, _doors(gate, live, heads, settings), loaded, live, home)
+        yield Service(gate, _doors(gate, live, heads, LedgerUpkeep(home.path, ledger), settings), loaded, live, home)
 
 
 def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
@@ -203,7 +204,7 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
-def _doors(gate: Gate, live: Live, heads: Heads, settings: Settings) -> App:
+def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, settings: Settings) -> App:
     def ready() -> Mapping[str, Json]:
         audit = "ok"
         try:
@@ -216,7 +217,7 @@ def _doors(gate: Gate, live: Live, heads: Heads, settings: Settings) -> App:
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready), hosts)
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready, upkeep), hosts)
 
 
 async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:

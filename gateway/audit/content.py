@@ -128,17 +128,15 @@ class Contents:
         try:
             return cast(Json, json.loads(self._opened(Mac(key), content, record)))
         except InvalidTag:
-            if self._keys.was_erased(session):
-                raise Unreadable(_ERASED) from None
-            raise Unreadable("it does not open with its session's key") from None
+            why = "it does not open with its session's key"
+        except FileNotFoundError:
+            why = "its blob is not there any more"
+        raise Unreadable(_ERASED if self._keys.was_erased(session) else why)
 
     def _opened(self, key: Mac, content: Mapping[str, Json], record: Mapping[str, Json]) -> bytes:
         call_id, type_ = str(record.get("call_id", "")), str(record["type"])
         if "blob" in content:
-            try:
-                sealed = (self._blobs / str(content["blob"])).read_bytes()
-            except FileNotFoundError:
-                raise Unreadable("its blob is not there any more") from None
+            sealed = (self._blobs / str(content["blob"])).read_bytes()
             return _decrypt(key(b"blob"), _bound("blob", call_id, type_), sealed)
         shard, seq = str(record["shard"]), int(str(record["seq"]))
         place = _bound(shard, str(seq), call_id, type_)

@@ -42,8 +42,8 @@ def run(arguments: Arguments) -> int:
         if value:
             headers[name] = value
     try:
-        status, said = _post(url, f"/v1/tools/{quote(arguments.tool, safe='')}/call", {"arguments": parsed}, headers)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        status, said = post(url, f"/v1/tools/{quote(arguments.tool, safe='')}/call", {"arguments": parsed}, headers)
+    except (OSError, ValueError) as error:
         print(f"toolgate: no gateway answers at {url}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(said) if arguments.json else _shown(_text(said)))
@@ -59,7 +59,8 @@ def _where(arguments: Arguments) -> tuple[str, str | None]:
     return url, key or dev
 
 
-def _post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+def post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """One POST to a gateway: status and what it says. Raises `OSError`, and `ValueError` when it is not JSON."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
@@ -68,6 +69,8 @@ def _post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int,
         answer = connection.getresponse()
         said = json.loads(answer.read())
         return answer.status, said if isinstance(said, dict) else {}
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"what answers is no gateway: {type(error).__name__}") from error
     finally:
         connection.close()
 

@@ -1,0 +1,80 @@
+"""`POST /v1/audit:resolve` and `POST /v1/audit:erase`: what an operator does about the ledger's past.
+
+It answers nobody but an operator, of the key's tenant only, and never reads a record itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.doors.bodies import read_shape
+from gateway.model import Position, Principal
+from gateway.ports import Upkeep, Whose
+from gateway.problems import refuse
+from gateway.tool import Json
+
+_MAX_BODY = 16 * 1024  # bytes
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Why = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Resolution(_Closed):
+    """The body of `POST /v1/audit:resolve`."""
+
+    call_id: Name
+    as_: Literal["done", "not-done"] = Field(alias="as")
+    why: Why
+
+
+class Erasure(_Closed):
+    """The body of `POST /v1/audit:erase`: at least one of the first four."""
+
+    session: Name | None = None
+    tenant: Name | None = None
+    agent: Name | None = None
+    user: Name | None = None
+    why: Why
+
+
+def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -> None:
+    """Adds the routes. `known` gives who asks."""
+
+    @app.post("/v1/audit:resolve")
+    async def resolve(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+        """Says how a call in doubt ended."""
+        who = _operator(principal)
+        asked = await read_shape(request, Resolution, _MAX_BODY)
+        place = await upkeep.resolve(asked.call_id, asked.as_, asked.why, who, principal.tenant)
+        return JSONResponse({"call_id": asked.call_id, "as": asked.as_, "record": _place(place)})
+
+    @app.post("/v1/audit:erase")
+    async def erase(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+        """Deletes what was said in sessions, for good."""
+        who = _operator(principal)
+        asked = await read_shape(request, Erasure, _MAX_BODY)
+        if asked.tenant not in (None, principal.tenant):
+            raise refuse("insufficient_scope", f"This key is for records of tenant {principal.tenant} only.")
+        if not (asked.session or asked.tenant or asked.agent or asked.user):
+            raise refuse("malformed", "Say whose content is to be erased: a session, an agent, a user or a tenant.")
+        done = await upkeep.erase(Whose(asked.session, principal.tenant, asked.agent, asked.user), asked.why, who)
+        counts = {"sessions": done.sessions, "keys": done.keys, "blobs": done.blobs}
+        return JSONResponse({**counts, "record": _place(done.position)})
+
+
+def _operator(principal: Principal) -> Mapping[str, Json]:
+    """Who asks, as it stands on record."""
+    if "operator" not in principal.scopes:
+        raise refuse("insufficient_scope", "This needs a key with the scope operator.")
+    who: dict[str, Json] = {"agent": principal.agent, "user": principal.user, "authn": principal.authn}
+    return who | {"token_id": principal.token_id}
+
+
+def _place(position: Position) -> dict[str, Json]:
+    return {"shard": position.shard, "seq": position.seq}
