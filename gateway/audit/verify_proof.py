@@ -83,6 +83,8 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
 def check(document: object, key_text: str | None = None) -> list[Finding]:
     """Checks everything in a proof file, with the key in it or the one given. Raises `ValueError`: it is none."""
     said = _object(document)
+    if said.get("v") != 1:
+        raise ValueError("not a proof of version 1")
     key = Key(_text(said, "key") if key_text is None else key_text)
     if "records" not in said:
         return [_consistent(said, key)]

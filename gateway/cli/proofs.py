@@ -111,7 +111,7 @@ def run_diff(arguments: Arguments) -> int:
 
 def _told(found: Difference) -> dict[str, Any]:
     """As JSON; when they agree that is a proof file too, whose two checkpoints anybody can check."""
-    ends = {"ok": found.fault is None, "shard": found.shard, "from": found.old.size, "to": found.new.size}
+    ends = {"v": 1, "ok": found.fault is None, "shard": found.shard, "from": found.old.size, "to": found.new.size}
     if found.fault is not None:
         return ends | {"size": found.size, "fault": found.fault}
     path = [b64encode(octets).decode() for octets in found.path]

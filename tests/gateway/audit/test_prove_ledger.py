@@ -1,0 +1,354 @@
+"""Proofs made over a real ledger, of several segments and shards and with blobs, and checked as an outsider does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import subprocess
+import sys
+from base64 import b64decode
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.audit import verify as verify_module
+from gateway.audit import verify_proof as check_module
+from gateway.audit.compare import compare
+from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.ledger import open_ledger
+from gateway.audit.prove import NotSigned, Unprovable, log_lines, proof_file, prove, prove_call, read_key
+from gateway.audit.verify import Key, segments
+from gateway.audit.verify_proof import check
+from gateway.ports import Line
+from tests.gateway.audit.disks import SMALL, intent, ledger, one, verified, write_calls
+from tests.gateway.audit.rfc9162 import mth, path
+from tests.house.documents import blocks
+from tests.house.tree import ROOT
+
+BIG = "x" * 70_000
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed ledger: shard w1 of several segments, a call whose outcome is a blob, and a second shard."""
+    home = tmp_path_factory.mktemp("written")
+    tuning = replace(SMALL, segment=12_000, checkpoint_records=7)
+
+    async def run() -> None:
+        async with ledger(home, tuning=tuning) as writer:
+            await write_calls(writer, 30)
+            await writer.append(intent("large"))
+            await writer.append(Line("call.outcome", {"call_id": "large"}, {"text": BIG}, "s1", "t1"))
+            await writer.append(Line("call.refused", {"call_id": "plain"}))
+            await write_calls(writer, 5, prefix="d")
+        second = open_ledger(home, shard="w2", tuning=tuning)
+        await second.append(Line("call.in_doubt", {"call_id": "c3", "intent": 9}))
+        await second.close()
+
+    asyncio.run(run())
+    assert len(segments(one(home))) >= 3
+    verified(home)
+    return home
+
+
+@pytest.fixture
+def home(written: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be altered."""
+    return Path(shutil.copytree(written, tmp_path / "home"))
+
+
+def key_of(home: Path) -> Key:
+    """The gateway's public key."""
+    return Key(read_key(home / "audit"))
+
+
+def told(home: Path, call_id: str, *, reveal: bool = False) -> Any:
+    """The proof file of a call, as an outsider reads it."""
+    text = json.dumps(
+        proof_file(prove_call(home / "audit", call_id), read_key(home / "audit"), home if reveal else None)
+    )
+    return json.loads(text)
+
+
+def stands(document: Any, key: str | None = None) -> bool:
+    """Whether every part of a proof file stands; one that cannot be read does not."""
+    try:
+        return all(finding.reason is None for finding in check(document, key))
+    except ValueError:
+        return False
+
+
+def test_every_record_is_proved_by_the_rfc(written: Path) -> None:
+    """Each record of each segment: exact bytes, the RFC's own path, and no more than 2 KB beside the line."""
+    shard = one(written)
+    entries = list(log_lines(shard))
+    proofs = prove(shard, range(len(entries)), key_of(written))
+    assert b64decode((shard / "checkpoint").read_text().split("\n")[2]) == mth(entries)
+    for seq, proof in enumerate(proofs):
+        assert (proof.seq, proof.line, list(proof.path)) == (seq, entries[seq], path(seq, entries))
+    document = proof_file(proofs, read_key(written / "audit"))
+    assert stands(document)
+    for entry in json.loads(json.dumps(document["records"])):
+        del entry["line"]
+        assert len(json.dumps(entry) + read_key(written / "audit")) <= 2048
+
+
+def test_a_call_has_an_entry_for_each_of_its_records(written: Path) -> None:
+    """Intent and outcome, and the record in another shard, each against the head of its own shard."""
+    document = told(written, "c3")
+    said = [(entry["shard"], json.loads(entry["line"])["type"]) for entry in document["records"]]
+    assert said == [("w1", "call.intent"), ("w1", "call.outcome"), ("w2", "call.in_doubt")]
+    assert [str(finding).split(" ")[0] for finding in check(document)] == ["ok"] * 3
+    assert told(written, "c")["records"] == []
+
+
+def test_a_wrong_proof_is_refused(written: Path) -> None:
+    """Another place, shard, line, checkpoint, path or key: none of it stands."""
+    document = told(written, "c7")
+    first, second = document["records"]
+    other = told(written, "c8")["records"][0]
+    foreign = told(written, "c3")["records"][2]
+    path_, line = first["inclusion"], first["line"]
+    changes: list[dict[str, object]] = [
+        {"seq": first["seq"] + 1},
+        {"seq": second["seq"], "inclusion": second["inclusion"]},
+        {"shard": "w2"},
+        {"shard": "w2", "checkpoint": foreign["checkpoint"]},
+        {"line": other["line"]},
+        {"line": line.replace("c7", "c9")},
+        {"line": line + " "},
+        {"checkpoint": foreign["checkpoint"]},
+        {"checkpoint": first["checkpoint"].replace(f"\n{_size(first)}\n", f"\n{_size(first) + 1}\n")},
+        {"inclusion": [path_[1], path_[0], *path_[2:]]},
+        {"inclusion": path_[:-1]},
+        {"inclusion": [*path_, path_[0]]},
+        {"inclusion": second["inclusion"]},
+        {"inclusion": None},
+        {"seq": True},
+        {"seq": str(first["seq"])},
+    ]
+    assert stands(document)
+    for change in changes:
+        assert not stands(document | {"records": [first | change]}), change
+    for nothing in ([], {}, None, {"key": document["key"]}, document | {"records": []}, document | {"key": "no"}):
+        assert not stands(nothing)
+
+
+def _size(entry: dict[str, Any]) -> int:
+    return int(entry["checkpoint"].split("\n")[1])
+
+
+def test_no_character_of_a_proof_is_free(written: Path) -> None:
+    """500 characters of proof files, each exchanged for another: of line, hashes, checkpoint, key and numbers."""
+    dice = random.Random(9162)
+    text = json.dumps(told(written, "plain"), separators=(",", ":"))
+    assert stands(json.loads(text))
+    tried = 0
+    for _ in range(500):
+        at = dice.randrange(len(text))
+        letter = dice.choice([c for c in '0129abzAZ+/=" ,:{}[]\\' if c != text[at]])
+        try:
+            changed = json.loads(text[:at] + letter + text[at + 1 :])
+        except ValueError:
+            continue
+        assert not stands(changed), (at, text[at - 20 : at + 20], letter)
+        tried += 1
+    assert tried > 100
+
+
+def test_another_key_does_not_verify(written: Path, tmp_path: Path) -> None:
+    """A proof of a ledger somebody else signed fails against the key the outsider trusts."""
+
+    async def run() -> None:
+        async with ledger(tmp_path) as writer:
+            await write_calls(writer, 1)
+
+    asyncio.run(run())
+    forged = told(tmp_path, "c0")
+    assert stands(forged)
+    assert not stands(forged, read_key(written / "audit"))
+
+
+def test_an_altered_log_gives_no_proof(home: Path) -> None:
+    """One byte changed anywhere below the head: the other records are not proved either."""
+    path_ = segments(one(home))[0]
+    octets = path_.read_bytes()
+    at = octets.index(b'"ts":"2') + 8
+    path_.write_bytes(octets[:at] + bytes([octets[at] ^ 1]) + octets[at + 1 :])
+    with pytest.raises(Unprovable, match="not what was signed"):
+        prove_call(home / "audit", "d4")
+    path_.write_bytes(octets)
+    (one(home) / "checkpoint").write_text("no\n")
+    with pytest.raises(Unprovable, match="not a checkpoint"):
+        prove_call(home / "audit", "d4")
+
+
+def test_a_record_that_no_head_covers_yet_is_told(tmp_path: Path) -> None:
+    """Beside a live writer: what was signed for is proved, what was not is refused until it is."""
+
+    async def run() -> None:
+        async with ledger(tmp_path, tuning=replace(SMALL, checkpoint_every=3600.0)) as writer:
+            await write_calls(writer, 1)
+            with pytest.raises(NotSigned, match="covers w1:1 yet"):
+                prove_call(tmp_path / "audit", "c0")
+        assert stands(told(tmp_path, "c0"))
+
+    asyncio.run(run())
+
+
+def documented() -> Any:
+    """The function by which docs/audit.md has a holder open revealed content."""
+    (shown,) = [block.text for block in blocks(ROOT / "docs" / "audit.md") if block.language == "python"]
+    named: dict[str, Any] = {}
+    exec(shown, named)  # it is our own document
+    return named["content"]
+
+
+def test_a_revealed_key_opens_its_record_and_no_other(written: Path) -> None:
+    """By the recipe of the document; the same key fails on every other record of the same session."""
+    content = documented()
+    entries = told(written, "c5", reveal=True)["records"]
+    assert [content(entry) for entry in entries] == [{"arguments": {"text": "asked by c5"}}, {"text": "ok"}]
+    opened = 0
+    for line in log_lines(one(written)):
+        record = json.loads(line)
+        if "box" in record.get("content", {}) and record["call_id"] != "c5":
+            for entry in entries:
+                with pytest.raises(InvalidTag):
+                    content({"line": line.decode(), "content_key": entry["content_key"]})
+            opened += 1
+    assert opened >= 60
+    assert "content_key" not in json.dumps(told(written, "c5"))
+
+
+def test_a_blobs_key_is_not_revealed(written: Path) -> None:
+    """It would open every blob of the session: the intent is revealed, the large outcome is told not to be."""
+    entries = told(written, "large", reveal=True)["records"]
+    assert documented()(entries[0]) == {"arguments": {"text": "asked by large"}}
+    assert "content_key" not in entries[1]
+    assert "blob" in entries[1]["unrevealed"]
+    assert told(written, "plain", reveal=True)["records"][0]["unrevealed"] == "it has no content"
+    key = bytes.fromhex(entries[0]["content_key"])
+    sealed = next((written / "audit" / "blobs").iterdir()).read_bytes()
+    with pytest.raises(InvalidTag):
+        AESGCM(key).decrypt(sealed[:12], sealed[12:], b"blob\x1flarge\x1fcall.outcome")
+
+
+def test_what_was_erased_is_still_proved_and_not_revealed(home: Path) -> None:
+    """The proof is over what is on disk; the key that is gone is told, and so is a master key that is another's."""
+    keys = KeyStore(home / "state.db", master_key(home))
+    (home / "master.key").write_bytes(bytes(32))
+    assert "master.key" in told(home, "c5", reveal=True)["records"][0]["unrevealed"]
+    keys.erase(["s1"])
+    keys.close()
+    document = told(home, "c5", reveal=True)
+    assert [entry["unrevealed"] for entry in document["records"]] == ["its session key was erased"] * 2
+    assert stands(document)
+
+
+def _alone(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-S", "-E", "-s", str(folder / "verify_proof.py"), *more]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_the_check_runs_alone(written: Path, tmp_path: Path) -> None:
+    """Two files in an empty folder, no site-packages, nothing of ours: exit 0 and `ok`, 1 and `FAIL`, 2 unreadable."""
+    for module in (verify_module, check_module):
+        shutil.copy(str(module.__file__), tmp_path)
+    document = told(written, "c3")
+    proof, key = tmp_path / "proof.json", tmp_path / "key.pub"
+    proof.write_text(json.dumps(document))
+    key.write_text(document["key"] + "\n")
+    good = _alone(tmp_path, str(proof), "--key", str(key))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert [line.split(" ")[:2] for line in good.stdout.splitlines()] == [
+        ["ok", f"shard={s}"] for s in ["w1", "w1", "w2"]
+    ]
+    assert "compare it" in _alone(tmp_path, str(proof)).stderr
+    document["records"][1]["seq"] += 1
+    proof.write_text(json.dumps(document))
+    fail = _alone(tmp_path, str(proof))
+    assert fail.returncode == 1
+    assert [line.split(" ")[0] for line in fail.stdout.splitlines()] == ["ok", "FAIL", "ok"]
+    for nonsense in ("[1", "[" * 100_000, "{}", '{"key": 3}'):
+        proof.write_text(nonsense)
+        assert _alone(tmp_path, str(proof)).returncode == 2
+    assert _alone(tmp_path, "nothing.json").returncode == 2
+
+
+def heads(home: Path) -> list[str]:
+    """Every checkpoint that was ever signed for w1, oldest first."""
+    return [json.loads(line)["note"] for line in (one(home) / "checkpoints").read_bytes().splitlines()]
+
+
+def test_any_two_heads_of_a_log_agree(written: Path) -> None:
+    """Each pair, and each against the log: what was appended is counted, and the proof is the RFC's."""
+    notes, key, audit = heads(written), key_of(written), written / "audit"
+    lines = list(log_lines(one(written)))
+    assert len(notes) > 5
+    for old in notes:
+        for new in (*notes, None):
+            found = compare(audit, old, new, key)
+            assert found.fault is None
+            types = [json.loads(line)["type"] for line in lines[found.old.size : found.new.size]]
+            assert dict(found.types) == {name: types.count(name) for name in types}
+
+
+def test_a_cut_log_is_found_against_a_published_head(home: Path) -> None:
+    """Records, checkpoints and history cut back together, which nothing on the disk can show, fail the kept head."""
+    notes, audit, key = heads(home), home / "audit", key_of(home)
+    kept, old = notes[-1], notes[2]
+    size = int(old.split("\n")[1])
+    (one(home) / "checkpoint").write_text(old)
+    for path_ in segments(one(home))[1:]:
+        path_.unlink()
+    first = segments(one(home))[0]
+    first.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:size]))
+    assert compare(audit, notes[1], None, key).fault is None
+    found = compare(audit, kept, None, key)
+    assert (found.size, found.fault) == (
+        int(kept.split("\n")[1]),
+        f"the log goes on for {size} records only, and {found.new.size} were signed",
+    )
+    shutil.rmtree(one(home))
+    assert compare(audit, old, kept, key).size == size
+
+
+def test_a_rewritten_log_and_a_fork_are_told_with_the_size(home: Path, tmp_path: Path) -> None:
+    """Another log signed with the same key: two trees of one size, and a head that does not meet the log below it."""
+    audit, key, before = home / "audit", key_of(home), heads(home)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(home / "signing.key", other)
+
+    async def run() -> None:
+        async with ledger(other, tuning=replace(SMALL, checkpoint_records=7)) as writer:
+            await write_calls(writer, 50)
+
+    asyncio.run(run())
+    sizes = {int(note.split("\n")[1]): note for note in before}
+    forks = {int(note.split("\n")[1]): note for note in heads(other)}
+    size = next(size for size in sorted(sizes.keys() & forks.keys()) if size)
+    fork = compare(audit, sizes[size], forks[size], key)
+    assert (fork.size, fork.fault) == (size, "two different trees of this size were signed")
+    met = compare(audit, forks[size], None, key)
+    assert (met.size, met.fault) == (size, "the log has another root there than was signed")
+    shutil.rmtree(one(home))
+    shutil.copytree(one(other), one(home))
+    assert compare(audit, sizes[size], None, key).size == size
+
+
+def test_heads_that_cannot_be_compared_are_refused(home: Path) -> None:
+    """Of two shards, of another key, or none at all."""
+    audit, key = home / "audit", key_of(home)
+    note = heads(home)[-1]
+    second = (audit / "w2" / "checkpoint").read_text()
+    for first, other in ((note, second), (note.replace("w1", "w2"), None), ("", None), (note, "a\nb\nc\nd\n")):
+        with pytest.raises(Unprovable):
+            compare(audit, first, other, key)
