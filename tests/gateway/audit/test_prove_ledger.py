@@ -38,7 +38,7 @@ BIG = "x" * 70_000
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed ledger: shard w1 of several segments, a call whose outcome is a blob, and a second shard."""
     home = tmp_path_factory.mktemp("written")
-    tuning = replace(SMALL, segment=12_000, checkpoint_records=7)
+    tuning = replace(SMALL, segment=12_000, checkpoint_records=7, checkpoint_every=3600.0)
 
     async def run() -> None:
         async with ledger(home, tuning=tuning) as writer:
@@ -328,7 +328,7 @@ def test_a_rewritten_log_and_a_fork_are_told_with_the_size(home: Path, tmp_path:
     shutil.copy(home / "signing.key", other)
 
     async def run() -> None:
-        async with ledger(other, tuning=replace(SMALL, checkpoint_records=7)) as writer:
+        async with ledger(other, tuning=replace(SMALL, checkpoint_records=7, checkpoint_every=3600.0)) as writer:
             await write_calls(writer, 50)
 
     asyncio.run(run())
