@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway import __version__
 from gateway.audit.heads import Heads
 from gateway.audit.ledger import open_ledger
+from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
@@ -44,6 +45,7 @@ from gateway.stores.memory import MemoryCounters, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
+from gateway.wanted import Past
 
 log = logging.getLogger("toolgate")
 _REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
@@ -120,8 +122,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await stack.enter_async_context(heads)
         stack.push_async_callback(ledger.close)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
-        screener = Screener(bundled(), IssuedSecrets(vault.issued))
-        counters = MemoryCounters()
+        screener, counters = Screener(bundled(), IssuedSecrets(vault.issued)), MemoryCounters()
         history = History(home.path, counters, clock, progress)
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
@@ -142,7 +143,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await _start(live, home)
         for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
-        yield Service(gate, _doors(gate, live, heads, LedgerUpkeep(home.path, ledger), settings), loaded, live, home)
+        past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
+        yield Service(gate, _doors(gate, live, heads, upkeep, past, settings), loaded, live, home)
 
 
 def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
@@ -204,7 +206,7 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
-def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, settings: Settings) -> App:
+def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, settings: Settings) -> App:
     def ready() -> Mapping[str, Json]:
         audit = "ok"
         try:
@@ -217,7 +219,7 @@ def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, settings: Setti
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready, upkeep), hosts)
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready, upkeep, past), hosts)
 
 
 async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:

@@ -3,6 +3,8 @@
 It never guesses a unit and knows no clock.
 """
 
+from datetime import datetime
+
 from gateway.tool import Rate
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -20,6 +22,21 @@ def seconds(text: str) -> float:
     if number == 0 or unit not in _SECONDS:
         raise BadUnit("a time is written like 200ms, 10s, 5m, 24h or 7d, and is more than zero")
     return number * _SECONDS[unit]
+
+
+def moment(text: str, now: float) -> float:
+    """A time in unix seconds: a span before `now` (`7d`), or RFC 3339 with its zone. Raises BadUnit."""
+    try:
+        return now - seconds(text)
+    except BadUnit:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise BadUnit("a time is written like 2026-01-31T12:00:00Z, or as a span before now, like 7d")
+    return at.timestamp()
 
 
 def size(text: str) -> int:

@@ -11,6 +11,7 @@ import gateway.audit.verify as verifier
 from gateway.audit import query
 from gateway.audit.text import printable, render
 from gateway.cli import proofs, upkeep
+from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 
 _NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next start)"
@@ -18,7 +19,9 @@ _NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next st
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
-    verb = verbs.add_parser("audit", help="the ledger: tail, show, verify, prove, diff, in-doubt, resolve, erase")
+    verb = verbs.add_parser(
+        "audit", help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase"
+    )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
     tail.add_argument("-n", "--count", type=int, default=20, help="how many (default 20)")
@@ -37,6 +40,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     doubt.set_defaults(run=run_in_doubt)
     upkeep.add(what, common)
     proofs.add(what, common)
+    querying.add(what, common)
 
 
 def run_tail(arguments: Arguments) -> int:

@@ -18,12 +18,15 @@ from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit, read_shape
 from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
+from gateway.doors.past import READERS, add_past
+from gateway.doors.past import described as described_past
 from gateway.doors.records import add_records
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
 from gateway.ports import Upkeep
 from gateway.problems import TABLE, problem, refuse
 from gateway.tool import Json, Tool
+from gateway.wanted import Past
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 _MAX_SESSION = 16 * 1024  # bytes
@@ -39,10 +42,15 @@ class NewSession(BaseModel):
     ttl: float = Field(default=SESSION_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
 
 
-def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]], upkeep: Upkeep | None = None) -> FastAPI:
+def admin_app(
+    gate: Gate,
+    ready: Callable[[], Mapping[str, Json]],
+    upkeep: Upkeep | None = None,
+    past: Past | None = None,
+) -> FastAPI:
     """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`.
 
-    Without `upkeep`, which a ledger in memory does not have, the routes of `records.py` are not there.
+    Without `upkeep` and `past`, which a ledger in memory does not have, there are no routes under `/v1/audit`.
     """
     app = FastAPI(title="Toolgate", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
@@ -53,6 +61,8 @@ def admin_app(gate: Gate, ready: Callable[[], Mapping[str, Json]], upkeep: Upkee
     add_explaining(app, gate, _known(gate))
     if upkeep is not None:
         add_records(app, upkeep, _known(gate))
+    if past is not None:
+        add_past(app, gate, past, _known(gate))
     return app
 
 
@@ -98,9 +108,10 @@ def _tools(app: FastAPI, gate: Gate) -> None:
 
     @app.get("/v1/openapi.json")
     async def openapi(principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
-        """OpenAPI 3.1 with one typed path for each tool this caller may see, and what else an operator may ask."""
-        more = described() if "operator" in principal.scopes else ({}, {})
-        return JSONResponse(document(gate.listing(principal), *more))
+        """OpenAPI 3.1 with one typed path for each tool this caller may see, and what else its scope may ask."""
+        paths, schemas = described() if "operator" in principal.scopes else ({}, {})
+        reads = {} if READERS.isdisjoint(principal.scopes) else described_past()
+        return JSONResponse(document(gate.listing(principal), {**paths, **reads}, schemas))
 
     @app.get("/v1/calls/{call_id}")
     async def call(call_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
@@ -114,8 +125,13 @@ def _tools(app: FastAPI, gate: Gate) -> None:
 def _sessions(app: FastAPI, gate: Gate) -> None:
     known = _known(gate)
 
+    async def writer(principal: Annotated[Principal, Depends(known)]) -> Principal:
+        if principal.scopes == {"auditor"}:
+            raise refuse("insufficient_scope", "A key with the scope auditor reads, and changes nothing.")
+        return principal
+
     @app.post("/v1/sessions", status_code=201)
-    async def open_session(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+    async def open_session(principal: Annotated[Principal, Depends(writer)], request: Request) -> JSONResponse:
         """Opens a session, bound to this caller."""
         body = await read_shape(request, NewSession, _MAX_SESSION)
         now = gate.clock.now()
@@ -138,7 +154,7 @@ def _sessions(app: FastAPI, gate: Gate) -> None:
         return JSONResponse(_session(found))
 
     @app.delete("/v1/sessions/{session_id}")
-    async def close_session(session_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
+    async def close_session(session_id: str, principal: Annotated[Principal, Depends(writer)]) -> JSONResponse:
         """Closes a session of one's own: calls in it are refused from now on, and what it did is signed."""
         closed = await gate.sessions.close(principal.key, session_id)
         if closed is None:

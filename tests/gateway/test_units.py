@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.tool import Rate
-from gateway.units import BadUnit, rate, seconds, size
+from gateway.units import BadUnit, moment, rate, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,18 @@ def test_everything_else_is_refused(read: Callable[[str], object], text: str) ->
     """No unit is guessed, and zero, signs, fractions and spaces are refused."""
     with pytest.raises(BadUnit):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"), [("1h", 6400.0), ("1970-01-01T00:01:00Z", 60.0), ("1970-01-01T01:00:01.5+01:00", 1.5)]
+)
+def test_a_moment_is_a_time_or_so_long_ago(text: str, at: float) -> None:
+    """RFC 3339 with its zone, or a span before now."""
+    assert moment(text, 10_000.0) == at
+
+
+@pytest.mark.parametrize("text", ["", "now", "7", "2026-01-01", "2026-01-01T00:00:00", "0s", "-1h"])
+def test_a_moment_without_a_zone_is_refused(text: str) -> None:
+    """Nothing is guessed about a time."""
+    with pytest.raises(BadUnit):
+        moment(text, 0.0)
