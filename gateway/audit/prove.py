@@ -8,10 +8,9 @@ gives out no proof that does not meet a signed head. The outsider's check is `ve
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -99,6 +98,11 @@ class SpanHashes:
         self._ends = {end for span in spans for _, end in _blocks(span)}
         self._found: dict[Span, bytes] = {}
 
+    def watch(self, spans: Iterable[Span]) -> None:
+        """Asks for more: spans that begin after the leaves so far, or that are whole subtrees left of the next leaf."""
+        self._ends.update(end for span in spans for _, end in _blocks(span))
+        self._found.update(zip(_blocks((0, self.size)), self._peaks, strict=True))
+
     def add(self, leaf: bytes) -> None:
         """One more leaf."""
         self.size = end = self.size + 1
@@ -183,42 +187,41 @@ def newest_head(folder: Path, key: Key) -> Head:
     return head
 
 
-def prove(folder: Path, seqs: Collection[int], key: Key) -> list[Proof]:
-    """Proves records of one shard against its newest checkpoint, in one pass. Raises `Unprovable`, `NotSigned`."""
+def prove(folder: Path, wanted: Callable[[int, bytes], bool], key: Key) -> list[Proof]:
+    """Proves those records of a shard that are `wanted`, by seq and line, against its newest checkpoint, in one pass.
+
+    Raises `Unprovable`, and `NotSigned` when the checkpoint does not cover one of them.
+    """
     head = newest_head(folder, key)
-    uncovered = [seq for seq in seqs if seq >= head.size]
-    if uncovered:
-        raise NotSigned(f"no checkpoint covers {folder.name}:{min(uncovered)} yet; it will at the latest at a stop")
-    paths = {seq: inclusion(seq, head.size) for seq in sorted(seqs)}
-    hashes = SpanHashes([(0, head.size), *(span for path in paths.values() for span in path)])
+    hashes = SpanHashes([(0, head.size)])
     lines: dict[int, bytes] = {}
-    for seq, line in enumerate(islice(log_lines(folder), head.size)):
-        hashes.add(leaf_hash(line))
-        if seq in paths:
+    for seq, line in enumerate(log_lines(folder)):
+        if wanted(seq, line):
+            if seq >= head.size:
+                raise NotSigned(f"no checkpoint covers {folder.name}:{seq} yet; one will, at the latest at a stop")
             lines[seq] = line
+            hashes.watch(inclusion(seq, head.size))
+        if seq < head.size:
+            hashes.add(leaf_hash(line))
     if hashes.size < head.size or hashes[0, head.size] != head.root:
         raise Unprovable(f"shard {folder.name} is not what was signed: see toolgate audit verify")
-    return [Proof(folder.name, seq, lines[seq], [hashes[span] for span in path], head) for seq, path in paths.items()]
+    return [
+        Proof(folder.name, seq, line, [hashes[span] for span in inclusion(seq, head.size)], head)
+        for seq, line in lines.items()
+    ]
 
 
 def prove_call(audit: Path, call_id: str) -> list[Proof]:
     """A proof of each record of a call, by shard and seq; empty when there is none. `audit` is `HOME/audit`.
 
-    Raises `Unprovable`, and `NotSigned` when not all of them are covered.
+    Raises `Unprovable`, also when a shard without such a record was altered, and `NotSigned`.
     """
     key = Key(read_key(audit))
-    found: list[Proof] = []
-    for folder in query.shards(audit):
-        seqs = _naming(folder, call_id)
-        if seqs:
-            found += prove(folder, seqs, key)
-    return found
-
-
-def _naming(folder: Path, call_id: str) -> list[int]:
-    """The seqs of a call's records: where they stand, whatever they say."""
     named = orjson.dumps({"call_id": call_id})[1:-1]
-    return [seq for seq, line in enumerate(log_lines(folder)) if named in line and _is_of(line, call_id)]
+    found = (
+        prove(folder, lambda _, line: named in line and _is_of(line, call_id), key) for folder in query.shards(audit)
+    )
+    return [proof for proofs in found for proof in proofs]
 
 
 def _is_of(line: bytes, call_id: str) -> bool:

@@ -36,6 +36,20 @@ def test_every_record_of_every_small_log_is_proved_as_the_rfc_says(size: int) ->
         assert verify_inclusion(index, size, LEAVES[index], hashes, root)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 31, 64, 77, 130])
+def test_a_record_can_be_asked_for_when_it_comes_by(size: int) -> None:
+    """What is to its left is known then, what is to its right comes: the path is the same, for every record at once."""
+    for indexes in (*([index] for index in range(size)), range(size)):
+        hashes = SpanHashes([(0, size)])
+        for index, leaf in enumerate(LEAVES[:size]):
+            if index in indexes:
+                hashes.watch(inclusion(index, size))
+            hashes.add(leaf)
+        assert hashes[0, size] == mth(ENTRIES[:size])
+        for index in indexes:
+            assert [hashes[span] for span in inclusion(index, size)] == path(index, ENTRIES[:size])
+
+
 @pytest.mark.parametrize("new", range(41))
 def test_all_pairs_of_sizes_are_proved_consistent_as_the_rfc_says(new: int) -> None:
     """The proof is PROOF(m, D[n]); both roots come out of it by the recursive definition; our check agrees."""
