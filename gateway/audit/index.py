@@ -155,13 +155,18 @@ class Index:
             self._db.execute("DELETE FROM cursors WHERE shard = ?", (shard,))
 
     def _take(self, folder: Path, cursor: Cursor) -> None:
-        """Takes in what follows the cursor; each batch with the cursor after it, or not at all."""
+        """Takes in what follows the cursor; each batch with the cursor after it, or not at all.
+
+        A line is read when it is its turn to be inserted: SQLite gives up the interpreter lock for each row, so that a
+        gateway's calls never wait for more than one.
+        """
         fresh = _lines_after(folder, cursor)
-        while batch := list(islice(fresh, _BATCH)):
-            last = batch[-1]
-            at = (last.segment, last.start, last.start + len(last.octets) + 1, leaf_hash(last.octets))
+        while (last := next(fresh, None)) is not None:
             with self._db:
-                self._db.executemany(_INSERT, map(self._row, batch))
+                self._db.execute(_INSERT, self._row(last))
+                for last in islice(fresh, _BATCH):
+                    self._db.execute(_INSERT, self._row(last))
+                at = (last.segment, last.start, last.start + len(last.octets) + 1, leaf_hash(last.octets))
                 self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?)", (folder.name, *at))
             if len(self._ids) > _CACHED:
                 self._ids.clear()
