@@ -17,6 +17,7 @@ from typing import Literal
 
 from gateway.audit.heads import newest_heads, noted
 from gateway.heads import weaknesses
+from gateway.ports import SignedHead
 from gateway.settings import Settings
 from sandboxes.docker import Docker
 from sandboxes.facts import concerns
@@ -123,18 +124,23 @@ def _heads(settings: Settings) -> Iterator[Check]:
         return
     found = noted(settings.home)
     for target in settings.audit.publish:
-        sizes, trouble = found.get(target, ({}, None))
-        behind = [f"{s} at {sizes.get(s, 0)} of {head.size}" for s, head in newest.items() if sizes.get(s) != head.size]
-        if trouble is not None:
-            yield Check("heads", "bad", f"{target} does not take the newest head: {trouble}")
-        elif behind:
-            yield Check(
-                "heads", "note", f"{target} is behind: {', '.join(behind)}; a gateway that runs brings the rest"
-            )
-        else:
-            yield Check("heads", "ok", f"{target} has every newest head")
+        yield Check("heads", *_brought(target, newest, *found.get(target, ({}, None))))
         for weakness in weaknesses(target, settings.home):
             yield Check("heads", "note", f"{target} {weakness}")
+
+
+def _brought(
+    target: str, newest: Mapping[str, SignedHead], has: Mapping[str, int], trouble: str | None
+) -> tuple[Literal["ok", "note", "bad"], str]:
+    """State and text for one target, which has heads of such sizes by shard."""
+    behind = [f"{shard} at {has.get(shard, 0)} of {head.size}" for shard, head in newest.items()]
+    if trouble is not None:
+        return "bad", f"{target} does not take the newest head: {trouble}"
+    if not newest:
+        return "note", f"{target} gets its first head once a gateway runs here"
+    if any(has.get(shard) != head.size for shard, head in newest.items()):
+        return "note", f"{target} is behind, {', '.join(behind)}: a gateway that runs brings the rest"
+    return "ok", f"{target} has every newest head"
 
 
 def _guests(guests: Path) -> Iterator[Check]:

@@ -59,6 +59,48 @@ def test_what_can_be_reached_from_outside_is_noted(tmp_path: Path, monkeypatch: 
     assert [state for state, _ in said(settings(tmp_path), "docker")] == ["note", "bad"]
 
 
+def test_heads_that_stay_here_prove_little(tmp_path: Path) -> None:
+    """Without a place off the host doctor says what that costs, and asks for no change of what works."""
+    ((state, text),) = said(settings(tmp_path), "heads")
+    assert state == "note"
+    assert "cut records off the end" in text
+    assert "audit.publish" in text
+
+
+def test_each_place_of_heads_is_judged_by_what_it_has(tmp_path: Path) -> None:
+    """One that has the newest is fine, one behind is noted, one that takes none is bad; and so is a torn checkpoint."""
+    shard = tmp_path / "home" / "audit" / "w1"
+    targets = ["https://heads.example.com/w", "https://slow.example.com/", "https://down.example.com/"]
+    of = settings(tmp_path, audit={"publish": targets})
+    assert [state for state, text in said(of, "heads") if "first head" in text] == ["note"] * 3
+    shard.mkdir(parents=True)
+    (shard / "checkpoint").write_text("toolgate-1/w1\n7\nAAAA\n\n\u2014 toolgate-1 BBBB\n")
+    noted = {
+        targets[0]: {"heads": {"w1": 7}, "trouble": None},
+        targets[1]: {"heads": {"w1": 3}, "trouble": None},
+        targets[2]: {"heads": {}, "trouble": "it answered with 500"},
+    }
+    (tmp_path / "home" / "heads.json").write_text(json.dumps(noted))
+    fine, behind, down = said(of, "heads")
+    assert fine == ("ok", f"{targets[0]} has every newest head")
+    assert behind[0] == "note"
+    assert "w1 at 3 of 7" in behind[1]
+    assert down == ("bad", f"{targets[2]} does not take the newest head: it answered with 500")
+    (shard / "checkpoint").write_text("torn")
+    assert [state for state, _ in said(of, "heads")] == ["bad"]
+
+
+def test_a_place_that_is_not_off_the_host_is_noted(tmp_path: Path) -> None:
+    """A folder of the same disk or in the home folder, and a collector without TLS, each with its reason."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "drop").mkdir()
+    targets = [f"file:{tmp_path / 'home'}", f"file:{tmp_path / 'drop'}", "http://heads.example.com/", "stdout"]
+    texts = [text for _, text in said(settings(tmp_path, audit={"publish": targets}), "heads") if "first" not in text]
+    assert [text.partition(" ")[0] for text in texts] == targets[:3]
+    for text, part in zip(texts, ("in the home folder", "on the disk of the log", "not TLS"), strict=True):
+        assert part in text
+
+
 def test_a_backend_that_is_not_there_says_why() -> None:
     """It is a note, not a fault: a machine without Docker is a good one."""
     (check,) = backend(Found("docker", "the Docker engine does not answer"))
