@@ -75,6 +75,7 @@ def _proofs(audit: Path, call_id: str) -> list[Proof]:
 def _write(path: Path, text: str) -> None:
     # Only for its owner: with --reveal it opens content. Who else gets it is the operator's to say.
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)  # it may have been there before
         file.write(f"{text}\n")
 
 

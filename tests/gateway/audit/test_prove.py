@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from hashlib import sha256
 from itertools import islice
 
@@ -147,6 +148,20 @@ def test_impossible_proofs_are_not_made() -> None:
     hashes.add(LEAVES[0])
     with pytest.raises(KeyError):
         hashes[0, 4]
+
+
+def test_memory_does_not_grow_with_the_log() -> None:
+    """300,000 leaves go by, and not 100 KiB are held at any time."""
+    size, index = 300_000, 123_456
+    tracemalloc.start()
+    hashes = SpanHashes([(0, size), *inclusion(index, size), *consistency(index, size)])
+    for _ in range(size):
+        hashes.add(LEAVES[0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = [hashes[span] for span in inclusion(index, size)]
+    assert verify_inclusion(index, size, LEAVES[0], found, hashes[0, size])
+    assert peak < 100 << 10
 
 
 def test_a_proof_of_ten_million_records_is_small() -> None:
