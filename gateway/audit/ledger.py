@@ -18,14 +18,12 @@ from gateway.audit.checkpoint import PUBLIC_KEY_FILE, Signer
 from gateway.audit.content import Contents
 from gateway.audit.disk import Disk, OsDisk, replace_file
 from gateway.audit.keystore import KeyStore, master_key
-from gateway.audit.lines import Lines
+from gateway.audit.lines import WHOSE, Lines
 from gateway.audit.recover import Recovered, recover
 from gateway.audit.shard import Shard, Tuning
 from gateway.audit.verify import Key, segments, whole_lines
 from gateway.audit.writer import Writer
 from gateway.tool import Json
-
-_COPIED = ("session_id", "tenant", "principal", "tool", "idempotency_key")
 
 
 class LedgerLocked(Exception):
@@ -96,7 +94,7 @@ def _first_lines(folder: Path, lines: Lines, gateway: str, found: Recovered) -> 
     read = lru_cache(maxsize=2)(lambda path: list(whole_lines(path)))
     for call_id, seq in left_open.items():
         intent = _record(folder, seq, read)
-        copied = {name: intent[name] for name in _COPIED if name in intent}
+        copied = {name: intent[name] for name in WHOSE if name in intent}
         first.append(lines.add("call.in_doubt", {"call_id": call_id, "intent": seq, **copied}, None))
     return first
 

@@ -17,6 +17,8 @@ from gateway.tool import Json
 
 RESERVED = frozenset({"v", "shard", "seq", "prev", "hlc", "ts", "type", "content"})
 OPENS = "call.intent"
+# Whose call it is: what a record about a call that somebody else writes says too, so that it is found with it.
+WHOSE = ("session_id", "tenant", "principal", "tool", "parent_call_id", "idempotency_key")
 CLOSES = frozenset({"call.outcome", "call.refused", "call.in_doubt"})
 
 

@@ -20,11 +20,12 @@ from threading import Lock, Thread
 from time import perf_counter
 
 from gateway.audit.content import INLINE, Contents, encode
-from gateway.audit.lines import CLOSES, NOWHERE, Head, Lines, Sealing
+from gateway.audit.lines import CLOSES, NOWHERE, WHOSE, Head, Lines, Sealing
 from gateway.audit.shard import Shard, Tuning
 from gateway.model import Position, Refusal
 from gateway.ports import Line
 from gateway.problems import refuse
+from gateway.tool import Json
 
 Waiter = asyncio.Future[None]
 
@@ -60,7 +61,7 @@ class Writer:
         self._stopping = False
         self._asked = False  # for a checkpoint, before one is due
         self._down: OSError | None = None
-        self._lost: dict[str, int] = {}  # calls whose outcome was refused, by id: the seq of the intent
+        self._lost: dict[str, dict[str, Json]] = {}  # calls whose outcome was refused, by id: what is known of them
         self._segment_octets = 0
         self._segment_since = clock()
         self._rate = 10e6  # bytes a second that became durable lately
@@ -192,11 +193,12 @@ class Writer:
         call_id = str(line.fields.get("call_id"))
         with self._lock:
             if line.type in CLOSES and call_id in self._lines.open_calls:
-                self._lost[call_id] = self._lines.open_calls[call_id]
+                known = {name: line.fields[name] for name in WHOSE if name in line.fields}
+                self._lost[call_id] = {"call_id": call_id, "intent": self._lines.open_calls[call_id], **known}
 
     def _settle_lost(self) -> None:
-        for call_id, seq in self._lost.items():
-            self._put(self._lines.add("call.in_doubt", {"call_id": call_id, "intent": seq}, None))
+        for known in self._lost.values():
+            self._put(self._lines.add("call.in_doubt", known, None))
         self._lost = {}
 
     # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────

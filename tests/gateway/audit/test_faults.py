@@ -20,6 +20,7 @@ from gateway.audit.query import in_doubt, records
 from gateway.audit.writer import Writer
 from gateway.model import Position, Refusal
 from gateway.ports import Line
+from gateway.tool import Json
 from tests.gateway.audit.disks import (
     SMALL,
     FaultyDisk,
@@ -139,18 +140,21 @@ def test_a_poisoned_descriptor_is_never_used_again(tmp_path: Path) -> None:
 def test_a_lost_outcome_is_in_doubt(tmp_path: Path) -> None:
     """A call whose intent is durable and whose outcome was refused is recorded as in doubt once writing works."""
     disk = FaultyDisk()
+    whose: dict[str, Json] = {"session_id": "s", "tenant": "t1", "principal": {"agent": "a"}, "tool": {"name": "echo"}}
 
     async def test() -> None:
         async with ledger(tmp_path, disk) as writer:
             place = await writer.append(intent("ran"))
             disk.error = errno.EIO
-            assert await code_of(writer, outcome("ran")) == "audit_unavailable"
+            ended = outcome("ran")
+            assert await code_of(writer, replace(ended, fields={**ended.fields, **whose})) == "audit_unavailable"
             assert await code_of(writer, outcome("never-began")) == "audit_unavailable"
             disk.error = None
             await until_back(writer)
             await writer.append(intent("next"))
             doubtful = in_doubt(tmp_path)
             assert [(record["call_id"], record["intent"]) for record in doubtful] == [("ran", place.seq)]
+            assert doubtful[0].items() >= whose.items()  # so that it is found with the rest of its session
 
     run(test())
     verified(tmp_path)
