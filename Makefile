@@ -20,7 +20,7 @@ help:
 	@echo 'make test   every test (JOBS=N for the number of processes)'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make runners  the runner images on the Docker engine (BASE=IMAGE, else made of Debian packages)'
-	@echo 'make prove  hostile code in every sandbox, and what is left behind (minutes)'
+	@echo 'make prove  hostile code in every sandbox, kills, tampering, failing disks (half an hour)'
 	@echo 'make bench  the benchmark: prints a table, writes bench-results.json'
 	@echo 'make lock   requirements.lock anew, from pyproject.toml'
 	@echo 'make image  the container image (IMAGE=NAME, BASE=IMAGE)'
@@ -66,13 +66,16 @@ bench: setup
 	@$(BIN)/python -m bench.run
 
 # The long proofs, each a table of its own: hostile code, a worker taken over, what is left behind, a policy that changes
-# all the time. Quiet machine, root, a Docker engine and `make runners` for all of it.
+# all the time, a gateway killed under load, a ledger tampered with, a disk that fails. Quiet machine, root, a Docker
+# engine and `make runners` for all of it.
 prove: setup
 	@$(BIN)/python -m prove.hostile_suite
 	@$(BIN)/python -m prove.siege
 	@$(BIN)/python -m prove.lifecycle
 	@$(BIN)/python -m prove.abuse
 	@$(BIN)/python -m prove.reload
+	@$(BIN)/python -m prove.kills
+	@$(BIN)/python -m prove.tamper
 
 # BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:

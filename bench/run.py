@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench import ledger as ledgers
 from bench import policy, sandboxes
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
@@ -156,13 +157,31 @@ def decided() -> list[Figure]:
     ]
 
 
+def recorded() -> list[Figure]:
+    """Intent and outcome through the writer's own API, no gateway around it; a long log beside a short one."""
+    found = ledgers.measure()
+    rates = ("calls_c1_rate", "calls_c32_rate", "calls_c256_rate")
+    return [
+        *(
+            Figure(f"ledger_pair_c{callers}_p50", round(found[f"pair_c{callers}_p50"], 3), "ms")
+            for callers in (1, 32, 256)
+        ),
+        *(Figure(f"ledger_{name}", round(found[name]), "calls/s") for name in rates),
+        Figure("ledger_call_cpu", round(found["call_cpu"], 1), "µs/call"),
+        _over("ledger_append_1m", found["append_long"], "µs", found["append_short"]),
+        *(Figure(f"ledger_{name}", round(found[name]), "rec/s") for name in ("verify_rate", "verify_small_rate")),
+        Figure("ledger_index_1m", round(found["index_long"], 1), "s"),
+        Figure("ledger_session_1m", round(found["session_long"], 2), "ms"),
+    ]
+
+
 def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
     return Figure(name, round(value, 3), unit, round(baseline, 3), round(value / baseline, 4) if baseline else None)
 
 
 def main() -> None:
     """Measures, prints, writes."""
-    figures = [*serve_and_load(), *decided(), *sandboxed()]
+    figures = [*serve_and_load(), *recorded(), *decided(), *sandboxed()]
     print(f"{'name':26} {'value':>10} {'unit':8} {'baseline':>10} {'ratio':>8}")
     for each in figures:
         baseline, ratio = ("-" if number is None else f"{number:g}" for number in (each.baseline, each.ratio))
