@@ -1,0 +1,123 @@
+"""What a call met, on record or decided again, in one form: so that the two can be compared.
+
+Approvals count as a refusal, as they are one where nobody can be asked yet. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from gateway.audit.content import encode
+from gateway.model import Decision, Effect
+from gateway.obligations import Obligations
+from gateway.tool import Json
+
+RATE_LIMITED = "rate_limited"
+UNASKED = "policy_error"  # the code of a call that needs a yes
+# The key of an obligation in a policy file, where it is not the name it is held under.
+_WRITTEN_AS = {"limits": "limit", "labels": "label", "networks": "network", "approvals": "approval"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether policy and its rates let a call through. `code` is why not; `rule`, where one is named, is not compared.
+
+    `rules` determined the decision; `obligations` are in the form of a record, empty where it was forbidden.
+    """
+
+    permitted: bool
+    code: str | None = None
+    rule: str | None = field(default=None, compare=False)
+    rules: tuple[str, ...] = ()
+    obligations: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """What it goes back to, in few words: the rule, or the code where no rule is named."""
+        if self.permitted:
+            return " + ".join(self.rules)
+        return f"{self.rule} ({self.code})" if self.rule else str(self.code)
+
+
+def on_record(decision: Mapping[str, Any], code: str | None) -> Verdict:
+    """The verdict of a decision on record whose call ended with `code` before anything ran, or None where it ran.
+
+    Raises `KeyError` or `TypeError` for what is not as this version writes it.
+    """
+    rules, obligations = tuple(decision["rules"]), cast(Mapping[str, Any], decision["obligations"])
+    if decision["effect"] != Effect.PERMIT.value:
+        return Verdict(False, str(decision["code"]), decision["rule"], rules, {})
+    if obligations["approvals"]:
+        return Verdict(False, UNASKED, _asking(obligations["approvals"]), rules, obligations)
+    if code == RATE_LIMITED:
+        return Verdict(False, RATE_LIMITED, None, rules, obligations)
+    return Verdict(True, None, None, rules, obligations)
+
+
+class Decided:
+    """Makes verdicts of decisions. Obligations are written out once for all the calls that share them."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[Obligations, Mapping[str, Json]]] = {}
+
+    def verdict(self, decision: Decision, full: str | None) -> Verdict:
+        """`full` is the key of the bucket that has no room for the call, if there is one."""
+        problem = decision.problem
+        if problem is not None:
+            return Verdict(False, problem.code, problem.rule, decision.rules, {})
+        obligations = self._plain(decision.obligations)
+        if decision.obligations.approvals:
+            rule = " and ".join(dict.fromkeys(each.rule for each in decision.obligations.approvals))
+            return Verdict(False, UNASKED, rule, decision.rules, obligations)
+        if full is not None:
+            kind, _, rest = full.partition("\x1f")
+            rule = rest.partition("\x1f")[0] if kind == "rule" else ""
+            return Verdict(False, RATE_LIMITED, rule or None, decision.rules, obligations)
+        return Verdict(True, None, None, decision.rules, obligations)
+
+    def _plain(self, obligations: Obligations) -> Mapping[str, Json]:
+        found = self._written.get(id(obligations))
+        if found is None:
+            if len(self._written) >= 1000:
+                self._written.clear()
+            # Kept with the obligations themselves: while they live nothing else has their id.
+            found = self._written[id(obligations)] = obligations, json.loads(encode(cast(Json, obligations)))
+        return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An obligation that is another one now: its key in a policy file, and the rules it comes from."""
+
+    key: str
+    before: Json
+    after: Json
+    rule: str
+
+
+def changed(before: Verdict, after: Verdict) -> Sequence[Changed]:
+    """The obligations in which two verdicts that permit differ."""
+    was, now = before.obligations, after.obligations
+    if was == now:
+        return ()
+    names = [name for name in now if name != "origin" and was.get(name) != now[name]]
+    return [
+        Changed(_WRITTEN_AS.get(name, name), was.get(name), now[name], _origin(name, now) or _origin(name, was))
+        for name in names
+    ]
+
+
+def _origin(name: str, obligations: Mapping[str, Any]) -> str:
+    """The rules an obligation comes from; it is held under the last word of its key in a policy file."""
+    wanted = _WRITTEN_AS.get(name, name)
+    for key, rules in obligations.get("origin", {}).items():
+        if key.rpartition(".")[2] == wanted:
+            return " + ".join(rules)
+    return ""
+
+
+def _asking(approvals: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(dict.fromkeys(str(each["rule"]) for each in approvals))

@@ -1,0 +1,89 @@
+"""What calls leave behind for later ones: rates, declared state, and what a session has seen, made up anew.
+
+Times are those on record, in unix seconds. It decides nothing and keeps nothing on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
+from gateway.model import Call, Session
+from gateway.reliability.cells import Cells
+from gateway.reliability.limits import earliest, spend
+from gateway.stages.authenticate import suppose
+from gateway.tool import Labels, Rate
+
+Buckets = Sequence[tuple[str, Rate]]
+# Seconds. A rate is taken some milliseconds after its call was opened, and only the opening is on record: this close to
+# the moment from which a call fits, what happened then is as good an answer as any.
+EDGE = 0.05
+
+
+class World:
+    """Rates and declared state as one run has them."""
+
+    def __init__(self) -> None:
+        self._cells = Cells()
+        self._arrival: dict[str, float] = {}
+
+    def look(self, cells: Sequence[Cell], at: float) -> dict[str, Level]:
+        """The levels of cells, by key."""
+        return self._cells.look(cells, at) if cells else {}
+
+    def full(self, buckets: Buckets, at: float, then: Buckets, fitted: bool) -> str | None:
+        """The key of the first bucket without room for a call at `at`.
+
+        `then` are the buckets it met on record, and `fitted` whether they had room for it.
+        """
+        for key, rate in buckets:
+            edge = EDGE if (key, rate) in then else 0.0
+            if earliest(self._arrival.get(key, 0.0), rate) - at > (edge if fitted else -edge):
+                return key
+        return None
+
+    def admit(self, call_id: str, at: float, buckets: Buckets, entries: Sequence[Entry]) -> None:
+        """Spends the rates and reserves the entries of a call."""
+        for key, rate in buckets:
+            self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, at)
+        self._cells.reserve(Reservation(call_id, at, (), tuple(entries)))
+
+    def settle(self, call_id: str, ended: Ended) -> None:
+        """Ends what `admit` began; nothing where the call was not admitted."""
+        self._cells.settle(Reservation(call_id, 0.0), ended)
+
+
+@dataclass(slots=True)
+class Course:
+    """What a session is by now, other than on record, because some of its calls came out otherwise.
+
+    `had` are the labels that it has of calls that are the same; `gone` those that were left by calls that do not happen
+    any more, `more` those of calls that did not happen then. `calls` and `cost` are differences.
+    """
+
+    had: set[str]
+    gone: set[str] = field(default_factory=set)
+    more: set[str] = field(default_factory=set)
+    calls: int = 0
+    cost: float = 0.0
+    diverged: bool = False
+
+    def call(self, call: Call) -> Call:
+        """The call in the session as it is by now."""
+        lost = self.gone - self.had
+        if not (lost or self.more or self.calls or self.cost):
+            return call
+        return replace(call, caller=suppose(call.caller.principal, self._session(call.caller.session, lost)))
+
+    def _session(self, there: Session, lost: set[str]) -> Session:
+        labels = (there.labels - lost) | self.more
+        return replace(
+            there, labels=labels, calls=max(0, there.calls + self.calls), cost=max(0.0, there.cost + self.cost)
+        )
+
+    def ended(self, then: Labels, now: Labels) -> None:
+        """Labels that a call left on record, and those that it leaves now."""
+        self.gone |= then - now
+        self.more |= now - then
+        self.had |= now

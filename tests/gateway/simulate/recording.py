@@ -1,0 +1,108 @@
+"""Calls recorded by a real pipeline on a real ledger, with the policies of then kept, to be simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.ledger import open_ledger
+from gateway.home import Home
+from gateway.kept import keep
+from gateway.loading import Loaded, load_files
+from gateway.model import Failure, Principal, RawOutput, Refusal
+from gateway.policy.cases import NOW
+from gateway.problems import problem
+from gateway.simulate.report import Group, Report
+from gateway.simulate.run import simulate
+from gateway.stores.memory import MemoryCounters
+from gateway.tool import HttpBackend
+from gateway.work import Work
+from tests.gateway.test_state_line import HEAD, SPECS, TOOL
+from tests.kit import DEV, Lab
+
+ANN = Principal("dev", "default", "ann", frozenset({"eng"}), frozenset({"agent"}))
+LABELLED = TOOL.format(name="look").replace(
+    "effects: [write]", "effects: [read]\nlabels: {output: [untrusted]}\ncost: {per_call: 2}"
+)
+ALL = {**SPECS, "look.yaml": LABELLED}
+
+
+@dataclass(frozen=True)
+class Made:
+    """One call: of a tool, with an amount, `pause` seconds after the one before, by one of the callers."""
+
+    tool: str
+    amount: float = 1.0
+    pause: float = 0.0
+    by: str = "dev"
+    session: str | None = None
+
+
+class Told:
+    """A runner that does what the amount says: 13 fails, 404 is never reached."""
+
+    async def run(self, work: Work) -> RawOutput:
+        amount = work.arguments["amount"]
+        if amount == 13:
+            raise Failure(problem("upstream_error", "It broke."))
+        if amount == 404:
+            raise Refusal(problem("upstream_unreachable", "Nobody is there."))
+        return RawOutput("ok")
+
+
+def loaded(policy: str) -> Loaded:
+    """A policy over the four tools."""
+    return load_files({name: text.encode() for name, text in ALL.items()}, {"lab.yaml": (HEAD + policy).encode()})
+
+
+class Recording:
+    """A home folder with the calls made under one policy after the other."""
+
+    def __init__(self, home: Path, begin: float = NOW) -> None:
+        """`begin`: unix seconds of the first call."""
+        self.home, self.begin = Home(home), begin
+        self.home.make()
+        self.ids: list[str] = []
+        self.codes: list[str] = []
+        self.lab: Lab | None = None
+
+    async def under(self, policy: str, calls: Iterable[Made]) -> Recording:
+        """Makes the calls, one by one, in a gateway that was started anew: its counters know nothing."""
+        files = loaded(policy)
+        lab, before = Lab.over(files), self.lab
+        keep(self.home, files.bundle.digest, files.policies, files.catalogue.all())
+        lab.trial.authority.principals.update(dev=DEV, ann=ANN)
+        lab.trial.clock.at = self.begin
+        if before is not None:
+            lab.trial.clock.at = before.trial.clock.at
+            lab.gate = replace(lab.gate, sessions=before.gate.sessions, ids=before.gate.ids)
+        ledger = open_ledger(self.home.path, clock=lab.trial.clock.now)
+        lab.gate = replace(lab.gate, ledger=ledger, runners={HttpBackend: Told()}, counters=MemoryCounters())
+        for made in calls:
+            lab.trial.clock.at += made.pause
+            arguments: dict[str, Any] = {"amount": made.amount}
+            outcome = await lab.call(made.tool, arguments, made.by, session=made.session)
+            self.ids.append(outcome.call_id)
+            self.codes.append(outcome.problem.code if outcome.problem else outcome.status)
+        self.lab = lab
+        await ledger.close()
+        return self
+
+    def simulated(self, policy: str, since: float = 0.0) -> Report:
+        """What another policy makes of them."""
+        files = loaded(policy)
+        return simulate(self.home.path, files.bundle, files.catalogue.all(), since)
+
+    def differ(self, policy: str, name: str) -> list[int]:
+        """The places of the calls that another policy decides otherwise, in one way."""
+        report = self.simulated(policy)
+        assert report.found["drift"] == 0, list(report.lines())
+        return [self.ids.index(str(change["call_id"])) for change in report.changes if change["class"] == name]
+
+
+def only(groups: Sequence[Group]) -> Group:
+    """The one there is."""
+    (group,) = groups
+    return group
