@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -121,13 +122,15 @@ def doubtful(found: Iterable[Record]) -> list[Record]:
 
 def show(home: Path, call_id: str) -> list[Shown]:
     """Every record of one call with its content. Raises `OSError`, `ValueError` when the keys cannot be read."""
-    found = find_call(home, call_id)
-    keys = KeyStore(home / "state.db", master_key(home))
-    try:
+    return list(reveal(home, find_call(home, call_id)))
+
+
+def reveal(home: Path, found: Iterable[Record]) -> Iterator[Shown]:
+    """These records with their content, one by one. Raises as `show`."""
+    with closing(KeyStore(home / "state.db", master_key(home))) as keys:
         contents = Contents(keys, home / "audit", OsDisk())
-        return [opened(contents, record) for record in found]
-    finally:
-        keys.close()
+        for record in found:
+            yield opened(contents, record)
 
 
 def opened(contents: Contents, record: Record) -> Shown:

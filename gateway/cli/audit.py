@@ -10,7 +10,7 @@ from pathlib import Path
 import gateway.audit.verify as verifier
 from gateway.audit import query
 from gateway.audit.text import printable, render
-from gateway.cli import proofs, upkeep
+from gateway.cli import proofs, records, upkeep
 from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 
@@ -20,7 +20,7 @@ _NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next st
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
     verb = verbs.add_parser(
-        "audit", help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase"
+        "audit", help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, export"
     )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
@@ -39,6 +39,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     doubt = what.add_parser("in-doubt", parents=[common], help="calls that began and whose end nobody knows")
     doubt.set_defaults(run=run_in_doubt)
     upkeep.add(what, common)
+    records.add(what, common)
     proofs.add(what, common)
     querying.add(what, common)
 
