@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,11 +34,13 @@ rules:
 
 @dataclass
 class Counted:
-    """A backend that is up: its port, the requests it saw, and the connections they came over."""
+    """A backend that is up: its port, the requests it saw, and the connections they came over. `first` is done when a
+    request has come, before it is answered."""
 
     port: int
     seen: list[bytes] = field(default_factory=list)
     peers: set[tuple[str, int]] = field(default_factory=set)
+    first: Callable[[], object] | None = None
 
     def count(self) -> int:
         """Requests so far."""
@@ -65,6 +67,8 @@ def counting_upstream() -> Iterator[Counted]:
             body = self.rfile.read(int(self.headers["content-length"]))
             counted.seen.append(body)
             counted.peers.add(self.client_address)
+            if counted.first is not None:
+                counted.first()
             said = json.dumps({"said": json.loads(body)["text"][:20]}).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
