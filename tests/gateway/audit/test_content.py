@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import Coroutine
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,24 @@ def test_an_erased_key_is_in_no_file(tmp_path: Path) -> None:
     row = store._db.execute("SELECT wrapped FROM audit_session_keys").fetchone()[0]
     assert any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
     assert store.erase(["s1", "unknown"]) == {"s1"}
+    store.scrub()
+    assert not any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
+    store.close()
+
+
+def test_a_key_that_a_reader_keeps_on_disk_is_said_to_be_there(tmp_path: Path) -> None:
+    """It is deleted, but while somebody reads the database its log cannot be emptied; afterwards it can."""
+    store = KeyStore(tmp_path / "state.db", bytes(32))
+    store._db.execute("PRAGMA busy_timeout=10")
+    store.session_key("s1", "t1")
+    row = store._db.execute("SELECT wrapped FROM audit_session_keys").fetchone()[0]
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM audit_session_keys").fetchall()
+        assert store.erase(["s1"]) == {"s1"}
+        with pytest.raises(sqlite3.OperationalError, match="is being read"):
+            store.scrub()
+        assert store.find_session("s1") is None
     store.scrub()
     assert not any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
     store.close()
