@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Heads:
         self._newest: Mapping[str, SignedHead] = {}
         self._troubles: dict[str, str] = {}
         self._noted = ""
+        self._leaving = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def state(self) -> Mapping[str, str]:
@@ -66,18 +68,19 @@ class Heads:
 
     async def __aenter__(self) -> Heads:
         if self._bound:
-            self._tasks = [
-                asyncio.create_task(self._watch()),
-                *(asyncio.create_task(self._serve(b)) for b in self._bound),
-            ]
+            loops = [self._watch(), *(self._serve(bound) for bound in self._bound)]
+            self._tasks = [asyncio.create_task(each) for each in loops]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if not self._tasks:
             return
-        for task in self._tasks:
+        watching, *serving = self._tasks
+        self._leaving.set()
+        await asyncio.wait({watching})  # not cancelled: a note may be half written
+        for task in serving:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        await asyncio.wait(serving)
         await self._look()
         await asyncio.gather(*(self._bring(bound) for bound in self._bound))
         await self._note()
@@ -85,10 +88,12 @@ class Heads:
     # ── what is signed ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _watch(self) -> None:
-        while True:
+        while not self._leaving.is_set():
             await self._look()
             await self._note()
-            await asyncio.sleep(self._pace.look)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.look):
+                    await self._leaving.wait()
 
     async def _look(self) -> None:
         try:
