@@ -76,6 +76,7 @@ prove: setup
 	@$(BIN)/python -m prove.reload
 	@$(BIN)/python -m prove.kills
 	@$(BIN)/python -m prove.tamper
+	@$(BIN)/python -m prove.faults
 
 # BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:
