@@ -107,12 +107,12 @@ class Replay:
         met = buckets(decision)
         verdict = self._verdict(decision, asked, self._then, met)
         if asked.admitted:
-            self._then.admit(asked.id, asked.at, met, self._entries(bundle, call))
+            self._then.admit(asked.id, asked.at, met, self._entries(bundle, call, decision))
         return None if verdict == asked.verdict else verdict, met
 
-    def _entries(self, own: PolicyBundle, call: Call) -> list[Entry]:
+    def _entries(self, own: PolicyBundle, call: Call, decision: Decision) -> list[Entry]:
         """What the call adds under its policy, and to the state that those after it declared anew."""
-        entries = list(own.entries(call))
+        entries = list(decision.reserves if decision.problem is None else own.entries(call))
         for bundle in self._beside[own.digest]:
             there = own.windows.keys() | {stem_of(entry.cell.key) for entry in entries}
             entries += [entry for entry in bundle.entries(call) if stem_of(entry.cell.key) not in there]
