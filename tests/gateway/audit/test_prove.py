@@ -104,6 +104,7 @@ def test_a_wrong_consistency_proof_is_refused(new: int) -> None:
         assert not verify_consistency(old, new, old_root, flipped(new_root, dice), hashes)
         assert not verify_consistency(old, new, new_root, old_root, hashes)
         assert not verify_consistency(new, old, new_root, old_root, hashes)
+        assert not verify_consistency(old, 2 * new + 1, old_root, new_root, hashes)  # a tree of one level more
         for other in {*range(new + 1)} - {old}:
             assert not verify_consistency(other, new, mth(ENTRIES[:other]), new_root, hashes), (old, other)
     assert not verify_consistency(new, new, old_root, new_root, [])

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.audit import verify as verify_module
 from gateway.audit import verify_proof as check_module
+from gateway.audit.checkpoint import Signer
 from gateway.audit.compare import compare
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
@@ -161,6 +162,30 @@ def test_no_character_of_a_proof_is_free(written: Path) -> None:
         assert not stands(changed), (at, text[at - 20 : at + 20], letter)
         tried += 1
     assert tried > 100
+
+
+def test_a_hash_has_one_spelling(written: Path) -> None:
+    """Base64 whose unused last bits were changed decodes to the same hash, and is not accepted."""
+    document = told(written, "plain")
+    (entry,) = document["records"]
+    assert stands(document)
+    last = entry["inclusion"][0]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    accepted = []
+    for letter in letters:
+        entry["inclusion"][0] = f"{last[:-2]}{letter}="
+        accepted += [letter] if stands(document) else []
+    assert accepted == [last[-2]]
+
+
+def test_a_line_signed_in_another_records_place_is_refused(tmp_path: Path) -> None:
+    """Even signed by the gateway, a line that says another seq or shard than its place is not that record."""
+    signer = Signer.load(tmp_path / "signing.key")
+    for says, ok in (('"w1","seq":0', True), ('"w1","seq":1', False), ('"w2","seq":0', False)):
+        line = f'{{"v":1,"shard":{says},"prev":"{bytes(32).hex()}"}}'
+        note = signer.sign("w1", 1, mth([line.encode()])).decode()
+        entry = {"shard": "w1", "seq": 0, "line": line, "inclusion": [], "checkpoint": note}
+        assert stands({"v": 1, "key": signer.verifier_key, "records": [entry]}) is ok
 
 
 def test_another_key_does_not_verify(written: Path, tmp_path: Path) -> None:
