@@ -11,12 +11,14 @@ from collections.abc import Coroutine
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from gateway.audit.content import INLINE, Mac, Nonces, Unreadable
+from gateway.audit.content import INLINE, Contents, Mac, Nonces, Unreadable
+from gateway.audit.disk import OsDisk
 from gateway.audit.keyfile import secret_file
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
@@ -98,6 +100,40 @@ def test_an_erased_key_is_in_no_file(tmp_path: Path) -> None:
     store.scrub()
     assert not any(row in path.read_bytes() for path in tmp_path.glob("state.db*"))
     store.close()
+
+
+class SlowKeys(KeyStore):
+    """A key store that gives a session's key only when told to, though it read it at once."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(database, bytes(32))
+        self.read, self.give = Event(), Event()
+
+    def session_key(self, session: str, tenant: str) -> bytes:
+        key = super().session_key(session, tenant)
+        self.read.set()
+        assert self.give.wait(20)
+        return key
+
+
+def test_a_key_that_is_erased_while_it_is_fetched_is_not_used(tmp_path: Path) -> None:
+    """Else what is said from then on would be sealed under a key that nobody has any more."""
+    keys = SlowKeys(tmp_path / "state.db")
+    contents = Contents(keys, tmp_path / "audit", OsDisk())
+
+    async def test() -> Mac:
+        fetched = asyncio.create_task(contents.ensure("s1", "t1"))
+        assert await asyncio.to_thread(keys.read.wait, 20)
+        assert await contents.erase(["s1"]) == {"s1"}
+        keys.give.set()
+        return await fetched
+
+    kept = asyncio.run(test())
+    there = keys.find_session("s1")
+    assert there is not None
+    assert contents.cached("s1") is kept
+    assert kept(b"") == Mac(there)(b"")
+    keys.close()
 
 
 def test_a_key_that_a_reader_keeps_on_disk_is_said_to_be_there(tmp_path: Path) -> None:
