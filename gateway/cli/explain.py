@@ -132,7 +132,9 @@ def _outcome(ended: Shown) -> Iterator[str]:
     last = ended.record
     outcome, screen = _part(last, "outcome"), _part(last, "screen")
     if not outcome:
-        yield f"  ended: not known ({last.get('type')})"
+        unknown = f"not known ({last['type']})"
+        said = f"{last.get('as')}, as an operator says: {last.get('why')}"
+        yield f"  ended: {said if last['type'] == 'call.resolved' else unknown}"
         return
     code = f" ({outcome['code']})" if outcome.get("code") else ""
     rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""

@@ -58,6 +58,8 @@ def test_a_call_in_doubt_is_settled_with_and_without_a_gateway(tmp_path: Path) -
     wanted = (0, f"{first} is on record as not-done\n", "")
     assert (settled.returncode, settled.stdout, settled.stderr) == wanted
     assert toolgate(home, "audit", "in-doubt").returncode == 0
+    explained = toolgate(home, "explain", first).stdout
+    assert "ended: not-done, as an operator says: No file was made." in explained
 
     second = left_in_doubt(ready(start(home), home))
     with served(home) as gateway:
