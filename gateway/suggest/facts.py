@@ -32,16 +32,11 @@ def _url(fact: str, name: str, seen: Facts, constants: Constants) -> Bound | Non
     prefixes = {host: _plain(folder(found)) for host, found in paths.items()}
     if len([prefix for prefix in prefixes.values() if prefix != "/"]) > _MANY_HOSTS:
         prefixes = dict.fromkeys(prefixes, "/")
-    clauses = [
-        f"{fact}.scheme in {constants.name(f'{name}_schemes', schemes)}",
-        f"{fact}.port in {ports}",
-        f"{fact}.host in {constants.name(f'{name}_hosts', sorted(prefixes))}",
-    ]
-    below = _below(fact, name, prefixes, constants)
+    clauses = [f"{fact}.scheme in {constants.name(f'{name}_schemes', schemes)}", f"{fact}.port in {ports}"]
+    clauses += _places(fact, name, prefixes, constants)
     origin = f"{seen[0]['scheme']}://{seen[0]['host']}:{seen[0]['port']}"
     beyond = [Beyond("another host", (), f"{seen[0]['scheme']}://{ELSEWHERE}/")]
-    if below is not None:
-        clauses.append(below)
+    if set(prefixes.values()) != {"/"}:
         beyond.append(Beyond("a path outside", (), f"{origin}/elsewhere/"))
     return Bound(tuple(clauses), tuple(beyond))
 
@@ -51,19 +46,18 @@ def _plain(prefix: str) -> str:
     return "/" if is_secret(f"https://hooks.slack.com{prefix}") or is_secret(prefix) else prefix
 
 
-def _below(fact: str, name: str, prefixes: Mapping[str, str], constants: Constants) -> str | None:
-    """Per host the folder its paths stand in; hosts with the same one together."""
+def _places(fact: str, name: str, prefixes: Mapping[str, str], constants: Constants) -> list[str]:
+    """Clauses of the hosts, and per host of the folder that its paths stand in; hosts with the same one together."""
     hosts: dict[str, list[str]] = {}
-    for host, prefix in prefixes.items():
+    for host, prefix in sorted(prefixes.items()):
         hosts.setdefault(prefix, []).append(host)
-    if set(hosts) == {"/"}:
-        return None
-    parts = []
+    pairs = []
     for prefix, names in sorted(hosts.items()):
-        these = constants.name(f"{name}_hosts", sorted(names))
-        under = f"{fact}.path.startsWith({constants.name(f'{name}_folder', prefix)})"
-        parts.append(f"{fact}.host in {these}" + ("" if prefix == "/" else f" && {under}"))
-    return " || ".join(f"({part})" for part in parts) if len(parts) > 1 else parts[0].partition(" && ")[2]
+        pair = [f"{fact}.host in {constants.name(f'{name}_hosts', names)}"]
+        if prefix != "/":
+            pair.append(f"{fact}.path.startsWith({constants.name(f'{name}_folder', prefix)})")
+        pairs.append(pair)
+    return pairs[0] if len(pairs) == 1 else [" || ".join(f"({' && '.join(pair)})" for pair in pairs)]
 
 
 def _path(fact: str, name: str, seen: Facts, constants: Constants) -> Bound | None:
