@@ -94,7 +94,7 @@ class KeyStore:
                 self._db.executemany(
                     "INSERT OR REPLACE INTO audit_erased VALUES (?, ?)", [(session, time()) for session in gone]
                 )
-            except BaseException:
+            except BaseException:  # whatever it was goes on, but nothing is half deleted
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")

@@ -20,7 +20,8 @@ from gateway.audit.content import Contents, Unreadable
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.lines import CLOSES
-from gateway.audit.verify import segments, whole_lines
+from gateway.audit.verify import Unreadable as NotThere
+from gateway.audit.verify import segments, verify, whole_lines
 from gateway.tool import Json
 
 Record = dict[str, Json]
@@ -52,6 +53,14 @@ def since(home: Path, at: float) -> Iterator[Record]:
     """The records written at `at` (unix seconds) or later, in order. Segments that ended before are not read."""
     begin = f"{max(0, int(at * 1000)) << 16:016x}"
     return heapq.merge(*(_shard_since(folder, begin) for folder in shards(home)), key=_clock)
+
+
+def unverified(home: Path) -> str | None:
+    """Why what is on record cannot be gone by: the ledger does not verify, or cannot be read. None when it stands."""
+    try:
+        return "; ".join(str(each) for each in verify(home / "audit") if not each.ok) or None
+    except (NotThere, OSError) as error:
+        return f"{home / 'audit'}: {error}"
 
 
 def tail(home: Path, count: int) -> list[Record]:

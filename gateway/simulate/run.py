@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gateway.audit import query, verify
+from gateway.audit import query
 from gateway.audit.content import Contents
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
@@ -50,7 +50,8 @@ def simulate(home: Path, candidate: PolicyBundle, tools: Sequence[Tool], since: 
     `tools` are those of the specs. Calls from before are read as far as they still count, for rates and declared state.
     Raises `Unverified`.
     """
-    _must_verify(home / "audit")
+    if why := query.unverified(home):
+        raise Unverified(why)
     report, bundles = Report(candidate.digest), _bundles(home, tools)
     begin, replay = since - _reach(candidate, bundles), Replay(candidate, bundles, since)
     try:
@@ -79,15 +80,6 @@ def _run(records: Iterable[query.Record], reader: Reader, replay: Replay, report
                 report.skip(found)
             elif found is not None:
                 report.add(found)
-
-
-def _must_verify(audit: Path) -> None:
-    try:
-        failed = [str(each) for each in verify.verify(audit) if not each.ok]
-    except (verify.Unreadable, OSError) as error:
-        raise Unverified(f"{audit}: {error}") from error
-    if failed:
-        raise Unverified("; ".join(failed))
 
 
 def _bundles(home: Path, tools: Sequence[Tool]) -> Mapping[str, PolicyBundle | None]:

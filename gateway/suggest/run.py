@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.audit import query, verify
+from gateway.audit import query
 from gateway.audit.content import Contents
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
@@ -52,7 +52,8 @@ def suggest(home: Path, tools: Sequence[Tool], since: float = 0.0, agent: str | 
 
     Raises `NothingToGoBy`.
     """
-    _must_verify(home / "audit")
+    if why := query.unverified(home):
+        raise NothingToGoBy(why)
     try:
         with closing(KeyStore(home / "state.db", master_key(home))) as keys:
             contents = Contents(keys, home / "audit", OsDisk())
@@ -99,12 +100,3 @@ def _refused(bundle: PolicyBundle, made: Iterable[Draft]) -> list[Seen]:
 def _call(seen: Seen) -> Call:
     session = Session("s_suggest", "s_suggest", seen.principal.key, seen.at, seen.at)
     return Call(seen.call_id, suppose(seen.principal, session), seen.tool, Arguments(seen.arguments), seen.at, 0)
-
-
-def _must_verify(audit: Path) -> None:
-    try:
-        failed = [str(each) for each in verify.verify(audit) if not each.ok]
-    except (verify.Unreadable, OSError) as error:
-        raise NothingToGoBy(f"{audit}: {error}") from error
-    if failed:
-        raise NothingToGoBy("; ".join(failed))
