@@ -71,6 +71,7 @@ TABLE: dict[str, Row] = {
         "record", "The audit log cannot be written", 503, True, "Nothing ran. Wait, then call again."
     ),
     "audit_saturated": Row("record", "The audit log is busy", 503, True, "Wait, then call again."),
+    "replay_miss": Row("record", "The recorded session has no such call", 409, False, "Call as it was recorded."),
     # internal
     "internal": Row("internal", "Something failed inside the gateway", 500, True, "Report the call id."),
 }

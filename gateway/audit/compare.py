@@ -15,8 +15,8 @@ from pathlib import Path
 import orjson
 
 from gateway.audit.chain import leaf_hash
+from gateway.audit.notes import Head, Key
 from gateway.audit.prove import SpanHashes, Unprovable, consistency, log_lines, newest_head, signed_head
-from gateway.audit.verify import Head, Key
 from gateway.audit.verify_proof import verify_consistency
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.audit.verify import head_of
+from gateway.audit.notes import head_of
 from gateway.ports import HeadSink, NotTaken, SignedHead
 
 log = logging.getLogger("toolgate")

@@ -19,9 +19,10 @@ from gateway.audit.content import Contents
 from gateway.audit.disk import Disk, OsDisk, replace_file
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.lines import WHOSE, Lines
+from gateway.audit.notes import Key
 from gateway.audit.recover import Recovered, recover
 from gateway.audit.shard import Shard, Tuning
-from gateway.audit.verify import Key, segments, whole_lines
+from gateway.audit.verify import segments, whole_lines
 from gateway.audit.writer import Writer
 from gateway.tool import Json
 

@@ -21,7 +21,8 @@ from gateway.audit.chain import Range, leaf_hash, node_hash
 from gateway.audit.content import Contents, Mac, Unreadable, record_key
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
-from gateway.audit.verify import Head, Key, head_of, segments, whole_lines
+from gateway.audit.notes import Head, Key, head_of
+from gateway.audit.verify import segments, whole_lines
 from gateway.tool import Json
 
 Span = tuple[int, int]  # the leaves from the first number on, before the second

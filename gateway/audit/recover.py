@@ -17,8 +17,9 @@ import orjson
 
 from gateway.audit.disk import Disk, replace_file
 from gateway.audit.lines import NOWHERE, Head, follow
-from gateway.audit.verify import Head as SignedHead
-from gateway.audit.verify import Key, Start, Walk, read_heads, segments, whole_lines
+from gateway.audit.notes import Head as SignedHead
+from gateway.audit.notes import Key
+from gateway.audit.verify import Start, Walk, read_heads, segments, whole_lines
 
 _RECENT = 1 << 20
 

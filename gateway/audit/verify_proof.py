@@ -1,6 +1,6 @@
 """Checks a proof file offline: `python verify_proof.py PROOF [--key FILE]`, as `toolgate audit prove` wrote it.
 
-For somebody who has neither the log nor the gateway: this file, `verify.py` beside it, and Python. It checks that each
+For somebody who has neither the log nor the gateway: this file, `notes.py` beside it, and Python. It checks that each
 record stands in a tree of records whose head the gateway signed (RFC 9162 §2.1.3.2), and for a file of
 `toolgate audit diff --json` that one signed tree is the beginning of the other (§2.1.4.2). It opens no content.
 Exit: 0 all of it stands, 1 something does not, 2 unreadable.
@@ -18,9 +18,9 @@ from hashlib import sha256
 from pathlib import Path
 
 try:
-    from gateway.audit.verify import Key, head_of
+    from gateway.audit.notes import Key, head_of
 except ImportError:
-    from verify import Key, head_of  # type: ignore[import-not-found, no-redef]  # run alone, both files in one folder
+    from notes import Key, head_of  # type: ignore[import-not-found, no-redef]  # run alone, both files in one folder
 
 
 @dataclass(frozen=True)

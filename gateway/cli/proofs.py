@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.compare import Difference, compare
+from gateway.audit.notes import Key
 from gateway.audit.prove import NotSigned, Proof, Unprovable, proof_file, prove_call, read_key
 from gateway.audit.text import printable
-from gateway.audit.verify import Key
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 
 _PATIENCE, _AGAIN = 3.0, 0.25  # seconds: a checkpoint is signed each second of activity

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread
 
-from gateway.audit.verify import head_of
+from gateway.audit.notes import head_of
 from tests.e2e.upstream import Quiet
 from tests.served import Served, ready, served, start, toolgate
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.audit.chain import Range, checkpoint_text, key_hash, leaf_hash, signed_note, verifier_key
-from gateway.audit.verify import Key, ed25519_verify, segments, whole_lines
+from gateway.audit.notes import Key, ed25519_verify
+from gateway.audit.verify import segments, whole_lines
 from tests.gateway.audit.disks import ledger, one, verified, write_calls
 
 

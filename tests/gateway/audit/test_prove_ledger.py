@@ -17,14 +17,15 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.audit import verify as verify_module
+from gateway.audit import notes as notes_module
 from gateway.audit import verify_proof as check_module
 from gateway.audit.checkpoint import Signer
 from gateway.audit.compare import compare
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
+from gateway.audit.notes import Key
 from gateway.audit.prove import NotSigned, Unprovable, log_lines, proof_file, prove, prove_call, read_key
-from gateway.audit.verify import Key, segments
+from gateway.audit.verify import segments
 from gateway.audit.verify_proof import check
 from gateway.ports import Line
 from tests.gateway.audit.disks import SMALL, intent, ledger, one, verified, write_calls
@@ -285,7 +286,7 @@ def _alone(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_check_runs_alone(written: Path, tmp_path: Path) -> None:
     """Two files in an empty folder, no site-packages, nothing of ours: exit 0 and `ok`, 1 and `FAIL`, 2 unreadable."""
-    for module in (verify_module, check_module):
+    for module in (notes_module, check_module):
         shutil.copy(str(module.__file__), tmp_path)
     document = told(written, "c3")
     proof, key = tmp_path / "proof.json", tmp_path / "key.pub"

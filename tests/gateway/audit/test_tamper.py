@@ -17,6 +17,7 @@ import pytest
 
 from gateway.audit import verify as verify_module
 from gateway.audit.ledger import open_ledger
+from gateway.audit.notes import Key
 from gateway.audit.recover import TamperedLog
 from gateway.audit.verify import ShardResult, segments, verify
 from gateway.ports import Line
@@ -228,7 +229,7 @@ def test_any_flipped_byte_of_the_checkpoint_is_found(home: Path) -> None:
 
 def test_no_bit_of_a_signature_line_is_free(home: Path) -> None:
     """Base64 whose unused last bits were changed decodes to the same signature, and is not accepted."""
-    key = verify_module.Key((home / "audit" / "key.pub").read_text())
+    key = Key((home / "audit" / "key.pub").read_text())
     note = (one(home) / "checkpoint").read_text()
     assert key.signed(note, "w1")
     assert note.endswith("=\n")
