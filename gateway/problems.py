@@ -59,6 +59,7 @@ TABLE: dict[str, Row] = {
     "cancelled": Row("execution", "The call was cancelled", 200, False, "It may have run in part."),
     "sandbox_limit": Row("execution", "The sandbox reached a limit", 200, False, "Use less of the named resource."),
     "upstream_error": Row("execution", "The tool's backend failed", 200, False, "It may have run; check first."),
+    "outcome_unknown": Row("execution", "Nobody knows how the call ended", 409, False, "Check what it did."),
     "sandbox_unavailable": Row("execution", "No sandbox is available", 503, True, "Wait, then call again."),
     "upstream_unreachable": Row("execution", "The tool's backend cannot be reached", 502, True, "Nothing was sent."),
     "egress_denied": Row("execution", "The address is not allowed", 403, False, "Use an allowed address."),

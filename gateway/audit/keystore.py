@@ -76,6 +76,12 @@ class KeyStore:
         with self._lock:
             return self._find_session(session)
 
+    def find_tenant(self, tenant: str) -> bytes | None:
+        """The tenant's key, or `None` when it was erased or never made here."""
+        with self._lock:
+            there = self._db.execute("SELECT 1 FROM audit_tenant_keys WHERE tenant = ?", (tenant,)).fetchone()
+            return self._tenant_key(tenant) if there else None
+
     def was_erased(self, session: str) -> bool:
         """Whether a key of this session was deleted; it may have another by now."""
         with self._lock:

@@ -297,6 +297,7 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
             "code": problem.code if problem else None,
             "retryable": TABLE[problem.code].retryable if problem else None,
             "rule": problem.rule if problem else None,
+            **_again(problem),
         },
         "stages": opened.took,
         "usage": usage,
@@ -322,8 +323,19 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
         if opened.intent.obligations.record == "request_response":
             content = _shown(result)
     elif opened.intent.obligations.record != "metadata":
-        content = {"detail": result.detail}
+        content = _words(result)
     return Line("call.outcome", said, content, session.uid, principal.tenant)
+
+
+def _again(problem: Problem | None) -> dict[str, Json]:
+    """When to call again, where that was said."""
+    return {"retry_after_ms": problem.retry_after_ms} if problem and problem.retry_after_ms is not None else {}
+
+
+def _words(problem: Problem) -> dict[str, Json]:
+    """What a problem says beside its code; the advice only where it is not that of the table."""
+    said: dict[str, Json] = {"detail": problem.detail}
+    return said if problem.advice == TABLE[problem.code].advice else said | {"advice": problem.advice}
 
 
 def _sent(call: Call, result: SafeOutput | Problem, with_path: bool) -> Json:
@@ -353,7 +365,10 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
         "raw_digest": shown_digest if raw.text == safe.text else ledger.digest(tenant, raw.text.encode()),
         "shown_digest": shown_digest,
         "truncated": safe.truncated,
-        "artifacts": [{"handle": a.handle, "size": a.size, "labels": sorted(a.labels)} for a in safe.artifacts],
+        "artifacts": [
+            {"handle": a.handle, "size": a.size, "labels": sorted(a.labels), "media_type": a.media_type}
+            for a in safe.artifacts
+        ],
         "origin": raw.origin,
         "guarantees": raw.guarantees,
         "screen": {"action": verdict.action, "findings": verdict.findings},
@@ -364,7 +379,7 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
 def _shown(safe: SafeOutput) -> Json:
     shown: dict[str, Json] = {"text": safe.text, "structured": safe.structured}
     if safe.problem:
-        shown["detail"] = safe.problem.detail
+        shown |= _words(safe.problem)
     if safe.artifacts:
         shown["artifacts"] = {artifact.handle: artifact.name for artifact in safe.artifacts}
     if safe.raw.text != safe.text or safe.raw.structured != safe.structured:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from gateway.model import Finding, Intent, RawOutput, SafeOutput, Verdict
 from gateway.ports import Artifacts
 from gateway.problems import problem
-from gateway.screening import Screener, values
+from gateway.screening import Screener, Shown, values
 from gateway.screening.canonical import canonical, hidden, is_plain, well_formed
 from gateway.screening.leaves import Leaves, NotJson, gather
 from gateway.screening.secrets import SecretForms
@@ -45,12 +45,15 @@ class _Blocked(Exception):
 async def screen(raw: RawOutput, intent: Intent, screener: Screener, artifacts: Artifacts) -> SafeOutput:
     """The result of one call, screened; a large one in a thread, so that other calls go on meanwhile.
 
-    What it leaves behind is kept as artifacts, whose labels are labels of the result too.
+    What it leaves behind is kept as artifacts, whose labels are labels of the result too. A result on record that is
+    shown again stays as it was.
     """
     if len(raw.text) <= _APART:
         safe = screened(raw, intent, screener)
     else:
         safe = await asyncio.to_thread(screened, raw, intent, screener)
+    if screener.shown is not None:
+        return _again(screener.shown, safe)
     if not leaves_something(raw, safe):
         return safe
     pieces = await asyncio.to_thread(judge, raw, safe, intent, screener)
@@ -58,6 +61,13 @@ async def screen(raw: RawOutput, intent: Intent, screener: Screener, artifacts: 
     findings = [*safe.verdict.findings, *pieces.findings]
     labels = safe.verdict.labels.union(*(artifact.labels for artifact in kept))
     return replace(safe, verdict=Verdict(_strongest(findings), labels, tuple(findings)), artifacts=kept)
+
+
+def _again(shown: Shown, safe: SafeOutput) -> SafeOutput:
+    shown.now(safe)
+    return SafeOutput(
+        shown.text, shown.structured, shown.problem, shown.verdict, safe.raw, shown.truncated, shown.artifacts
+    )
 
 
 def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:

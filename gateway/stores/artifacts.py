@@ -134,18 +134,7 @@ class FileArtifacts:
             os.close(folder)
 
     def _read(self, artifact: Artifact) -> bytes:
-        try:
-            # Not blocking, so that what is no regular file any more cannot hold a thread.
-            found = os.open(self._path(artifact), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(found, "rb") as file:
-                content = file.read(artifact.size + 1)
-        except OSError as error:
-            log.error("artifact %s cannot be read: %s", artifact.handle, error.strerror)
-            raise _gone() from None
-        if handle_of(content) != artifact.handle:
-            log.error("artifact %s was altered on disk and is not given out", artifact.handle)
-            raise _gone()
-        return content
+        return read_file(self._folder, artifact)
 
     def _sweep(self) -> None:
         with self._writing:
@@ -160,9 +149,29 @@ class FileArtifacts:
         return artifact.kept_at > self._now() - self._ttl
 
     def _path(self, artifact: Artifact) -> Path:
-        """By tenant and content: whether another tenant has the same bytes makes no difference anybody could see."""
-        tenant = hashlib.sha256(artifact.owner.partition("\x1f")[0].encode()).hexdigest()[:32]
-        return self._folder / f"{tenant}-{artifact.handle.partition(':')[2]}"
+        return _path(self._folder, artifact)
+
+
+def read_file(folder: Path, artifact: Artifact) -> bytes:
+    """The bytes of an artifact in a folder of `FileArtifacts`. Raises `Refusal(not_found)` when they are gone."""
+    try:
+        # Not blocking, so that what is no regular file any more cannot hold a thread.
+        found = os.open(_path(folder, artifact), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(found, "rb") as file:
+            content = file.read(artifact.size + 1)
+    except OSError as error:
+        log.error("artifact %s cannot be read: %s", artifact.handle, error.strerror)
+        raise _gone() from None
+    if handle_of(content) != artifact.handle:
+        log.error("artifact %s was altered on disk and is not given out", artifact.handle)
+        raise _gone()
+    return content
+
+
+def _path(folder: Path, artifact: Artifact) -> Path:
+    """By tenant and content: whether another tenant has the same bytes makes no difference anybody could see."""
+    tenant = hashlib.sha256(artifact.owner.partition("\x1f")[0].encode()).hexdigest()[:32]
+    return folder / f"{tenant}-{artifact.handle.partition(':')[2]}"
 
 
 def _require_room(artifact: Artifact, used: int, quota: int) -> None:
