@@ -210,7 +210,9 @@ def test_the_record_says_what_was_left_and_what_was_used() -> None:
     player.code = leaving({})
     call(lab, files={"in.csv": handle})
     first, second = (line for line in lab.trial.ledger.lines if line.type == "call.outcome")
-    assert first.fields["artifacts"] == [{"handle": handle, "size": len(TABLE), "labels": ["untrusted"], "media_type": "text/csv"}]
+    assert first.fields["artifacts"] == [
+        {"handle": handle, "size": len(TABLE), "labels": ["untrusted"], "media_type": "text/csv"}
+    ]
     assert "out.csv" not in repr(first.fields)
     assert "out.csv" in repr(first.content)
     assert second.fields["artifacts"] == []
