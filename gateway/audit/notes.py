@@ -1,4 +1,4 @@
-"""Signed notes, for whoever checks a ledger: the public key, checkpoints (C2SP) and Ed25519 (RFC 8032), written out.
+"""Signed notes, for whoever checks a ledger: keys and what replaced them, checkpoints (C2SP), Ed25519 (RFC 8032).
 
 Part of `verify.py`, which it stands beside: it needs nothing but Python, reads no file and knows no record.
 """
@@ -6,8 +6,11 @@ Part of `verify.py`, which it stands beside: it needs nothing but Python, reads 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256, sha512
+
+ROTATED = " key rotation"  # after the gateway's name, which has no space in it
 
 
 @dataclass(frozen=True)
@@ -20,22 +23,21 @@ class Head:
     leaf: bytes | None = None
 
 
-class Key:
-    """The gateway's public key, as a signed-note verifier key: `name+hash+base64`. Raises `ValueError` if it is not."""
+class PublicKey:
+    """One Ed25519 key as a signed-note verifier key: `name+hash+base64`. Raises `ValueError` if it is not one."""
 
     def __init__(self, text: str) -> None:
-        self.name, digest, encoded = text.strip().split("+", 2)
+        self.text = text.strip()
+        self.name, digest, encoded = self.text.split("+", 2)
         blob = b64decode(encoded, validate=True)
         self._public = blob[1:]
         self._hash = sha256(self.name.encode() + b"\n" + blob).digest()[:4]
         if (blob[:1], len(blob), self._hash.hex()) != (b"\x01", 33, digest):
             raise ValueError("not an Ed25519 verifier key")
 
-    def signed(self, note: str, shard: str) -> bool:
-        """Whether a note is a checkpoint of this shard with a valid signature of this key."""
+    def signed(self, note: str) -> bool:
+        """Whether a note has a valid signature of this key, whatever it says."""
         text, _, signatures = note.rpartition("\n\n")
-        if text.split("\n")[0] != f"{self.name}/{shard}":
-            return False
         for line in signatures.split("\n")[:-1]:
             dash, _, rest = line.partition(" ")
             name, _, encoded = rest.partition(" ")
@@ -50,6 +52,129 @@ class Key:
             return False
         exact = b64encode(blob).decode() == encoded  # a decoder ignores the last bits
         return exact and blob[:4] == self._hash and ed25519_verify(self._public, text, blob[4:])
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What a note says that replaces one key of a gateway by another: when, and by shard the last head of the old key.
+
+    Made by `rotation_of`, which does not look at its signatures.
+    """
+
+    old: PublicKey
+    new: PublicKey
+    at: str
+    heads: dict[str, Head]
+    note: str
+
+    @property
+    def text(self) -> str:
+        """The part that is signed."""
+        return self.note.rpartition("\n\n")[0]
+
+    def valid(self) -> bool:
+        """Whether both keys signed it."""
+        return self.old.signed(self.note) and self.new.signed(self.note)
+
+
+def rotation_text(at: str, old: str, new: str, heads: dict[str, tuple[int, bytes]]) -> bytes:
+    """What both keys sign: whose key, when, both keys, and by shard the size and root of the last head of the old one.
+
+    No checkpoint can be taken for it: a checkpoint begins with a name and a slash, and has a number below.
+    """
+    stated = [f"{shard} {size} {b64encode(root).decode()}" for shard, (size, root) in sorted(heads.items())]
+    return "".join(f"{line}\n" for line in [old.split("+")[0] + ROTATED, at, old, new, *stated]).encode()
+
+
+def rotation_of(note: str) -> Rotation:
+    """The rotation that a note claims. Raises `ValueError` when it is none."""
+    first, at, old, new, *stated = note.rpartition("\n\n")[0].split("\n")
+    keys = PublicKey(old), PublicKey(new)
+    heads = {}
+    for line in stated:
+        shard, size, root = line.split(" ")
+        text = f"{keys[0].name}/{shard}\n{int(size)}\n{root}\n\n"  # as a checkpoint says it
+        heads[shard] = Head(int(size), b64decode(root, validate=True), text)
+    if {first} != {each.name + ROTATED for each in keys} or old == new:
+        raise ValueError("not a rotation of a key")
+    return Rotation(*keys, at, heads, note)
+
+
+class Key:
+    """The public key a ledger is checked with, and every key that is to be trusted because this one is.
+
+    `rotations` are notes of `HOME/audit/rotations`, in any order; what is no rotation, or not signed by both keys, or
+    leads nowhere, adds nothing. A key that was replaced is good for what it had signed by then: below the head that the
+    rotation names. Raises `ValueError`: the text is no key, or one key was replaced twice, which only a thief does.
+    """
+
+    def __init__(self, text: str, rotations: Iterable[str] = ()) -> None:
+        pinned = PublicKey(text)
+        self.name = pinned.name
+        self._heads: dict[str, list[Head]] = {}  # what trusted rotations name, by shard
+        self._keys: dict[str, tuple[PublicKey, dict[str, Head] | None]] = {pinned.text: (pinned, None)}
+        claimed = [each for each in map(_claimed, dict.fromkeys(rotations)) if each and each.old.name == self.name]
+        self._follow(pinned.text, claimed)
+        self._trace(pinned.text, claimed)
+
+    def signed(self, note: str, shard: str) -> bool:
+        """Whether a note is a checkpoint of this shard with a valid signature of a trusted key, or is what a trusted
+        rotation says of it."""
+        text = note.rpartition("\n\n")[0]
+        if text.split("\n")[0] != f"{self.name}/{shard}":
+            return False
+        if note in [head.note for head in self.stated(shard)]:
+            return True
+        return any(_in_time(text, shard, heads) and key.signed(note) for key, heads in self._keys.values())
+
+    def stated(self, shard: str) -> list[Head]:
+        """The heads of a shard that trusted rotations name: the log must have them."""
+        return self._heads.get(shard, [])
+
+    def shards(self) -> set[str]:
+        """The shards that trusted rotations name."""
+        return set(self._heads)
+
+    def _follow(self, text: str, claimed: list[Rotation]) -> None:
+        """From a key to the one that replaced it, and on."""
+        while (step := _only(each for each in claimed if each.old.text == text)) and step.new.text not in self._keys:
+            self._trust(step)
+            text = step.new.text
+            self._keys[text] = (step.new, None)
+
+    def _trace(self, text: str, claimed: list[Rotation]) -> None:
+        """From a key to the one that it replaced, and back. Never forward again: a stolen old key makes no new one."""
+        while (step := _only(each for each in claimed if each.new.text == text)) and step.old.text not in self._keys:
+            self._trust(step)
+            text = step.old.text
+
+    def _trust(self, step: Rotation) -> None:
+        self._keys[step.old.text] = (step.old, step.heads)
+        for shard, head in step.heads.items():
+            self._heads.setdefault(shard, []).append(head)
+
+
+def _claimed(note: str) -> Rotation | None:
+    try:
+        return rotation_of(note)
+    except ValueError:
+        return None
+
+
+def _only(claimed: Iterable[Rotation]) -> Rotation | None:
+    """The one of these that both keys signed."""
+    valid = {each.text: each for each in claimed if each.valid()}
+    if len(valid) > 1:
+        raise ValueError("one key was replaced twice: the rotations are of two logs, or the key was stolen")
+    return next(iter(valid.values()), None)
+
+
+def _in_time(text: str, shard: str, heads: dict[str, Head] | None) -> bool:
+    """Whether a head is from before its key was replaced. `heads`: where the log stood then, if it was."""
+    if heads is None:
+        return True
+    size = text.split("\n")[1:2]
+    return shard in heads and "".join(size).isdecimal() and int(size[0]) <= heads[shard].size
 
 
 def head_of(note: str, leaf: bytes | None = None) -> Head:
