@@ -228,6 +228,19 @@ def whole_lines(path: Path) -> Iterator[bytes]:
                 return
 
 
+def rotations(folder: Path) -> list[str]:
+    """The notes by which keys were replaced by others, oldest first. `folder` is `HOME/audit`. Raises `OSError`,
+    `ValueError`."""
+    try:
+        lines = (folder / "rotations").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    said = [json.loads(line) for line in lines]
+    if not all(isinstance(each, dict) and isinstance(each.get("signed"), str) for each in said):
+        raise ValueError("the file rotations was altered")
+    return [each["signed"] for each in said]
+
+
 def read_heads(
     folder: Path, key: Key, more: Iterable[str] = (), history: bytes | None = None
 ) -> tuple[list[Head], Fault | None]:
@@ -240,6 +253,7 @@ def read_heads(
     if not key.signed(newest, folder.name):
         return [], Fault(max(0, heads[0].size - 1), "the checkpoint was altered: its signature is not valid")
     heads += [head_of(note) for note in more if note.startswith(f"{key.name}/{folder.name}\n")]
+    heads += key.stated(folder.name)
     try:
         octets = (folder / "checkpoints").read_bytes() if history is None else history
         entries = [json.loads(line) for line in octets.split(b"\n")[:-1]]
@@ -255,10 +269,11 @@ def read_heads(
 def verify(folder: Path, key_text: str | None = None, heads: Sequence[str] = ()) -> list[ShardResult]:
     """Checks every shard under `HOME/audit`. `heads` are checkpoints kept elsewhere. Raises `Unreadable`."""
     try:
-        key = Key((folder / "key.pub").read_text(encoding="ascii") if key_text is None else key_text)
+        key = Key((folder / "key.pub").read_text(encoding="ascii") if key_text is None else key_text, rotations(folder))
     except (OSError, ValueError) as error:
         raise Unreadable(f"no key to check with: {error}") from None
     shards = {path.name for path in folder.glob("*") if segments(path) or (path / "checkpoint").exists()}
+    shards |= key.shards()
     for note in heads:
         shard = note.split("\n")[0].rpartition("/")[2]
         if not key.signed(note, shard):
