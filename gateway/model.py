@@ -297,7 +297,8 @@ class RawOutput:
     """What the tool gave, untrusted. `problem` is set when it failed; what it said before that is still in `text`.
 
     `content_type` is the media type of `text` without parameters. `truncated` says the backend cut it. `files` are what
-    it left behind; `labels` are those of everything that went into it (inputs, nested results).
+    it left behind; `labels` are those of everything that went into it (inputs, nested results); `sandbox` is what code
+    ran in: `backend`, `image_digest`, `engine`.
     """
 
     text: str
@@ -310,6 +311,7 @@ class RawOutput:
     guarantees: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
     labels: Labels = frozenset()
+    sandbox: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

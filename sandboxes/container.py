@@ -107,6 +107,8 @@ class Container:
             warm,
             self.guarantees,
             answer.files,
+            self.shape.image,
+            NAME,
         )
 
     def _time_is_up(self, talk: Talk) -> None:

@@ -158,6 +158,8 @@ class Exit:
     stdout, stderr: text without lone surrogates. value: the JSON value the snippet left in `result`: at most 64 deep,
     integers of 64 bits, finite numbers. truncated: output was cut. warm: the sandbox stood ready when the job came.
     guarantees: those in force here. files: name → bytes that the job left in its working folder, new or changed.
+    image: `sha256:…` of what the program ran in: the guest, the module or the container image; engine: by what, with
+    its version. Where both are the same and `deterministic` is in force, the same job ends the same.
     """
 
     status: Status
@@ -172,6 +174,8 @@ class Exit:
     warm: bool = False
     guarantees: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    image: str = ""
+    engine: str = ""
 
 
 class Backend(Protocol):

@@ -49,8 +49,9 @@ class WasmPool:
     """A pool of worker processes of one kind: a `sandboxes.model.Backend`.
 
     argv: gives the worker's program, once; it may build what the worker needs, so it is called in a thread, and raises
-    `SandboxUnavailable` if it cannot. workers: jobs that may run at once; `spares` more processes stand by. Jobs that
-    other jobs wait for have as much room again, at each depth: so none waits for a worker that waits for it.
+    `SandboxUnavailable` if it cannot. image: names what runs in them; known once `argv` was called. workers: jobs that
+    may run at once; `spares` more processes stand by. Jobs that other jobs wait for have as much room again, at each
+    depth: so none waits for a worker that waits for it.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class WasmPool:
         workers: int | None = None,
         spares: int = SPARES,
         runs_per_worker: int = RUNS_PER_WORKER,
+        image: str = "",
     ) -> None:
         self.name: Final = name
+        self.image = image
         self._source = argv
         self._workers = workers or default_workers()
         self._size = self._workers + spares
@@ -79,7 +82,7 @@ class WasmPool:
     async def start(self) -> None:
         """Sees that the guest is there and starts the workers. Raises `SandboxUnavailable` if none can be had."""
         self._argv = await asyncio.to_thread(self._source)
-        worker = await Worker.start(self._argv, self.name)
+        worker = await Worker.start(self._argv, self.name, self.image)
         self._guarantees = worker.guarantees
         self._idle.append(worker)
         self._open = True
@@ -210,7 +213,7 @@ class WasmPool:
     async def _start_one(self) -> None:
         for pause in RETRY_SECONDS:
             with contextlib.suppress(SandboxUnavailable):
-                self._idle.append(await Worker.start(self._argv, self.name))
+                self._idle.append(await Worker.start(self._argv, self.name, self.image))
                 return
             await asyncio.sleep(pause)
 
@@ -251,9 +254,17 @@ class WasmPython(WasmPool):
         worker_argv: list[str] | None = None,
     ) -> None:
         folder = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+
+        def source() -> list[str]:
+            if worker_argv is not None:
+                return worker_argv
+            built = ensure(folder, progress)
+            self.image = f"sha256:{built.wasm_sha256}"
+            return python_worker(str(built.cwasm))
+
         super().__init__(
             "wasm-python",
-            lambda: worker_argv or python_worker(str(ensure(folder, progress).cwasm)),
+            source,
             workers=workers,
             spares=spares,
             runs_per_worker=runs_per_worker,
@@ -273,9 +284,15 @@ class WasmJs(WasmPool):
         progress: Progress = lambda _line: None,
     ) -> None:
         folder = guests or Path(os.environ.get("TOOLGATE_GUESTS", DEFAULT_FOLDER))
+
+        def source() -> list[str]:
+            built = ensure_js(folder, progress)
+            self.image = f"sha256:{built.wasm_sha256}"
+            return worker_argv("js", str(built.cwasm))
+
         super().__init__(
             "wasm-js",
-            lambda: worker_argv("js", str(ensure_js(folder, progress).cwasm)),
+            source,
             workers=workers,
             spares=spares,
             runs_per_worker=runs_per_worker,

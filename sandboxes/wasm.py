@@ -5,6 +5,8 @@ Never blocks the event loop for longer than starting a child takes, and never lo
 """
 
 import asyncio
+import functools
+import importlib.metadata
 import os
 import secrets
 import socket
@@ -36,7 +38,7 @@ class Worker:
     guarantees, walls: those it said it keeps, and which stand around it, when it was ready: no guest had run in it yet.
     """
 
-    def __init__(self, argv: list[str], backend: str) -> None:
+    def __init__(self, argv: list[str], backend: str, image: str = "") -> None:
         self.id = secrets.token_hex(4)
         self.runs = 0
         self.tenant: str | None = None
@@ -44,17 +46,18 @@ class Worker:
         self.walls: dict[str, bool] = {}
         self._argv = argv
         self._backend = backend
+        self._image = image
         self._channel = Channel()
         self._child: subprocess.Popen[bytes] | None = None
         self._nice = 0
 
     @classmethod
-    async def start(cls, argv: list[str], backend: str = "wasm-python") -> "Worker":
-        """A worker that is ready for jobs. `argv` gets the descriptor and our pid appended.
+    async def start(cls, argv: list[str], backend: str = "wasm-python", image: str = "") -> "Worker":
+        """A worker that is ready for jobs. `argv` gets the descriptor and our pid appended; `image` is named in exits.
 
         Raises `SandboxUnavailable` with what the worker said, or that it said nothing in time.
         """
-        worker = cls(argv, backend)
+        worker = cls(argv, backend, image)
         try:
             await worker._start()
         except (OSError, Gone, FrameError, TimeoutError) as error:
@@ -150,6 +153,8 @@ class Worker:
             warm,
             self.guarantees,
             files=answer.files,
+            image=self._image,
+            engine=engine_version(),
         )
 
     def _step_back(self) -> None:
@@ -176,6 +181,12 @@ class Worker:
         self._destroy()
         while self._child is not None and self._child.poll() is None:  # noqa: ASYNC110  # a death sends no event
             await asyncio.sleep(REAP_SECONDS)
+
+
+@functools.cache
+def engine_version() -> str:
+    """What runs the guests here, as exits name it."""
+    return f"wasmtime {importlib.metadata.version('wasmtime')}"
 
 
 def worker_argv(kind: str, cwasm: str) -> list[str]:

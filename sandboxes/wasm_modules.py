@@ -140,7 +140,7 @@ class WasmModules:
 
     def _pool(self, module: Module) -> WasmPool:
         argv = worker_argv(module.kind, str(module.cwasm))
-        return WasmPool(self.name, lambda: argv, workers=self._workers, spares=0)
+        return WasmPool(self.name, lambda: argv, workers=self._workers, spares=0, image=module.digest)
 
     def _make_room(self) -> bool:
         """Whether another program's workers may start; sends away those of the one that is idle for longest."""

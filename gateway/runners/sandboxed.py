@@ -128,6 +128,7 @@ def _output(done: Exit, spec: SandboxBackend, labels: Labels) -> RawOutput:
         guarantees=done.guarantees,
         files=done.files,
         labels=labels,
+        sandbox={"backend": done.backend, "image_digest": done.image, "engine": done.engine},
     )
 
 

@@ -94,7 +94,7 @@ class Nested:
         """The result as JSON: the structured part when there is one, else the text. Raises NestedRefusal."""
         allowance = self._parent.allowance
         if allowance.left <= 0:
-            raise NestedRefusal(text(problem("sandbox_limit", "The code has caused as many calls as it may.")))
+            raise spent()
         allowance.left -= 1
         task = asyncio.current_task()
         assert task is not None
@@ -107,7 +107,7 @@ class Nested:
         if task.cancelling():
             # The line turned it into an outcome, which is on record now; whoever cancelled us must still hear of it.
             raise asyncio.CancelledError
-        return _answer(outcome)
+        return answer(outcome.text, outcome.structured, outcome.problem, truncated=outcome.truncated)
 
     async def end(self) -> None:
         """Cancels what still runs, and waits until it is on record: a call ends after those that it made."""
@@ -123,7 +123,7 @@ class Nested:
             raise asyncio.CancelledError
 
     def _asked(self, name: str, arguments: bytes) -> Request:
-        sent, defect = _read(arguments)
+        sent, defect = read_arguments(arguments)
         return Request(
             self._entry.new_call_id(),
             name,
@@ -155,7 +155,12 @@ def _nested(intent: Intent, request: Request, entry: Entry) -> Nested | None:
     return Nested(Parent(intent, 1, Allowance(int(backend.limits.get("host_calls", HOST_CALLS)))), request, entry)
 
 
-def _read(arguments: bytes) -> tuple[Json, Problem | None]:
+def spent() -> NestedRefusal:
+    """What code is told that has caused as many calls as it may; no record is made of it."""
+    return NestedRefusal(text(problem("sandbox_limit", "The code has caused as many calls as it may.")))
+
+
+def read_arguments(arguments: bytes) -> tuple[Json, Problem | None]:
     """What code sent as arguments, or what is wrong with it, so that it is refused on record."""
     try:
         return strictjson.loads(arguments, max_bytes=MAX_ARGUMENTS), None
@@ -165,12 +170,13 @@ def _read(arguments: bytes) -> tuple[Json, Problem | None]:
         return None, problem("malformed", f"The arguments are not strict JSON: {bad}.")
 
 
-def _answer(outcome: Outcome) -> bytes:
-    if outcome.problem is not None:
-        words = (outcome.text.rstrip("\n"), text(outcome.problem))
+def answer(shown: str, structured: Json, failed: Problem | None, *, truncated: bool) -> bytes:
+    """What code gets of an outcome, as JSON. Raises `NestedRefusal` for a problem, and for half a result."""
+    if failed is not None:
+        words = (shown.rstrip("\n"), text(failed))
         raise NestedRefusal("\n".join(part for part in words if part))
-    if outcome.structured is not None:
-        return strictjson.canonical(outcome.structured)
-    if outcome.truncated:  # a program would take the beginning for the whole
+    if structured is not None:
+        return strictjson.canonical(structured)
+    if truncated:  # a program would take the beginning for the whole
         raise NestedRefusal(text(problem("output_too_large", "The result is larger than this call may give.")))
-    return strictjson.canonical(outcome.text)
+    return strictjson.canonical(shown)

@@ -21,6 +21,7 @@ from gateway.model import (
     Position,
     Principal,
     Problem,
+    RawOutput,
     Refusal,
     Request,
     SafeOutput,
@@ -193,8 +194,8 @@ def _usage(opened: Opened, result: SafeOutput | Problem) -> Usage:
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | None = None) -> Line:
-    """A line that says who calls what with which arguments, and what was decided."""
+def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | None = None, words: Json = None) -> Line:
+    """A line that says who calls what with which arguments, and what was decided. `words`: what code was told."""
     principal, request = opened.principal, opened.request
     if principal is None:
         raise ValueError("a line needs a known principal")
@@ -234,6 +235,8 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         return Line(kind, fields)
     kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
     content = _content(opened, kind, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
+    if words is not None and isinstance(content, dict):
+        content["refused"] = words
     return Line(kind, fields, content, session.uid, principal.tenant)
 
 
@@ -303,7 +306,8 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
         "usage": usage,
     }
     if opened.intent is None:
-        return _line(opened, "call.refused", ledger, said)
+        told = _words(problem) if problem and opened.request.parent else None
+        return _line(opened, "call.refused", ledger, said, told)
     said |= {"call_id": opened.request.call_id, "intent": opened.intent.position.seq}
     call = opened.intent.call
     principal, session = call.caller.principal, call.caller.session
@@ -373,7 +377,13 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
         "guarantees": raw.guarantees,
         "screen": {"action": verdict.action, "findings": verdict.findings},
         "labels_added": verdict.labels,
+        **_ran_in(raw),
     }
+
+
+def _ran_in(raw: RawOutput) -> dict[str, Json]:
+    """What code ran in, and how it ended before anything was made of that: what it takes to run it again."""
+    return {"sandbox": {**raw.sandbox, "code": raw.problem.code if raw.problem else None}} if raw.sandbox else {}
 
 
 def _shown(safe: SafeOutput) -> Json:
