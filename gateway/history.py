@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import cast
 
 from gateway.aggregates import Ended, Entry, Reservation
 from gateway.audit import query
 from gateway.audit.content import Contents, Unreadable
-from gateway.audit.disk import OsDisk
-from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.glance import glance
 from gateway.model import Arguments, Call, Caller, Principal, Session
 from gateway.policy.aggregates import stem_of
 from gateway.policy.bundle import PolicyBundle
@@ -49,18 +48,21 @@ def backfill(
     now: float,
     known: Set[str] = frozenset(),
     since: float = 0.0,
+    before: str | None = None,
 ) -> Backfilled:
     """Fills fresh `cells` with what the ledger knows of the bundle's aggregates, without those whose stem is `known`.
 
     `now` and `since` in unix seconds: nothing that was recorded before `since`, or has left its window by `now`, is
-    read. Takes no lock, blocks on files. Raises `OSError`, `ValueError` or `sqlite3.Error` when keys cannot be read.
+    read; nor is what stands at the hybrid logical clock `before` (as records have it) or later. Takes no lock, blocks
+    on files. Raises `OSError`, `ValueError` or `sqlite3.Error` when keys cannot be read.
     """
     wanted = {stem: within for stem, within in bundle.windows.items() if stem not in known}
     if not wanted or not (home / "audit").is_dir():
         return Backfilled()
-    with closing(KeyStore(home / "state.db", master_key(home))) as keys:
-        replay = _Replay(bundle, wanted, cells, now, Contents(keys, home / "audit", OsDisk()))
-        for record in query.since(home, max(since, now - max(wanted.values()))):
+    with glance(home) as contents:
+        replay = _Replay(bundle, wanted, cells, now, contents)
+        records = query.since(home, max(since, now - max(wanted.values())))
+        for record in takewhile(lambda each: before is None or str(each["hlc"]) < before, records):
             replay.take(record)
         return replay.end()
 

@@ -30,6 +30,8 @@ from gateway.tool import Json
 INLINE = 64 * 1024
 _CACHED = 10_000
 _ERASED = "its session key was erased"
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
 
 
 class Unreadable(Exception):
@@ -122,16 +124,21 @@ class Contents:
         if not isinstance(content, dict):
             return None
         session = str(content["key"])
-        key = self._keys.find_session(session)
-        if key is None:
-            raise Unreadable(_ERASED)
         try:
-            return cast(Json, json.loads(self._opened(Mac(key), content, record)))
+            key = self.find(session)
+            if key is None:
+                raise Unreadable(_ERASED)
+            return decode(self._opened(key, content, record))
         except InvalidTag:
             why = "it does not open with its session's key"
         except FileNotFoundError:
             why = "its blob is not there any more"
         raise Unreadable(_ERASED if self._keys.was_erased(session) else why)
+
+    def find(self, session: str) -> Mac | None:
+        """The session's key as it is in the store now; None when there is none."""
+        key = self._keys.find_session(session)
+        return None if key is None else Mac(key)
 
     def _opened(self, key: Mac, content: Mapping[str, Json], record: Mapping[str, Json]) -> bytes:
         call_id, type_ = str(record.get("call_id", "")), str(record["type"])
@@ -203,6 +210,16 @@ def encode(value: Json) -> bytes:
         return orjson.dumps(value, default=_plain)
     except TypeError:
         return json.dumps(value, default=_plain, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(octets: bytes) -> Json:
+    """What `encode` wrote: the same values, of the same types."""
+    if _LONG_NUMBER in octets.translate(_DIGITS):  # orjson makes a double of an integer beyond 64 bits
+        return cast(Json, json.loads(octets))
+    try:
+        return cast(Json, orjson.loads(octets))
+    except ValueError:  # it takes no lone surrogates
+        return cast(Json, json.loads(octets))
 
 
 def _plain(value: object) -> object:

@@ -83,7 +83,11 @@ class PolicyBundle:
 
     def explain(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The same decision, with every clause of every rule it looked at."""
-        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels, full=True)
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels, "all")
+
+    def judge(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
+        """The same decision, without any clauses and without what is in shadow: for going through many calls."""
+        return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels, "nothing")
 
     def visible(self, principal: Principal) -> frozenset[str]:
         """The tools of the catalogue that the principal may see listed: clauses are not run, arguments not known."""

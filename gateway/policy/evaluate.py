@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from gateway.aggregates import Cell, Entry, Level
 from gateway.model import Call, Decision, Effect, Principal, Problem, Reason
@@ -23,6 +24,7 @@ from gateway.tool import SandboxBackend, Tool
 
 Past = Sequence[tuple[Aggregate, Cell, Level]]
 Reasons = tuple[Reason, ...]
+Tell = Literal["all", "what mattered", "nothing"]  # which rules' clauses a decision carries
 _TRUE, _FALSE = Truth.TRUE, Truth.FALSE
 _MAX_MERGED = 64
 _AT_ONCE = 16  # conditions in one run of the engine
@@ -151,22 +153,25 @@ def entries(prepared: Plan, call: Call) -> tuple[Entry, ...]:
         return ()
 
 
-def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level], *, full: bool = False) -> Decision:
+def decide(
+    prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level], tell: Tell = "what mattered"
+) -> Decision:
     """The decision on a call, under the bundle of that digest. Never raises for what the call holds.
 
-    `levels` are those of `cells`, by key; a clause that reads one that is not there is in error. The reasons that
-    mattered carry their clauses; with `full`, all of them do.
+    `levels` are those of `cells`, by key; a clause that reads one that is not there is in error. `tell` says which
+    reasons carry their clauses; with `nothing`, what is in shadow is not asked either.
     """
     past: Past = ()
     reasons: Reasons = ()
     reserves: tuple[Entry, ...] = ()
     try:
         past = _past(prepared, call, levels) if prepared.reads else ()
-        verdict, reasons = prepared.settled or _judge(prepared, call, past, full)
+        verdict, reasons = prepared.settled or _judge(prepared, call, past, tell)
         if prepared.feeds and verdict.effect is Effect.PERMIT:
             reserves = _entries(prepared, call)
     except TooMuch as much:
         verdict = _forbid("policy_error", str(much), None)
+    shadow = None if tell == "nothing" else prepared.shadow
     return Decision(
         call,
         verdict.effect,
@@ -176,7 +181,7 @@ def decide(prepared: Plan, call: Call, digest: str, levels: Mapping[str, Level],
         verdict.problem,
         tuple((cell, level) for _, cell, level in past) if past else (),
         reserves,
-        None if prepared.shadow is None else decide(prepared.shadow, call, digest, levels, full=full),
+        None if shadow is None else decide(shadow, call, digest, levels, tell),
     )
 
 
@@ -258,7 +263,7 @@ def _forbid(code: str, detail: str, rule: str | None, retry_after_ms: int | None
     return Verdict(Effect.FORBID, Obligations(), problem(code, detail, rule=rule, retry_after_ms=retry_after_ms))
 
 
-def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> tuple[Verdict, Reasons]:
+def _judge(prepared: Plan, call: Call, past: Past, tell: Tell) -> tuple[Verdict, Reasons]:
     values = prepared.reading.values(call)
     for aggregate, _, level in past:
         values[aggregate.variable] = shown(aggregate.kind, level)
@@ -271,8 +276,8 @@ def _judge(prepared: Plan, call: Call, past: Past, full: bool) -> tuple[Verdict,
     verdict = combine(prepared, reasons, bound)
     unpermitted = verdict.problem is not None and verdict.problem.code == "no_permit"
     seen: Shown = {}
-    for place, reason in enumerate(reasons):
-        if full or matters(reason, verdict.effect, unpermitted):
+    for place, reason in enumerate(reasons if tell != "nothing" else ()):
+        if tell == "all" or matters(reason, verdict.effect, unpermitted):
             reasons[place] = told(prepared.candidates[place].rule, reason, bound, values, call, seen)
     if unpermitted and past and _waits(prepared, values, past):
         detail = f"A call that this call of {call.tool.name} depends on is still under way."

@@ -103,7 +103,7 @@ class Replay:
         bundle, call = self._bundles.get(asked.bundle or ""), asked.call
         if bundle is None or call is None:
             return None, ()
-        decision = bundle.decide(call, self._then.look(bundle.cells(call), asked.at))
+        decision = bundle.judge(call, self._then.look(bundle.cells(call), asked.at))
         met = buckets(decision)
         verdict = self._verdict(decision, asked, self._then, met)
         if asked.admitted:
@@ -133,7 +133,7 @@ class Replay:
             call = course.call(call)
             call = call if asked.bundle is not None else self._found(call)
         if call is not None:
-            decision = self._candidate.decide(call, self._now.look(self._candidate.cells(call), asked.at))
+            decision = self._candidate.judge(call, self._now.look(self._candidate.cells(call), asked.at))
             verdict = self._verdict(decision, asked, self._now, met)
         then = asked.verdict
         happens = asked.admitted if warm else verdict.permitted and (asked.admitted or not then.permitted)

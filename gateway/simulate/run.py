@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from gateway.audit import query
-from gateway.audit.content import Contents
-from gateway.audit.disk import OsDisk
-from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.glance import glance
 from gateway.audit.verify import segments, whole_lines
 from gateway.home import Home
 from gateway.kept import NotKept, load_kept
@@ -31,19 +28,6 @@ class Unverified(Exception):
     """The ledger cannot be gone by: it does not verify, or cannot be read; the text says what is wrong with it."""
 
 
-class _Keys(KeyStore):
-    """Keys that are asked for once: calls of a session follow each other, and one run is one look at the past."""
-
-    def __init__(self, path: Path, master: bytes) -> None:
-        super().__init__(path, master)
-        self._found: dict[str, bytes | None] = {}
-
-    def find_session(self, session: str) -> bytes | None:
-        if session not in self._found:
-            self._found[session] = super().find_session(session)
-        return self._found[session]
-
-
 def simulate(home: Path, candidate: PolicyBundle, tools: Sequence[Tool], since: float = 0.0) -> Report:
     """Every call on record since then (unix seconds), decided again under its own policy and under the candidate.
 
@@ -55,9 +39,8 @@ def simulate(home: Path, candidate: PolicyBundle, tools: Sequence[Tool], since: 
     report, bundles = Report(candidate.digest), _bundles(home, tools)
     begin, replay = since - _reach(candidate, bundles), Replay(candidate, bundles, since)
     try:
-        with closing(_Keys(home / "state.db", master_key(home))) as keys:
-            reader = Reader(Contents(keys, home / "audit", OsDisk()), tools)
-            _run(query.since(home, begin), reader, replay, report, since)
+        with glance(home) as contents:
+            _run(query.since(home, begin), Reader(contents, tools), replay, report, since)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise Unverified(f"{home}: cannot be read: {error}") from error
     return report

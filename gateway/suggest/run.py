@@ -8,14 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.audit import query
-from gateway.audit.content import Contents
-from gateway.audit.disk import OsDisk
-from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.glance import glance
 from gateway.model import Arguments, Call, Effect, Session
 from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.policy.cases import run_cases
@@ -55,8 +52,7 @@ def suggest(home: Path, tools: Sequence[Tool], since: float = 0.0, agent: str | 
     if why := query.unverified(home):
         raise NothingToGoBy(why)
     try:
-        with closing(KeyStore(home / "state.db", master_key(home))) as keys:
-            contents = Contents(keys, home / "audit", OsDisk())
+        with glance(home) as contents:
             past = past_of(query.since(home, since), contents, tools, agent)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise NothingToGoBy(f"{home}: cannot be read: {error}") from error

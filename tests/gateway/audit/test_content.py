@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.audit.content import INLINE, Contents, Mac, Nonces, Unreadable
+from gateway.audit.content import INLINE, Contents, Mac, Nonces, Unreadable, decode, encode
 from gateway.audit.disk import OsDisk
+from gateway.audit.glance import glance
 from gateway.audit.keyfile import secret_file
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
@@ -183,6 +186,52 @@ def test_keys_survive_a_restart_and_need_the_master_key(tmp_path: Path) -> None:
     with pytest.raises(InvalidTag):
         other.find_session("s1")
     other.close()
+
+
+def test_a_glance_opens_what_show_opens(tmp_path: Path) -> None:
+    """Records of two sessions, by turns, one of them erased; with another master key none, and each says so."""
+
+    async def test() -> None:
+        async with ledger(tmp_path) as writer:
+            for number in range(6):
+                await _write(writer, f"c{number}", f"s{number % 2}", f"{SECRET} {number}")
+            await writer.contents.erase(["s1"])
+
+    run(test())
+    intents = [record for record in records(tmp_path) if record["type"] == "call.intent"]
+    with glance(tmp_path) as contents:
+        assert [_seen(contents, record) for record in intents] == [
+            f"{SECRET} 0", "its session key was erased",
+            f"{SECRET} 2", "its session key was erased",
+            f"{SECRET} 4", "its session key was erased",
+        ]  # fmt: skip
+    (tmp_path / "master.key").write_bytes(bytes(32))
+    with glance(tmp_path) as contents:
+        assert {_seen(contents, record) for record in intents} == {
+            "it does not open with its session's key", "its session key was erased"
+        }  # fmt: skip
+
+
+def _seen(contents: Contents, record: dict[str, Any]) -> str:
+    try:
+        found: Any = contents.open(record)
+    except Unreadable as why:
+        return str(why)
+    return str(found["text"])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)  # fmt: skip
+
+
+@given(JSON)
+def test_what_is_encoded_is_decoded_the_same(value: Any) -> None:
+    """Of the same types: integers beyond 64 bits, lone surrogates and long strings of digits too."""
+    assert repr(decode(encode(value))) == repr(value)
+    assert decode(encode("7" * 30)) == "7" * 30
 
 
 def test_a_new_sessions_key_is_durable_before_its_first_line(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_decisions(made: PolicyBundle, called: Call, wanted: str) -> None:
     assert (decision.problem is None) == (decision.effect is Effect.PERMIT)
 
 
+@pytest.mark.parametrize(("made", "called", "wanted"), [each[1:] for each in DECISIONS], ids=[d[0] for d in DECISIONS])
+def test_judging_is_deciding_without_the_clauses(made: PolicyBundle, called: Call, wanted: str) -> None:
+    """The same effect, rules, problem and obligations."""
+    whole, judged = made.decide(called), made.judge(called)
+    assert (judged.effect, judged.rules, judged.problem) == (whole.effect, whole.rules, whole.problem)
+    assert (judged.obligations, judged.reserves, outcome(judged)) == (whole.obligations, whole.reserves, wanted)
+    assert not any(reason.clauses for reason in judged.reasons)
+
+
 CLAUSES = [
     ('principal.agent == "dev" && principal.tenant == "default" && principal.user == null', True),
     ("size(principal.groups) == 0", True),
