@@ -22,6 +22,14 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         return [f"{name}={_text(record[name])[:80]}" for name in names if name in record]
     if type_.startswith("policy."):
         return _policy(record)
+    if type_ == "admin.read":
+        count = record.get("count")
+        uid = _in(record, "who", "uid")
+        return [
+            _text(record.get("verb")),
+            "" if uid is None else f"uid={_text(uid)}",
+            "" if count is None else f"records={_text(count)}",
+        ]
     if type_ == "payload.erased":
         sessions = record.get("sessions")
         return [

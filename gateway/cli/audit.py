@@ -1,4 +1,5 @@
-"""`toolgate audit`: reads and verifies the ledger of a home folder. It takes no lock and writes nothing."""
+"""`toolgate audit`: reads and verifies the ledger of a home folder. It takes no lock of a writer; what is read in the
+clear is on record, and nothing else is written."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from gateway.audit.text import printable, render
 from gateway.cli import proofs, records, upkeep
 from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.cli.reading import on_record
 
 _NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next start)"
 
@@ -57,10 +59,12 @@ def run_tail(arguments: Arguments) -> int:
 
 def run_show(arguments: Arguments) -> int:
     """Prints the records of one call with arguments and results in the clear."""
-    shown = query.show(home_of(arguments).path, arguments.call_id)
+    home = home_of(arguments).path
+    shown = query.show(home, arguments.call_id)
     if not shown:
         say(arguments, [], f"no record of {arguments.call_id}")
         return 1
+    on_record(home, "audit show", {"call": arguments.call_id}, len(shown))
     whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
     parts = [f"{render(each.record)}\n{_indented(each.unreadable or each.content)}" for each in shown]
     say(arguments, whole, "\n".join(parts))

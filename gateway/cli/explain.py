@@ -1,6 +1,6 @@
 """`toolgate explain`: a past call, stage by stage, from its records alone; or what would be decided of one in a file.
 
-It makes no call, and asks no gateway.
+It makes no call, and asks no gateway. What it reads of a past call in the clear is on record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gateway.audit.query import Shown
 from gateway.audit.text import printable
 from gateway.backends import offers
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.cli.reading import on_record
 from gateway.explaining import explain_case
 from gateway.loading import load_folders
 from gateway.policy.cases import load_call
@@ -48,6 +49,7 @@ def run(arguments: Arguments) -> int:
     if not shown:
         say(arguments, None, f"no record of {arguments.call_id}")
         return 1
+    on_record(home, "explain", {"call": arguments.call_id}, len(shown))
     nested = query.nested(home, arguments.call_id)
     whole = {
         "call_id": arguments.call_id,

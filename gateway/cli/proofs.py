@@ -1,4 +1,7 @@
-"""`toolgate audit prove` and `audit diff`: proofs for those who do not have the log. They take no lock."""
+"""`toolgate audit prove` and `audit diff`: proofs for those who do not have the log.
+
+They take no lock that a gateway knows. With `--reveal` the keys that are handed out are put on record first.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from gateway.audit.notes import Key
 from gateway.audit.prove import NotSigned, Proof, Unprovable, proof_file, prove_call, read_key
 from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.cli.reading import on_record
 
 _PATIENCE, _AGAIN = 3.0, 0.25  # seconds: a checkpoint is signed each second of activity
 
@@ -46,6 +50,9 @@ def run_prove(arguments: Arguments) -> int:
     except (Unprovable, NotSigned, OSError, ValueError) as why:
         print(f"toolgate: {printable(str(why))}", file=sys.stderr)
         return 1
+    entries: Any = told["records"]
+    if revealed := sum("content_key" in entry for entry in entries):
+        on_record(home.path, "audit prove --reveal", {"call": arguments.call_id}, revealed)
     if arguments.output is None:
         print(json.dumps(told, indent=2))
         return 0
@@ -54,7 +61,6 @@ def run_prove(arguments: Arguments) -> int:
     except OSError as error:
         print(f"toolgate: {printable(str(error))}", file=sys.stderr)
         return 2
-    entries: Any = told["records"]
     said = [_entry(entry, proof) for entry, proof in zip(entries, proofs, strict=True)]
     say(arguments, said, "\n".join(map(_line, said)))
     return 0

@@ -1,4 +1,4 @@
-"""`toolgate audit query`: records by who, what and when, from the index. It takes no lock that a writer knows."""
+"""`toolgate audit query`: records by who, what and when, from the index. It takes no lock that a gateway knows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 from gateway.audit.search import page
 from gateway.audit.text import printable, render
 from gateway.cli.common import Arguments, Verbs, home_of, say
+from gateway.cli.reading import on_record
 from gateway.tool import Json
 from gateway.units import BadUnit, moment
 from gateway.wanted import BadCursor, Wanted
@@ -61,6 +63,8 @@ def run(arguments: Arguments) -> int:
     except (BadUnit, ValueError) as bad:
         print(f"toolgate: {printable(str(bad))}", file=sys.stderr)
         return 2
+    if arguments.content and found.records:
+        on_record(home.path, "audit query", asdict(wanted), len(found.records))
     lines = [line for each in found.records for line in _lines(each)]
     whole = {"records": list(found.records), "next_cursor": found.next_cursor}
     say(arguments, whole, "\n".join(lines) or "no such record")

@@ -1,4 +1,7 @@
-"""`toolgate audit export`: the ledger as a stream for other systems, or one call as a case. It takes no lock."""
+"""`toolgate audit export`: the ledger as a stream for other systems, or one call as a case.
+
+It takes no lock that a gateway knows. What is given out in the clear is put on record before.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from gateway.audit.export import exporter
 from gateway.audit.retold import Untellable, retell
 from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of
+from gateway.cli.reading import on_record
 from gateway.units import BadUnit, seconds
 
 _FORMATS = ("jsonl", "ocsf", "cloudevents")
@@ -43,6 +47,8 @@ def run_export(arguments: Arguments) -> int:
     if arguments.as_case is not None:
         return _as_case(home, arguments.as_case)
     found = query.since(home, begin)
+    if arguments.with_content:
+        on_record(home, "audit export", {"since": arguments.since and begin, "format": arguments.format})
     shown = query.reveal(home, found) if arguments.with_content else map(_sealed, found)
     forms = exporter(arguments.format, _gateway(home), __version__, content=arguments.with_content)
     for each in shown:
@@ -70,6 +76,7 @@ def _as_case(home: Path, call_id: str) -> int:
         told = retell(asked, query.reveal(home, before))
     except Untellable as why:
         return _wrong(f"no case can tell {call_id}: {why}", 1)
+    on_record(home, "audit export --as-case", {"call": call_id})
     for note in told.notes:
         print(f"# {note}")
     print("# specs and policies: files or folders, named from where this file stands")

@@ -10,6 +10,7 @@ from argparse import ArgumentParser
 from gateway.audit.text import printable
 from gateway.backends import offers
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.cli.reading import on_record
 from gateway.loading import load_folders
 from gateway.simulate.report import CLASSES
 from gateway.simulate.run import Unverified, simulate
@@ -39,10 +40,12 @@ def run(arguments: Arguments) -> int:
     settings = settings_of(arguments, specs=arguments.specs, policies=arguments.policies)
     try:
         loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
-        report = simulate(home, loaded.bundle, loaded.catalogue.all(), time.time() - arguments.since)
+        since = time.time() - arguments.since
+        report = simulate(home, loaded.bundle, loaded.catalogue.all(), since)
     except (SpecErrors, Unverified, OSError) as error:
         print("\n".join(map(printable, f"toolgate: {error}".split("\n"))), file=sys.stderr)
         return 2
+    on_record(home, "simulate", {"since": since}, report.calls)
     say(arguments, report.as_json() if arguments.json else None, "\n".join(report.lines()))
     return 1 if any(report.found[name] for name in arguments.fail_on) else 0
 

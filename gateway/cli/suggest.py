@@ -12,6 +12,7 @@ from gateway.audit.text import printable
 from gateway.backends import offers
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.judged import counted
+from gateway.cli.reading import on_record
 from gateway.folders import read
 from gateway.specs.load import load_specs
 from gateway.specs.yaml import SpecErrors
@@ -36,7 +37,9 @@ def run(arguments: Arguments) -> int:
     settings = settings_of(arguments, specs=arguments.specs)
     try:
         tools = load_specs(read(settings.folder("tool_specs")), sandboxes=offers(settings.sandboxes)).tools
-        made = suggest(home, tools, time.time() - arguments.since, arguments.agent)
+        since = time.time() - arguments.since
+        made = suggest(home, tools, since, arguments.agent)
+        on_record(home, "suggest", {"since": since, "agent": arguments.agent}, made.calls)
         if arguments.output is not None:
             with arguments.output.open("x", encoding="ascii") as file:  # a file that somebody reviewed is never lost
                 file.write(made.text)

@@ -19,6 +19,7 @@ from gateway.audit.shard import Tuning
 from gateway.audit.text import printable
 from gateway.cli.call import post
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
+from gateway.cli.reading import who
 from gateway.model import Position, Refusal
 from gateway.ports import Upkeep, Whose
 from gateway.problems import text
@@ -54,7 +55,7 @@ def run_resolve(arguments: Arguments) -> int:
     """Puts on record how a call in doubt ended."""
 
     async def here(upkeep: Upkeep) -> dict[str, Any]:
-        place = await upkeep.resolve(arguments.call_id, arguments.ended, arguments.why, _who())
+        place = await upkeep.resolve(arguments.call_id, arguments.ended, arguments.why, who())
         return {"call_id": arguments.call_id, "as": arguments.ended, "record": _place(place)}
 
     asked = {"call_id": arguments.call_id, "as": arguments.ended, "why": arguments.why}
@@ -68,7 +69,7 @@ def run_erase(arguments: Arguments) -> int:
         return _wrong("say whose content is to be erased: --session, --agent, --user or --tenant")
 
     async def here(upkeep: Upkeep) -> dict[str, Any]:
-        done = await upkeep.erase(Whose(**given), arguments.why, _who())
+        done = await upkeep.erase(Whose(**given), arguments.why, who())
         counts = {"sessions": done.sessions, "keys": done.keys, "blobs": done.blobs}
         return {**counts, "record": _place(done.position)}
 
@@ -122,10 +123,6 @@ def _ask(arguments: Arguments, route: str, asked: Mapping[str, str], words: str)
         return _wrong(f"{said.get('title')} ({said.get('code')}). {said.get('detail')}", 1)
     say(arguments, said, words.format(**said))
     return 0
-
-
-def _who() -> dict[str, Json]:
-    return {"authn": "local", "uid": os.getuid()}
 
 
 def _place(position: Position) -> dict[str, Json]:

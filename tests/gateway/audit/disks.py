@@ -28,7 +28,7 @@ class FaultyDisk(OsDisk):
 
     def __init__(self) -> None:
         self.error: int | None = None
-        self.on = ("pwrite", "sync", "allocate", "truncate", "rename", "open", "unlink")
+        self.on: tuple[str, ...] = ("pwrite", "sync", "allocate", "truncate", "rename", "open", "unlink")
         self.short = False
         self.halves = False
         self.struck = 0
