@@ -24,26 +24,38 @@ PUBLIC_KEY_FILE = "key.pub"
 
 
 class Signer:
-    """The gateway's signing key. `gateway` is its name, made from the public key: no two gateways share one."""
+    """The gateway's signing key. `gateway` is its name, made from its first public key: no two gateways share one.
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    With a `former`, the key that it replaces, both sign.
+    """
+
+    def __init__(self, private: Ed25519PrivateKey, gateway: str | None = None, former: Signer | None = None) -> None:
         self._private = private
         self._public = private.public_key().public_bytes_raw()
-        self.gateway = f"toolgate-{sha256(self._public).hexdigest()[:12]}"
+        self._former = former
+        self.gateway = gateway or f"toolgate-{sha256(self._public).hexdigest()[:12]}"
         self.verifier_key = verifier_key(self.gateway, self._public)
 
     @classmethod
-    def load(cls, path: Path) -> Signer:
+    def load(cls, path: Path, gateway: str | None = None) -> Signer:
         """Reads `signing.key` (PKCS #8, PEM, 0600), making it if there is none. Raises `OSError`, `ValueError`."""
         key = serialization.load_pem_private_key(secret_file(path, _new_key), password=None)
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError(f"{path} does not hold an Ed25519 key")
-        return cls(key)
+        return cls(key, gateway)
+
+    def named(self, gateway: str, former: Signer | None = None) -> Signer:
+        """The same key under the gateway's name, beside the key that it replaces or alone."""
+        return Signer(self._private, gateway, former)
 
     def sign(self, shard: str, size: int, root: bytes) -> bytes:
         """A checkpoint of one shard, as a signed note."""
-        text = checkpoint_text(f"{self.gateway}/{shard}", size, root)
-        return signed_note(text, self.gateway, self._public, self._private.sign(text))
+        return self.note(checkpoint_text(f"{self.gateway}/{shard}", size, root))
+
+    def note(self, text: bytes) -> bytes:
+        """A text as a signed note."""
+        note = signed_note(text, self.gateway, self._public, self._private.sign(text))
+        return note if self._former is None else note + self._former.note(text)[len(text) + 1 :]
 
 
 class Checkpoints:

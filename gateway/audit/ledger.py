@@ -14,13 +14,12 @@ from pathlib import Path
 
 import orjson
 
-from gateway.audit.checkpoint import PUBLIC_KEY_FILE, Signer
 from gateway.audit.content import Contents
-from gateway.audit.disk import Disk, OsDisk, replace_file
+from gateway.audit.disk import Disk, OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.lines import WHOSE, Lines
-from gateway.audit.notes import Key
 from gateway.audit.recover import Recovered, recover
+from gateway.audit.rotation import RECORD, SigningKey
 from gateway.audit.shard import Shard, Tuning
 from gateway.audit.verify import segments, whole_lines
 from gateway.audit.writer import Writer
@@ -47,24 +46,26 @@ def open_ledger(
     disk, tuning = disk or OsDisk(), tuning or Tuning()
     audit = home / "audit"
     audit.mkdir(mode=0o700, parents=True, exist_ok=True)
-    signer = Signer.load(home / "signing.key")
-    replace_file(disk, audit / PUBLIC_KEY_FILE, signer.verifier_key.encode() + b"\n")
     folder = audit / (shard or _last_shard(audit))
     folder.mkdir(mode=0o700, exist_ok=True)
     disk.sync_folder(audit)
     lock = _lock(folder)
     try:
         contents = Contents(KeyStore(home / "state.db", master_key(home)), audit, disk)
-        found = recover(folder, Key(signer.verifier_key), disk)
+        key = SigningKey(home, disk)
+        found = recover(folder, key.key(), disk)
         lines = Lines(folder.name, found.head, clock, found.hlc)
-        on_disk = Shard(disk, folder, lock, signer, tuning)
+        on_disk = Shard(disk, folder, lock, key.signer, tuning)
         on_disk.begin(found.head)
-        first = _first_lines(folder, lines, signer.gateway, found)
+        first = _first_lines(folder, lines, key.signer.gateway, found)
+        if key.unfinished is not None and not key.recorded(folder):
+            first.append(lines.add(RECORD, key.unfinished, None))
         on_disk.write(first, lines.head(), begins=found.head.size)
+        key.finish(on_disk)
     except BaseException:  # whatever it was goes on, but the lock is not left behind
         os.close(lock)
         raise
-    return Writer(on_disk, lines, contents, tuning, clock)
+    return Writer(on_disk, lines, contents, key, tuning, clock)
 
 
 def _last_shard(audit: Path) -> str:

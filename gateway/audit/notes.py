@@ -111,6 +111,7 @@ class Key:
     def __init__(self, text: str, rotations: Iterable[str] = ()) -> None:
         pinned = PublicKey(text)
         self.name = pinned.name
+        self._pinned = pinned.text
         self._heads: dict[str, list[Head]] = {}  # what trusted rotations name, by shard
         self._keys: dict[str, tuple[PublicKey, dict[str, Head] | None]] = {pinned.text: (pinned, None)}
         claimed = [each for each in map(_claimed, dict.fromkeys(rotations)) if each and each.old.name == self.name]
@@ -126,6 +127,11 @@ class Key:
         if note in [head.note for head in self.stated(shard)]:
             return True
         return any(_in_time(text, shard, heads) and key.signed(note) for key, heads in self._keys.values())
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another key took the place of this one."""
+        return self._keys[self._pinned][1] is not None
 
     def stated(self, shard: str) -> list[Head]:
         """The heads of a shard that trusted rotations name: the log must have them."""

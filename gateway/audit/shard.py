@@ -78,6 +78,10 @@ class Shard:
         self._signed_size = self.head.size
         self._signed_at = monotonic()
 
+    def change_key(self, signer: Signer) -> None:
+        """From now on heads are signed with this."""
+        self._checkpoints = Checkpoints(self._disk, self._folder, signer)
+
     def let_go(self) -> None:
         """Closes the segment's descriptor, which a failure poisoned: what it wrote may never reach the disk."""
         if self._segment is not None:

@@ -21,6 +21,7 @@ from time import perf_counter
 
 from gateway.audit.content import INLINE, Contents, encode
 from gateway.audit.lines import CLOSES, NOWHERE, WHOSE, Head, Lines, Sealing
+from gateway.audit.rotation import SigningKey
 from gateway.audit.shard import Shard, Tuning
 from gateway.model import Position, Refusal
 from gateway.ports import Line
@@ -46,9 +47,16 @@ class Writer:
     """See the module. Made by `open_ledger` only; `append` belongs to one event loop."""
 
     def __init__(
-        self, shard: Shard, lines: Lines, contents: Contents, tuning: Tuning, clock: Callable[[], float]
+        self,
+        shard: Shard,
+        lines: Lines,
+        contents: Contents,
+        key: SigningKey,
+        tuning: Tuning,
+        clock: Callable[[], float],
     ) -> None:
         self.contents = contents
+        self.key = key
         self._shard = shard
         self._tuning = tuning
         self._clock = clock
@@ -60,6 +68,7 @@ class Writer:
         self._ringing = False
         self._stopping = False
         self._asked = False  # for a checkpoint, before one is due
+        self._works: deque[tuple[Callable[[Shard], None], Waiter]] = deque()
         self._down: OSError | None = None
         self._lost: dict[str, dict[str, Json]] = {}  # calls whose outcome was refused, by id: what is known of them
         self._segment_octets = 0
@@ -113,6 +122,25 @@ class Writer:
             return self.contents.digest(tenant, value)
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
+
+    async def between(self, work: Callable[[Shard], None]) -> None:
+        """Does something with the shard on the thread that writes, while it writes nothing; raises what that raises."""
+        raised: list[Exception] = []
+
+        def guarded(shard: Shard) -> None:
+            try:
+                work(shard)
+            except (OSError, ValueError) as error:
+                raised.append(error)
+
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self.check()
+            self._works.append((guarded, waiter))
+        self._bell.put(None)
+        await waiter
+        if raised:
+            raise raised[0]
 
     def checkpoint(self) -> None:
         """Wakes the thread to sign what is durable by then, if anything is new; nobody waits for it."""
@@ -220,6 +248,11 @@ class Writer:
             due = self._shard.until_checkpoint()
             if due == 0.0 or (asked and due is not None):
                 self._shard.sign()
+            while self._works:
+                work, waiter = self._works[0]
+                work(self._shard)
+                self._works.popleft()
+                _tell([waiter], None)
         except OSError as error:
             self._fail(error)
             self._come_back(error)
@@ -254,6 +287,8 @@ class Writer:
         with self._lock:
             self._down = error
             waiting = [waiter for batch in (*self._taken, *self._batches) for waiter in batch.waiting]
+            waiting += [waiter for _, waiter in self._works]
+            self._works.clear()
             self._batches = deque([Batch()])
             self._queued = 0
             self._lines.reset(self._shard.head)
@@ -303,6 +338,7 @@ class Writer:
                 self._commit(batch)
         with suppress(OSError):
             self._shard.close()
+        _tell([waiter for _, waiter in self._works], self._unavailable("the log is closed"))
 
 
 def _tell(waiting: list[Waiter], refusal: Refusal | None) -> None:
