@@ -16,6 +16,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256
+from itertools import count, pairwise
 from pathlib import Path
 
 try:
@@ -26,6 +27,10 @@ except ImportError:  # run alone, both files in one folder
 
 _HEADER = re.compile(rb'\{"v":1,"shard":"([^"]*)","seq":([0-9]{1,20}),"prev":"([0-9a-f]{64})",')
 _BLOB = re.compile(rb'"content":\{"key":"(?:[^"\\]|\\.)*","blob":"([0-9a-f]{64})"')
+
+_SEALED = b'"}}\n'  # ends every line whose content is in it
+_CHUNK = 1 << 16  # bytes read at once
+_LEAF = sha256(b"\x00")
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class Walk:
         self._prevs: dict[int, bytes] = {}  # seq → the `prev` it has, where that is not the leaf before it
         self._segments: list[tuple[int, str]] = []
         self._last_line = b"{}"
+        shard = folder.name.encode().replace(b"%", b"%%")
+        self._begin = b'{"v":1,"shard":"%b","seq":%%d,"prev":"%%b",' % shard
 
     def run(self) -> None:
         self._meet_heads()
@@ -110,21 +117,41 @@ class Walk:
         if int(path.stem) != self.size:
             self._fail(self._suspect(), f"the log does not go on here, but in {path.name}")
             return
-        start = b'{"v":1,"shard":"%b","seq":' % self._folder.name.encode()
-        for line in whole_lines(path):
-            prefix = b'%b%d,"prev":"%b",' % (start, self.size, self.leaf.hex().encode())
-            if not line.startswith(prefix) and not self._accept(line, is_last and not self._due):
-                return
-            self.leaf = sha256(b"\x00" + line).digest()
-            self._fresh.append(self.leaf)
-            self._last_line = line
-            self.size += 1
-            if self.blobs is not None and not line.endswith(b'"}}'):  # as all do whose content is in the line
-                self._check_blob(line)
-            if self._due and self.size == self._due[0].size:
+        for chunk in _chunks(path):
+            taken = 0
+            while taken < chunk.count and self.fault is None:
+                until = min(chunk.count, taken + self._due[0].size - self.size) if self._due else chunk.count
+                if not self._take_all(chunk, taken, until):
+                    for line in chunk.lines(taken, until):
+                        if self.fault is not None or not self._take(line, is_last and not self._due):
+                            return
                 self._meet_heads()
-            if self.fault is not None:
-                return
+                taken = until
+
+    def _take_all(self, chunk: _Chunk, first: int, end: int) -> bool:
+        """Takes lines that are all as they must be, many at once; when one is not, none of them."""
+        leaves = chunk.leaves(first, end)
+        prevs = b"".join([self.leaf, *leaves]).hex("\n", 32).encode().split(b"\n")
+        begins = list(map(self._begin.__mod__, zip(count(self.size), prevs[:-1])))
+        if not chunk.begin(first, begins) or not all(map(self._blob_stands, chunk.without_content(first, end))):
+            return False
+        self._fresh += leaves
+        self.leaf, self._last_line = leaves[-1], next(chunk.lines(end - 1, end))
+        self.size += len(leaves)
+        return True
+
+    def _take(self, line: bytes, in_tail: bool) -> bool:
+        """Takes one line, or says what is wrong with it. False when nothing after it can be looked at."""
+        begin = self._begin % (self.size, self.leaf.hex().encode())
+        if not line.startswith(begin) and not self._accept(line, in_tail):
+            return False
+        self.leaf = sha256(b"\x00" + line).digest()
+        self._fresh.append(self.leaf)
+        self._last_line = line
+        self.size += 1
+        if not self._blob_stands(line):
+            self._fail(self.size - 1, "its blob was altered")
+        return True
 
     def _accept(self, line: bytes, in_tail: bool) -> bool:
         """A line that does not begin as it must. Only a wrong `prev` below a head lets the walk go on: the head will
@@ -184,12 +211,16 @@ class Walk:
         return bool(true) and _root(self._peaks_with(leaves)) == head.root
 
     def _peaks_with(self, leaves: Sequence[bytes]) -> list[bytes]:
-        peaks = self.peaks.copy()
-        for size, leaf in enumerate(leaves, self.size - len(self._fresh)):
-            while size & 1:
-                leaf, size = sha256(b"\x01" + peaks.pop() + leaf).digest(), size >> 1
-            peaks.append(leaf)
-        return peaks
+        """The compact range with these leaves after it, merged level by level."""
+        left, size, right, nodes = self.peaks.copy(), self.size - len(self._fresh), list[bytes](), list(leaves)
+        while nodes:
+            if size & 1:
+                nodes.insert(0, left.pop())
+            if len(nodes) & 1:
+                right.append(nodes.pop())
+            nodes = [sha256(b"\x01" + a + b).digest() for a, b in zip(nodes[::2], nodes[1::2], strict=True)]
+            size >>= 1
+        return left + right[::-1]
 
     def _suspect(self) -> int:
         if self._prevs:
@@ -200,11 +231,13 @@ class Walk:
             return self.size - 1
         return self.size
 
-    def _check_blob(self, line: bytes) -> None:
+    def _blob_stands(self, line: bytes) -> bool:
+        """Whether the blob that a line names is what it was; True also when it has none, or it was dropped."""
+        if self.blobs is None or line.endswith(_SEALED[:-1]):
+            return True
         found = _BLOB.search(line)
-        path = None if found is None or self.blobs is None else self.blobs / found[1].decode()
-        if path is not None and path.exists() and sha256(path.read_bytes()).hexdigest() != path.name:
-            self._fail(self.size - 1, "its blob was altered")
+        path = None if found is None else self.blobs / found[1].decode()
+        return path is None or not path.exists() or sha256(path.read_bytes()).hexdigest() == path.name
 
     def _fail(self, seq: int, reason: str) -> None:
         first, name = next(((f, n) for f, n in reversed(self._segments) if f <= seq), (seq, "-"))
@@ -218,14 +251,55 @@ def segments(folder: Path) -> list[Path]:
 
 def whole_lines(path: Path) -> Iterator[bytes]:
     """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
+    for chunk in _chunks(path):
+        yield from chunk.lines(0, chunk.count)
+
+
+def _chunks(path: Path) -> Iterator[_Chunk]:
+    """The same, many at a time."""
     rest = b""
     with path.open("rb") as file:
-        while chunk := file.read(1 << 18):
-            used, nul, _ = chunk.partition(b"\x00")
-            *lines, rest = (rest + used).split(b"\n")
-            yield from lines
+        while fresh := file.read(_CHUNK):
+            used, nul, _ = fresh.partition(b"\x00") if b"\x00" in fresh else (fresh, b"", b"")
+            chunk = _Chunk(rest + used)
+            yield chunk
             if nul:
                 return
+            rest = chunk.rest()
+
+
+class _Chunk:
+    """Lines as they stand in a file, not copied: each begins at one of `_begins` and ends before the next one."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets, self._begins = octets, [0]
+        while end := octets.find(b"\n", self._begins[-1]) + 1:
+            self._begins.append(end)
+        self.count = len(self._begins) - 1
+
+    def lines(self, first: int, end: int) -> Iterator[bytes]:
+        return (self._octets[a : b - 1] for a, b in pairwise(self._begins[first : end + 1]))
+
+    def leaves(self, first: int, end: int) -> list[bytes]:
+        leaves, octets = [], memoryview(self._octets)
+        for a, b in pairwise(self._begins[first : end + 1]):
+            leaf = _LEAF.copy()
+            leaf.update(octets[a : b - 1])
+            leaves.append(leaf.digest())
+        return leaves
+
+    def begin(self, first: int, begins: Sequence[bytes]) -> bool:
+        """Whether the lines from `first` on begin so, each in its turn."""
+        return all(map(self._octets.startswith, begins, self._begins[first:]))
+
+    def without_content(self, first: int, end: int) -> list[bytes]:
+        """Those lines that do not have their content in them: it stands in a blob, or there is none."""
+        octets, at = self._octets, self._begins[first : end + 1]
+        return [octets[a : b - 1] for a, b in pairwise(at) if not octets.endswith(_SEALED, a, b)]
+
+    def rest(self) -> bytes:
+        """What stands after the last whole line: the beginning of the next."""
+        return self._octets[self._begins[-1] :]
 
 
 def rotations(folder: Path) -> list[str]:
