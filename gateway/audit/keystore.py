@@ -44,11 +44,7 @@ class KeyStore:
     def __init__(self, database: Path, master: bytes) -> None:
         self._master = AESGCM(master)
         self._lock = Lock()
-        self._db = sqlite3.connect(database, check_same_thread=False, isolation_level=None, timeout=5.0)
-        # A deleted key must leave no copy in a free page; a new one must survive power loss before it is used.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(_SCHEMA)
+        self._db = _connect(database)
 
     def tenant_key(self, tenant: str) -> bytes:
         """The tenant's key; made, and durable, if there is none."""
@@ -141,6 +137,30 @@ class KeyStore:
             self._db.execute("INSERT OR IGNORE INTO audit_tenant_keys VALUES (?, ?, ?)", (tenant, wrapped, time()))
             found = self._db.execute(query, (tenant,)).fetchone()
         return _unwrap(self._master, found[0], f"tenant {tenant}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """The database with its tables; on a disk that can only be read, as it stands there."""
+    try:
+        return _begun(sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0))
+    except sqlite3.OperationalError:
+        log = path.with_name(f"{path.name}-wal")
+        if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+        # SQLite would make files beside it, and looks for no change of one that is called immutable.
+        return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)
+
+
+def _begun(db: sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        # A deleted key must leave no copy in a free page; a new one must survive power loss before it is used.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
+            db.execute(f"PRAGMA {pragma}")
+        db.executescript(_SCHEMA)
+    except BaseException:  # whatever it was goes on, but the file is not left open
+        db.close()
+        raise
+    return db
 
 
 def _wrap(outer: AESGCM, key: bytes, purpose: str) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +105,31 @@ def test_a_reading_is_found_like_any_record(home: Path, capsys: pytest.CaptureFi
     assert code == 0
     assert out.rstrip().endswith(f"admin.read    audit show uid={os.getuid()} records=2")
     assert run(capsys, "audit", "tail", "-n", "1", "--home", home)[1] == out
+
+
+def test_a_disk_that_can_only_be_read_is_read(home: Path) -> None:
+    """Arguments and results are shown, with the one line; nothing is made there."""
+    shown = _read_only(home, "audit", "show", "c1")
+    assert shown.returncode == 0
+    assert "asked by c1" in shown.stdout
+    assert shown.stderr.startswith("toolgate: that this was read is not on record: ")
+    assert shown.stderr.count("\n") == 1
+    assert _read_only(home, "audit", "query", "--call", "c1", "--content").stdout == shown.stdout
+
+
+def _read_only(home: Path, *given: str) -> subprocess.CompletedProcess[str]:
+    """The command where the home stands on a file system that is mounted read-only."""
+    before = sorted(str(path) for path in home.rglob("*"))
+    mounted = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@" --home "$0"'
+    command = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main(sys.argv[1:]))", *given]
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*namespace, "mount", "--bind", home, home], check=False).returncode
+    ):
+        pytest.skip("this system lets nobody here mount a folder read-only")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", mounted, str(home), *command], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert sorted(str(path) for path in home.rglob("*")) == before
+    return done
