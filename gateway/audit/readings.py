@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from gateway.audit.checkpoint import Checkpoints, Signer
+from gateway.audit.checkpoint import Checkpoints
 from gateway.audit.disk import Disk, OsDisk
 from gateway.audit.lines import Lines
-from gateway.audit.notes import Key
 from gateway.audit.recover import Recovered, recover
+from gateway.audit.rotation import SigningKey
 from gateway.audit.segment import Segment, segment_path
 from gateway.audit.verify import segments
 from gateway.model import Position
@@ -42,20 +42,20 @@ def note_reading(
     readings hold the shard for long.
     """
     disk = disk or OsDisk()
-    key, audit = home / "signing.key", home / "audit"
-    key.stat()  # a copy of a home without it gets none: that would be another gateway's log
+    audit, folder = home / "audit", home / "audit" / SHARD
+    (home / "signing.key").stat()  # a copy of a home without it gets none: that would be another gateway's log
     with _as_owner(audit):
-        signer, folder = Signer.load(key), audit / SHARD
         folder.mkdir(mode=0o700, exist_ok=True)
         disk.sync_folder(audit)
         with _held(folder):
-            found = recover(folder, Key(signer.verifier_key), disk)
-            checkpoints = Checkpoints(disk, folder, signer)
+            key = SigningKey(home, disk)
+            found = recover(folder, key.key(), disk)
+            checkpoints = Checkpoints(disk, folder, key.signer)
             if not found.head.size:  # a shard is never without a checkpoint
                 checkpoints.publish(0, found.head.root(), found.head.last_leaf)
             lines = Lines(SHARD, found.head, clock, found.hlc)
             with closing(_segment(disk, folder, lines.seq, segment)) as file:
-                made = [] if file.length else [lines.opened(signer.gateway)]
+                made = [] if file.length else [lines.opened(key.signer.gateway)]
                 if found.dropped:
                     made.append(lines.add("log.recovered", _torn(found), None))
                 made.append(lines.add("admin.read", said, None))
