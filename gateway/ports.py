@@ -245,8 +245,17 @@ class Erased:
     position: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A signing key that was replaced: the verifier keys of both."""
+
+    old: str
+    new: str
+    position: Position
+
+
 class Upkeep(Protocol):
-    """What an operator does about the ledger's past. `who` and `why` stand on record, in plain."""
+    """What an operator does about the ledger's past, and its signing key. `who` and `why` stand on record, in plain."""
 
     async def resolve(
         self,
@@ -268,6 +277,14 @@ class Upkeep(Protocol):
 
         Raises `Refusal(not_found)` when there is no such session, `Refusal(malformed)` when a session's id is that of
         several callers and nothing says whose is meant, and those of `Ledger.check`.
+        """
+        ...
+
+    async def rotate_key(self, why: str, who: Mapping[str, Json]) -> Rotated:
+        """Puts another signing key in place of the one in use, and destroys that; done when this returns.
+
+        Raises `Refusal(audit_unavailable)` when it is not, or not whole: then it is finished by asking again, or by the
+        next start. And those of `Ledger.check`.
         """
         ...
 

@@ -1,4 +1,5 @@
-"""What an operator does about the ledger's past: settles a call in doubt, erases content. Each is a record of its own.
+"""What an operator does about the ledger: settles a call in doubt, erases content, replaces the signing key. Each is a
+record of its own.
 
 One thing at a time, by the one process that writes the ledger: the gateway, or while it is stopped the command line.
 It never changes or removes a record.
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 from gateway.audit import query
+from gateway.audit.rotation import RECORD
 from gateway.audit.writer import Writer
 from gateway.model import Position, Refusal
-from gateway.ports import Erased, Line, Whose
+from gateway.ports import Erased, Line, Rotated, Whose
 from gateway.problems import refuse
 from gateway.tool import Json
 
@@ -40,6 +42,7 @@ class LedgerUpkeep:
     def __init__(self, home: Path, ledger: Writer) -> None:
         self._home, self._ledger = home, ledger
         self._turn = asyncio.Lock()
+        self._rotated: Position | None = None  # where the record of the latest rotation is
 
     async def resolve(
         self,
@@ -87,6 +90,25 @@ class LedgerUpkeep:
             )
             blobs = await asyncio.to_thread(self._drop_blobs, frozenset(meant))
             return Erased(len(meant), len(gone), blobs, position)
+
+    async def rotate_key(self, why: str, who: Mapping[str, Json]) -> Rotated:
+        """See the port."""
+        key = self._ledger.key
+        async with self._turn:
+            self._ledger.check()
+            try:
+                if key.unfinished is None:
+                    self._rotated = None
+                    await self._ledger.between(lambda shard: key.change(shard, why, who))
+                said = key.unfinished or {}
+                self._rotated = self._rotated or await self._ledger.append(Line(RECORD, said))
+                await self._ledger.between(key.finish)
+            except (OSError, ValueError) as error:
+                how = "The key was not replaced" if key.unfinished is None else "The old key is not destroyed yet"
+                raise refuse(
+                    "audit_unavailable", f"{how}: {error}.", retry_after_ms=_RETRY_MS, advice="Rotate again."
+                ) from error
+            return Rotated(str(said["old"]), str(said["new"]), self._rotated)
 
     async def _note(self, meant: list[str], said: dict[str, Json]) -> Position:
         """`payload.erased`, as often as it takes to name them all; the place of the last."""

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import gmtime, strftime
+from time import gmtime, monotonic, sleep, strftime
 
 from gateway.audit.checkpoint import PUBLIC_KEY_FILE, Signer
 from gateway.audit.disk import Disk, replace_file, write_all
@@ -27,6 +27,7 @@ from gateway.tool import Json
 ROTATIONS = "rotations"
 NEXT = "signing.key.next"
 RECORD = "key.rotated"
+_PATIENCE, _AGAIN = 1.0, 0.01  # seconds: who only notes a reading has a shard's lock for some milliseconds
 
 
 class CannotRotate(ValueError):
@@ -56,7 +57,7 @@ class SigningKey:
         if (self._home / "signing.key").is_symlink():
             raise CannotRotate("signing.key is a link to another file, which cannot be replaced from here")
         shard.sign()
-        with self._alone(), self._others(shard.name) as heads:
+        with self._others(shard.name) as heads, self._alone():  # in this order: who has a shard's lock waits for this
             heads[shard.name] = (shard.head.size, shard.head.root())
             old = self.signer
             self._disk.unlink(self._home / NEXT)  # it may be in hands that this rotation is to shut out
@@ -191,12 +192,17 @@ class SigningKey:
 
 def _lock(folder: Path) -> int:
     fd = os.open(folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise CannotRotate(f"another process writes to shard {folder.name}, with the key as it is") from None
-    return fd
+    until = monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() < until:
+                sleep(_AGAIN)
+                continue
+            os.close(fd)
+            raise CannotRotate(f"another process writes to shard {folder.name}, with the key as it is") from None
+        return fd
 
 
 def _rotation(note: str) -> Rotation | None:

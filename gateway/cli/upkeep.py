@@ -1,4 +1,4 @@
-"""`toolgate audit resolve` and `erase`: over the ledger itself, or through the gateway that is writing it.
+"""`toolgate audit resolve`, `erase`, `rotate-key`: over the ledger itself, or through the gateway that is writing it.
 
 While a gateway runs it holds the ledger's lock, so it is asked, with an operator's key. When none runs, whoever can
 read the home folder's keys is the operator.
@@ -34,7 +34,7 @@ _LONGEST_WHY = 1000
 
 
 def add(what: Verbs, common: ArgumentParser) -> None:
-    """Adds the two verbs below `audit`."""
+    """Adds the verbs below `audit`."""
     resolve = what.add_parser("resolve", parents=[common], help="say how a call in doubt ended")
     resolve.add_argument("call_id")
     resolve.add_argument("--as", dest="ended", choices=("done", "not-done"), required=True, help="how it ended")
@@ -45,7 +45,9 @@ def add(what: Verbs, common: ArgumentParser) -> None:
     erase.add_argument("--user", help="sessions of this person only")
     erase.add_argument("--tenant", help="sessions of this tenant only; alone, all of the tenant's")
     erase.set_defaults(run=run_erase)
-    for verb in (resolve, erase):
+    rotate = what.add_parser("rotate-key", parents=[common], help="put another signing key in place of the one in use")
+    rotate.set_defaults(run=run_rotate_key)
+    for verb in (resolve, erase, rotate):
         verb.add_argument("--why", required=True, help="reason, which stands on record in plain")
         verb.add_argument("--url", help="gateway to ask, if one is running (default: the one of this home)")
         verb.add_argument("--key", help="operator's key; better given as TOOLGATE_KEY")
@@ -75,6 +77,17 @@ def run_erase(arguments: Arguments) -> int:
 
     said = "sessions meant: {sessions}, keys deleted: {keys}, blobs removed: {blobs}"
     return _run(arguments, "/v1/audit:erase", {**given, "why": arguments.why}, here, said)
+
+
+def run_rotate_key(arguments: Arguments) -> int:
+    """Replaces the signing key, and puts on record that it did."""
+
+    async def here(upkeep: Upkeep) -> dict[str, Any]:
+        done = await upkeep.rotate_key(arguments.why, who())
+        return {"old": done.old, "new": done.new, "record": _place(done.position)}
+
+    said = "heads are signed with {new} from now on: keep a copy of audit/key.pub elsewhere, beside the old one"
+    return _run(arguments, "/v1/audit:rotate-key", {"why": arguments.why}, here, said)
 
 
 def _run(

@@ -1,6 +1,7 @@
-"""`POST /v1/audit:resolve` and `POST /v1/audit:erase`: what an operator does about the ledger's past.
+"""`POST /v1/audit:resolve`, `:erase` and `:rotate-key`: what an operator does about the ledger's past, and its key.
 
-It answers nobody but an operator, of the key's tenant only, and never reads a record itself.
+It answers nobody but an operator, about the key's tenant only, and never reads a record itself. The signing key is that
+of all tenants: only an operator of the first one, `default`, replaces it.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from gateway.problems import refuse
 from gateway.tool import Json
 
 _MAX_BODY = 16 * 1024  # bytes
+_WHOLE = "default"  # the tenant whose operators answer for the whole gateway
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Why = Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -43,6 +45,12 @@ class Erasure(_Closed):
     why: Why
 
 
+class Rotation(_Closed):
+    """The body of `POST /v1/audit:rotate-key`."""
+
+    why: Why
+
+
 def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -> None:
     """Adds the routes. `known` gives who asks."""
 
@@ -66,6 +74,18 @@ def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -
         done = await upkeep.erase(Whose(asked.session, principal.tenant, asked.agent, asked.user), asked.why, who)
         counts = {"sessions": done.sessions, "keys": done.keys, "blobs": done.blobs}
         return JSONResponse({**counts, "record": _place(done.position)})
+
+    @app.post("/v1/audit:rotate-key")
+    async def rotate_key(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+        """Puts another signing key in place of the one in use."""
+        who = _operator(principal)
+        if principal.tenant != _WHOLE:
+            raise refuse(
+                "insufficient_scope", f"This needs an operator's key of tenant {_WHOLE}: it concerns all tenants."
+            )
+        asked = await read_shape(request, Rotation, _MAX_BODY)
+        done = await upkeep.rotate_key(asked.why, who)
+        return JSONResponse({"old": done.old, "new": done.new, "record": _place(done.position)})
 
 
 def _operator(principal: Principal) -> Mapping[str, Json]:
