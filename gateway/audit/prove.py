@@ -22,7 +22,7 @@ from gateway.audit.content import Contents, Mac, Unreadable, record_key
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.notes import Head, Key, head_of
-from gateway.audit.verify import segments, whole_lines
+from gateway.audit.verify import rotations, segments, whole_lines
 from gateway.tool import Json
 
 Span = tuple[int, int]  # the leaves from the first number on, before the second
@@ -164,6 +164,22 @@ def read_key(audit: Path) -> str:
     return text
 
 
+def trusted(audit: Path, key_text: str | None = None) -> Key:
+    """The key of the log, or another one, with those that the rotations of the log make trusted by it. Raises
+    `Unprovable`."""
+    text = read_key(audit) if key_text is None else key_text
+    try:
+        return Key(text, rotations(audit))
+    except (OSError, ValueError) as error:
+        raise Unprovable(f"no key to check with: {error}") from None
+
+
+def carried(audit: Path) -> dict[str, list[str]]:
+    """What a proof file has besides, for who holds a key that was replaced: the notes that lead from key to key."""
+    notes = rotations(audit)
+    return {"rotations": notes} if notes else {}
+
+
 def signed_head(note: str, key: Key) -> tuple[str, Head]:
     """The shard and the head of a checkpoint. Raises `Unprovable` when it is none that was signed with this key."""
     shard = note.split("\n")[0].rpartition("/")[2]
@@ -217,7 +233,7 @@ def prove_call(audit: Path, call_id: str) -> list[Proof]:
 
     Raises `Unprovable`, also when a shard without such a record was altered, and `NotSigned`.
     """
-    key = Key(read_key(audit))
+    key = trusted(audit)
     named = orjson.dumps({"call_id": call_id})[1:-1]
     found = (
         prove(folder, lambda _, line: named in line and _is_of(line, call_id), key) for folder in query.shards(audit)
