@@ -85,7 +85,10 @@ def check(document: object, key_text: str | None = None) -> list[Finding]:
     said = _object(document)
     if said.get("v") != 1:
         raise ValueError("not a proof of version 1")
-    key = Key(_text(said, "key") if key_text is None else key_text)
+    notes = said.get("rotations", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("rotations is not a list of notes")
+    key = Key(_text(said, "key") if key_text is None else key_text, notes)
     if "records" not in said:
         return [_consistent(said, key)]
     entries = said["records"]
