@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.compare import Difference, compare
-from gateway.audit.notes import Key
-from gateway.audit.prove import NotSigned, Proof, Unprovable, proof_file, prove_call, read_key
+from gateway.audit.prove import NotSigned, Proof, Unprovable, carried, proof_file, prove_call, read_key, trusted
 from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import on_record
@@ -47,6 +46,7 @@ def run_prove(arguments: Arguments) -> int:
             print(f"no record of {printable(arguments.call_id)}", file=sys.stderr)
             return 1
         told = proof_file(proofs, read_key(home.audit), home.path if arguments.reveal else None)
+        told |= carried(home.audit)
     except (Unprovable, NotSigned, OSError, ValueError) as why:
         print(f"toolgate: {printable(str(why))}", file=sys.stderr)
         return 1
@@ -103,7 +103,7 @@ def run_diff(arguments: Arguments) -> int:
     try:
         key = arguments.key.read_text(encoding="ascii") if arguments.key else read_key(audit)
         heads = [path.read_text(encoding="utf-8") for path in (arguments.head_a, arguments.head_b) if path]
-        found = compare(audit, heads[0], heads[1] if len(heads) > 1 else None, Key(key))
+        found = compare(audit, heads[0], heads[1] if len(heads) > 1 else None, trusted(audit, key))
     except (Unprovable, OSError, ValueError) as error:
         print(f"unreadable: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -112,7 +112,7 @@ def run_diff(arguments: Arguments) -> int:
         return 1
     grown = f"ok shard={found.shard} from={found.old.size} to={found.new.size}: {found.types.total()} records appended"
     counts = [f"{count:>9} {type_}" for type_, count in sorted(found.types.items())]
-    say(arguments, _told(found) | {"key": key.strip()}, "\n".join([grown, *counts]))
+    say(arguments, _told(found) | {"key": key.strip(), **carried(audit)}, "\n".join([grown, *counts]))
     return 0
 
 
