@@ -111,7 +111,7 @@ AFTER = {"work.yaml": WORK, "shop.yaml": SHOP}
 # A lower bound, a rate, and a cap that only the past tells of.
 CANDIDATE = {
     "work.yaml": WORK,
-    "shop.yaml": SHOP.replace("<= 500.0", "<= 480.0").replace("300/1m", "200/1m").replace("1000000.0", "30000.0"),
+    "shop.yaml": SHOP.replace("<= 500.0", "<= 480.0").replace("300/1m", "200/1m").replace("1000000.0", "25000.0"),
 }
 CALLERS = {
     "researcher": Principal("researcher", "default", scopes=frozenset({"agent"}), token_id="k_researcher"),

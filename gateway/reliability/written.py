@@ -24,6 +24,21 @@ def written_levels(reads: Iterable[tuple[Cell, Level]]) -> dict[str, Json]:
     return said
 
 
+def read_levels(said: Json) -> dict[str, Level]:
+    """The levels again, by the keys of their cells. What is none, as another version may have written it, is left out.
+
+    Versions are those of the gateway that wrote them, and mean nothing elsewhere.
+    """
+    levels = {}
+    for one in said.values() if isinstance(said, Mapping) else ():
+        try:
+            value = math.inf if one["value"] is None else one["value"]
+            levels[str(one["key"])] = Level(value, one["version"], one.get("pending") is True)
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return levels
+
+
 def written_entries(entries: Iterable[Entry]) -> dict[str, Json]:
     """Entries by name: `{"state.spent": {"key", "kind", "within", "amount"}}`. A decimal amount is text."""
     said: dict[str, Json] = {}

@@ -24,6 +24,8 @@ NO_SESSION = "the session is not on record"
 METADATA = "its arguments are not on record (metadata level)"
 TOO_LARGE = "its arguments were too large to be kept"
 UNLIKE = "its record is not as this version writes it"
+# What became of a call in doubt, by what an operator said; until then nobody knows.
+_RESOLVED: Mapping[Json, Ended | None] = {None: None, "done": "done", "not-done": "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Asked:
     """A call that came before policy, or whose tool was hidden from its caller: then it has no `bundle`.
 
     `at` in unix seconds. `admitted`: it has an intent. `call` is what was decided about, or `reason` says why nobody
-    can tell; `reserves` is what it added to the past, as far as its record says.
+    can tell; `reserves` is what it added to the past, as far as its record says; `reads` what its decision read of it,
+    as it is written.
     """
 
     id: str
@@ -45,14 +48,19 @@ class Asked:
     call: Call | None = None
     reason: str | None = None
     reserves: tuple[Entry, ...] = ()
+    reads: Json = None
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The end of a call that was admitted, with what it left in its session: labels, its cost, and one call if so."""
+    """The end of a call that was admitted, with what it left in its session: labels, its cost, and one call if so.
+
+    `at` in unix seconds. `ended` is None while nobody knows: then another end follows once an operator has said so.
+    """
 
     id: str
-    ended: Ended
+    at: float
+    ended: Ended | None
     labels: Labels = frozenset()
     cost: float = 0.0
     counted: bool = False
@@ -84,8 +92,9 @@ class Reader:
                 return self._asked(record)
             if record["type"] == "call.outcome":
                 return _closed(record)
-            if record["type"] == "call.in_doubt":
-                return Closed(str(record["call_id"]), "failed")
+            if record["type"] in ("call.in_doubt", "call.resolved"):
+                said = record.get("as") if record["type"] == "call.resolved" else None
+                return Closed(str(record["call_id"]), _written_at(record), _RESOLVED[said])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(UNLIKE) from error
         return None
@@ -105,9 +114,8 @@ class Reader:
         if reason is None:
             call, reason = self._call(said, content)
         reserves = tuple(read_entries(content.get("reserves")))
-        return Asked(
-            said.id, said.at, said.agent, said.tool, said.uid, not refused, verdict, bundle, call, reason, reserves
-        )
+        who = said.id, said.at, said.agent, said.tool, said.uid
+        return Asked(*who, not refused, verdict, bundle, call, reason, reserves, content.get("reads"))
 
     def _content(self, record: Record) -> tuple[Mapping[str, Json], str | None]:
         try:
@@ -175,8 +183,14 @@ def _session(said: _Said, principal: Principal, facts: Mapping[str, Any]) -> Ses
 def _closed(record: Record) -> Closed:
     status = cast(Mapping[str, Json], record["outcome"])["status"]
     ended: Ended = "refused" if status == "refused" else "done" if status == "done" else "failed"
+    call_id, at = str(record["call_id"]), _written_at(record)
     labels = record.get("labels_added")
     if not isinstance(labels, list):
-        return Closed(str(record["call_id"]), ended)
+        return Closed(call_id, at, ended)
     cost = float(cast(Any, record["usage"])["cost"])
-    return Closed(str(record["call_id"]), ended, frozenset(map(str, labels)), cost, True)
+    return Closed(call_id, at, ended, frozenset(map(str, labels)), cost, True)
+
+
+def _written_at(record: Record) -> float:
+    """Unix seconds, from the hybrid logical clock."""
+    return (int(str(record["hlc"]), 16) >> 16) / 1000

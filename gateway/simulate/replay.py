@@ -9,13 +9,14 @@ with its declared labels. It never makes a call.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.aggregates import Entry
+from gateway.aggregates import Entry, Level
 from gateway.model import Arguments, Call, Decision
 from gateway.policy.aggregates import stem_of
 from gateway.policy.bundle import PolicyBundle
+from gateway.reliability.written import read_levels
 from gateway.simulate.recorded import UNKNOWN_TOOL, Asked, Closed
 from gateway.simulate.verdict import RATE_LIMITED, Changed, Decided, Verdict, changed
 from gateway.simulate.world import Buckets, Course, World
@@ -50,6 +51,25 @@ class _Running:
     drops: Labels = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """What a call met in the control run: where that is not on record, and the rates.
+
+    `moved` are levels that were changing at that moment: as the run has them, and as the record says they were.
+    """
+
+    drift: Verdict | None = None
+    buckets: Buckets = ()
+    moved: Mapping[str, tuple[Level, Level]] = field(default_factory=dict)
+
+    def said(self, levels: dict[str, Level]) -> dict[str, Level]:
+        """The levels of the other run, by the record where both runs have the same one."""
+        for key, (had, said) in self.moved.items():
+            if key in levels and (levels[key].value, levels[key].pending) == (had.value, had.pending):
+                levels[key] = said
+        return levels
+
+
 class Replay:
     """Takes calls one by one, oldest first. `bundles` gives the policies of then by digest, None where there are none.
 
@@ -78,13 +98,13 @@ class Replay:
             return None if warm else asked.reason
         if asked.bundle is not None and self._bundles.get(asked.bundle) is None:
             return None if warm else "the policy of then is not kept, or does not load with these tools"
-        compared = self._compare(asked, *self._control(asked), warm)
+        compared = self._compare(asked, self._control(asked), warm)
         return None if warm else compared
 
     def close(self, closed: Closed) -> None:
         """How a call that ran has ended."""
-        self._then.settle(closed.id, closed.ended)
-        self._now.settle(closed.id, closed.ended)
+        self._then.settle(closed.id, closed.ended, closed.at)
+        self._now.settle(closed.id, closed.ended, closed.at)
         running = self._running.pop(closed.id, None)
         if running is None or not closed.counted:
             return
@@ -98,17 +118,24 @@ class Replay:
 
     # ── the control run ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _control(self, asked: Asked) -> tuple[Verdict | None, Buckets]:
-        """What differs from the record, and the rates that the call met then."""
+    def _control(self, asked: Asked) -> _Met:
+        """What the call met then, as the policies of then say now."""
         bundle, call = self._bundles.get(asked.bundle or ""), asked.call
         if bundle is None or call is None:
-            return None, ()
-        decision = bundle.judge(call, self._then.look(bundle.cells(call), asked.at))
+            return _Met()
+        levels = self._then.look(bundle.cells(call), asked.at)
+        decision, moved = bundle.judge(call, levels), dict[str, Level]()
         met = buckets(decision)
         verdict = self._verdict(decision, asked, self._then, met)
+        if verdict != asked.verdict and (said := read_levels(asked.reads)):
+            moved = self._then.moving(levels, said, asked.at)
+            decision = bundle.judge(call, levels | moved)
+            met = buckets(decision)
+            verdict = self._verdict(decision, asked, self._then, met)
         if asked.admitted:
             self._then.admit(asked.id, asked.at, met, self._entries(bundle, call, decision))
-        return None if verdict == asked.verdict else verdict, met
+        drift = None if verdict == asked.verdict else verdict
+        return _Met(drift, met, {key: (levels[key], level) for key, level in moved.items()})
 
     def _entries(self, own: PolicyBundle, call: Call, decision: Decision) -> list[Entry]:
         """What the call adds under its policy, and to the state that those after it declared anew."""
@@ -126,15 +153,15 @@ class Replay:
 
     # ── the candidate ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _compare(self, asked: Asked, drift: Verdict | None, met: Buckets, warm: bool) -> Compared:
+    def _compare(self, asked: Asked, met: _Met, warm: bool) -> Compared:
         course = self._course(asked)
         call, verdict, decision = asked.call, Verdict(False, UNKNOWN_TOOL), None
         if call is not None:
             call = course.call(call)
             call = call if asked.bundle is not None else self._found(call)
         if call is not None:
-            decision = self._candidate.judge(call, self._now.look(self._candidate.cells(call), asked.at))
-            verdict = self._verdict(decision, asked, self._now, met)
+            decision = self._candidate.judge(call, met.said(self._now.look(self._candidate.cells(call), asked.at)))
+            verdict = self._verdict(decision, asked, self._now, met.buckets)
         then = asked.verdict
         happens = asked.admitted if warm else verdict.permitted and (asked.admitted or not then.permitted)
         after = course.diverged
@@ -143,7 +170,7 @@ class Replay:
             self._now.admit(asked.id, asked.at, buckets(decision), entries)
         self._leaves(asked, decision, happens, course, warm)
         kind, obligations = _kind(then, verdict)
-        return Compared(asked, kind, verdict, obligations, after, drift)
+        return Compared(asked, kind, verdict, obligations, after, met.drift)
 
     def _leaves(self, asked: Asked, decision: Decision | None, happens: bool, course: Course, warm: bool) -> None:
         """What the call leaves in its session: at its end on record, or at once where there is none."""
@@ -154,7 +181,7 @@ class Replay:
             course.diverged |= not happens
         elif happens and decision is not None:
             tool = decision.call.tool
-            self._now.settle(asked.id, "done")
+            self._now.settle(asked.id, "done", asked.at)
             course.ended(frozenset(), tool.labels | decision.obligations.labels)
             course.calls += 1
             course.cost += tool.cost

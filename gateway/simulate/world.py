@@ -5,7 +5,8 @@ Times are those on record, in unix seconds. It decides nothing and keeps nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
@@ -27,10 +28,25 @@ class World:
     def __init__(self) -> None:
         self._cells = Cells()
         self._arrival: dict[str, float] = {}
+        self._flying: dict[str, _Reserved] = {}
+        self._doubtful: dict[str, _Reserved] = {}
+        self._changed: dict[str, float] = {}  # when, at the latest, by the key of the cell
 
     def look(self, cells: Sequence[Cell], at: float) -> dict[str, Level]:
         """The levels of cells, by key."""
         return self._cells.look(cells, at) if cells else {}
+
+    def moving(self, levels: Mapping[str, Level], said: Mapping[str, Level], at: float) -> dict[str, Level]:
+        """Those of the `levels` that another call was changing around `at`, as they were `said` to be then.
+
+        A decision and a change that close together are not on record in the order in which they were made.
+        """
+        return {
+            key: said[key]
+            for key, level in levels.items()
+            if key in said
+            and (level.pending or said[key].pending or abs(at - self._changed.get(key, -math.inf)) <= EDGE)
+        }
 
     def full(self, buckets: Buckets, at: float, then: Buckets, fitted: bool) -> str | None:
         """The key of the first bucket without room for a call at `at`.
@@ -47,11 +63,44 @@ class World:
         """Spends the rates and reserves the entries of a call."""
         for key, rate in buckets:
             self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, at)
-        self._cells.reserve(Reservation(call_id, at, (), tuple(entries)))
+        if entries:
+            made = self._flying[call_id] = _Reserved.of(call_id, at, entries)
+            self._cells.reserve(made.counted)
+            self._cells.reserve(made.awaited)
+            self._changed.update((entry.cell.key, at) for entry in entries)
 
-    def settle(self, call_id: str, ended: Ended) -> None:
-        """Ends what `admit` began; nothing where the call was not admitted."""
-        self._cells.settle(Reservation(call_id, 0.0), ended)
+    def settle(self, call_id: str, ended: Ended | None, at: float) -> None:
+        """Ends what `admit` began; nothing where the call was not admitted.
+
+        None: nobody knows. What the call reserved counts until somebody says, but no other call waits for it.
+        """
+        made = self._flying.pop(call_id, None)
+        if made is None:
+            made = self._doubtful.pop(call_id, None)
+            if made is None:
+                return
+            self._cells.reserve(made.awaited)
+        self._changed.update((entry.cell.key, at) for each in (made.counted, made.awaited) for entry in each.entries)
+        if ended is None:
+            self._cells.settle(made.awaited, "failed")
+            self._doubtful[call_id] = made
+        else:
+            self._cells.settle(made.awaited, ended)
+            self._cells.settle(made.counted, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reserved:
+    """What a call reserved: what counts at once, and what counts once the call is done."""
+
+    counted: Reservation
+    awaited: Reservation
+
+    @classmethod
+    def of(cls, call_id: str, at: float, entries: Sequence[Entry]) -> _Reserved:
+        awaited = tuple(entry for entry in entries if entry.cell.kind == "formerly")
+        counted = tuple(entry for entry in entries if entry.cell.kind != "formerly")
+        return cls(Reservation(call_id, at, (), counted), Reservation(f"{call_id}\x1fawaited", at, (), awaited))
 
 
 @dataclass(slots=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.audit.ledger import open_ledger
+from gateway.history import backfill
 from gateway.home import Home
 from gateway.kept import keep
 from gateway.loading import Loaded, load_files
-from gateway.model import Failure, Principal, RawOutput, Refusal
+from gateway.model import Failure, Principal, RawOutput, Refusal, Request
 from gateway.policy.cases import NOW
 from gateway.problems import problem
+from gateway.reliability.cells import Cells
 from gateway.simulate.report import Group, Report
 from gateway.simulate.run import simulate
 from gateway.stores.memory import MemoryCounters
@@ -70,6 +73,14 @@ class Recording:
 
     async def under(self, policy: str, calls: Iterable[Made]) -> Recording:
         """Makes the calls, one by one, in a gateway that was started anew: its counters know nothing."""
+        async with self.started(policy) as lab:
+            for made in calls:
+                await self.call(lab, made)
+        return self
+
+    @asynccontextmanager
+    async def started(self, policy: str, *, remembers: bool = False) -> AsyncIterator[Lab]:
+        """A gateway that was started anew, on the same home. `remembers`: its counters have the past of the ledger."""
         files = loaded(policy)
         lab, before = Lab.over(files), self.lab
         keep(self.home, files.bundle.digest, files.policies, files.catalogue.all())
@@ -79,16 +90,27 @@ class Recording:
             lab.trial.clock.at = before.trial.clock.at
             lab.gate = replace(lab.gate, sessions=before.gate.sessions, ids=before.gate.ids)
         ledger = open_ledger(self.home.path, clock=lab.trial.clock.now)
-        lab.gate = replace(lab.gate, ledger=ledger, runners={HttpBackend: Told()}, counters=MemoryCounters())
-        for made in calls:
-            lab.trial.clock.at += made.pause
-            arguments: dict[str, Any] = {"amount": made.amount}
-            outcome = await lab.call(made.tool, arguments, made.by, session=made.session)
-            self.ids.append(outcome.call_id)
-            self.codes.append(outcome.problem.code if outcome.problem else outcome.status)
+        lab.gate = replace(
+            lab.gate, ledger=ledger, runners={HttpBackend: Told()}, counters=(counters := MemoryCounters())
+        )
+        if remembers:
+            past = Cells()
+            backfill(self.home.path, files.bundle, past, lab.trial.clock.at)
+            counters.adopt(past)
         self.lab = lab
+        yield lab
         await ledger.close()
-        return self
+
+    async def call(self, lab: Lab, made: Made) -> str:
+        """Makes a call; gives its code, or its status where it has none."""
+        lab.trial.clock.at += made.pause
+        place = len(self.ids)
+        self.ids.append(call_id := lab.gate.new_call_id())
+        self.codes.append("running")
+        arguments: dict[str, Any] = {"amount": made.amount}
+        outcome = await lab.gate.handle(Request(call_id, made.tool, arguments, made.by, made.session))
+        self.codes[place] = outcome.problem.code if outcome.problem else outcome.status
+        return self.codes[place]
 
     def simulated(self, policy: str, since: float = 0.0) -> Report:
         """What another policy makes of them."""
