@@ -8,10 +8,10 @@ import json
 from argparse import ArgumentParser
 from pathlib import Path
 
-import gateway.audit.verify as verifier
+import gateway.audit.verify as checker
 from gateway.audit import query
 from gateway.audit.text import printable, render
-from gateway.cli import proofs, records, upkeep
+from gateway.cli import proofs, records, upkeep, verifier
 from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import on_record
@@ -22,7 +22,8 @@ _NO_DOUBT = "no call is in doubt (what a crash cut short is found at the next st
 def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
     verb = verbs.add_parser(
-        "audit", help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, export"
+        "audit",
+        help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, rotate-key, verifier, export",
     )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
@@ -41,6 +42,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     doubt = what.add_parser("in-doubt", parents=[common], help="calls that began and whose end nobody knows")
     doubt.set_defaults(run=run_in_doubt)
     upkeep.add(what, common)
+    verifier.add(what, common)
     records.add(what, common)
     proofs.add(what, common)
     querying.add(what, common)
@@ -82,7 +84,7 @@ def run_verify(arguments: Arguments) -> int:
     given = [str(folder), *(["--key", str(arguments.key)] if arguments.key else [])]
     for head in arguments.head:
         given += ["--head", str(head)]
-    return verifier.main([*given, "--json"] if arguments.json else given)
+    return checker.main([*given, "--json"] if arguments.json else given)
 
 
 def run_in_doubt(arguments: Arguments) -> int:
