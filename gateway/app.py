@@ -113,10 +113,9 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions = SqliteKeys(state), SqliteSessions(state)
-        tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
-        ledger = await asyncio.to_thread(_open_ledger, home, tuning)
+        ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
         await stack.enter_async_context(heads)
@@ -140,11 +139,12 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             clock=clock,
             ids=ids,
         )
-        await _start(live, home)
+        await put_in_force(live, home)
         for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
-        yield Service(gate, _doors(gate, live, heads, upkeep, past, settings), loaded, live, home)
+        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
+        yield Service(gate, doors, loaded, live, home)
 
 
 def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
@@ -161,7 +161,13 @@ def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[
             yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {bad.reason}"
 
 
-def _open_ledger(home: Home, tuning: Tuning) -> Writer:
+def tuning_of(settings: Settings) -> Tuning:
+    """How the ledger is written, as the settings say."""
+    return Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
+
+
+def ledger_of(home: Home, tuning: Tuning) -> Writer:
+    """The ledger of a home. Raises `BadHome` when it cannot be opened, and what `open_ledger` says of its shard."""
     try:
         return open_ledger(home.path, tuning=tuning)
     except (OSError, ValueError) as error:
@@ -176,7 +182,8 @@ def _open_artifacts(home: Home, state: State) -> FileArtifacts:
         raise BadHome(f"{home.artifacts}: cannot be used: {error}") from error
 
 
-async def _start(live: Live, home: Home) -> None:
+async def put_in_force(live: Live, home: Home) -> None:
+    """The policy that was loaded, in force and on record. Raises `BadHome`."""
     try:
         await live.start()
     except OSError as error:
@@ -206,14 +213,18 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
-def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, settings: Settings) -> App:
+def doors_of(
+    gate: Gate, state: Callable[[], Mapping[str, Json]], upkeep: Upkeep, past: Past, settings: Settings
+) -> App:
+    """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written."""
+
     def ready() -> Mapping[str, Json]:
         audit = "ok"
         try:
             gate.ledger.check()
         except Refusal as refusal:
             audit = refusal.problem.code
-        return {"audit": audit, **heads.state(), **live.state()}
+        return {"audit": audit, **state()}
 
     host, port = settings.address
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}

@@ -18,8 +18,11 @@ from gateway.app import Service, ensure_dev_key, open_service
 from gateway.audit.ledger import LedgerLocked
 from gateway.audit.recover import TamperedLog
 from gateway.cli.common import Arguments, Verbs, settings_of
+from gateway.cli.replaying import Asked, serve_replay
 from gateway.doors.server import Server, listen
-from gateway.settings import Settings
+from gateway.replay.isolation import isolate
+from gateway.replay.session import Unreplayable
+from gateway.settings import BadSettings, Settings
 from gateway.specs.yaml import SpecErrors
 from sandboxes.model import SandboxUnavailable
 
@@ -33,26 +36,53 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verb.add_argument("--anonymous", action="store_true", default=None, help="serve callers without a key, on loopback")
     verb.add_argument("--specs", help="folder of tool specs")
     verb.add_argument("--policies", help="folder of policies")
+    verb.add_argument("--replay", metavar="SESSION", help="answer from the record of this session; nothing executes")
+    verb.add_argument("--agent", help="with --replay: whose session, where several have one of that id")
+    verb.add_argument(
+        "--require-isolation",
+        action="store_true",
+        help="with --replay: do not start where the process cannot have an empty network",
+    )
     verb.set_defaults(run=run)
 
 
 def run(arguments: Arguments) -> int:
     """Serves until told to stop."""
+    _require_replay(arguments)
     flags = {name: getattr(arguments, name) for name in ("workers", "anonymous", "specs", "policies")}
     settings = settings_of(arguments, **flags)
     host, port = settings.address
     settings = settings.at(arguments.host or host, port if arguments.port is None else arguments.port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        with listen(*settings.address) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with listen(*settings.address) as listening:
             settings = settings.at(*listening.getsockname()[:2])
-            return runner.run(_serve(settings, listening, as_json=arguments.json))
+            if arguments.replay is not None:
+                return _replay(settings, listening, arguments)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_serve(settings, listening, as_json=arguments.json))
     except SpecErrors as error:
         return _cannot(*error.findings)
-    except (SandboxUnavailable, LedgerLocked, TamperedLog) as error:
+    except (SandboxUnavailable, LedgerLocked, TamperedLog, Unreplayable) as error:
         return _cannot(error)
     except OSError as error:
         return _cannot(f"cannot listen on {settings.listen}: {error.strerror}")
+
+
+def _require_replay(arguments: Arguments) -> None:
+    """Raises `BadSettings` for what is said of a replay where there is none."""
+    given = {"--agent": arguments.agent, "--require-isolation": arguments.require_isolation}
+    if arguments.replay is None and any(given.values()):
+        raise BadSettings([f"{name} goes with --replay only" for name, value in given.items() if value])
+
+
+def _replay(settings: Settings, listening: socket.socket, arguments: Arguments) -> int:
+    # Before there is an event loop: the process still has one thread, and every later one is born in there.
+    asked = Asked(arguments.replay, arguments.agent, isolate())
+    if asked.open is not None and arguments.require_isolation:
+        return _cannot(f"this process cannot have an empty network: {asked.open}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve_replay(settings, listening, asked, as_json=arguments.json))
 
 
 def _cannot(*findings: object) -> int:

@@ -1,0 +1,65 @@
+"""`toolgate serve --replay SESSION`: a recorded session, served again until told to stop, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from dataclasses import dataclass
+
+from gateway import __version__
+from gateway.audit.text import printable
+from gateway.cli.reading import on_record
+from gateway.doors.server import Server
+from gateway.replay.opened import ReplayService, open_replay
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which session to replay, and what became of the wish for an empty network: `open` says why there is none."""
+
+    session: str
+    agent: str | None
+    open: str | None
+
+
+async def serve_replay(settings: Settings, listening: socket.socket, asked: Asked, *, as_json: bool) -> int:
+    """Serves until told to stop. Exit 0 when the session was replayed whole and nothing of it was otherwise, else 1."""
+    async with open_replay(settings, asked.session, asked.agent, _say) as service:
+        session = service.replay.session
+        on_record(settings.home, "serve", {"replay": session.session.uid}, len(session.calls))
+        server = Server(service.app, lambda: _announce(settings, service, asked, as_json=as_json))
+        await server.serve(sockets=[listening])
+    report = service.replay.report
+    if as_json:
+        print(json.dumps({"replayed": report.to_json()}), flush=True)
+    else:
+        print("\n".join(map(printable, report.lines())), flush=True)
+    return 0 if report.ok else 1
+
+
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+async def _announce(settings: Settings, service: ReplayService, asked: Asked, *, as_json: bool) -> None:
+    url, session = f"http://{settings.listen}", service.replay.session
+    tools = [tool.name for tool in service.loaded.catalogue.all()]
+    if as_json:
+        about = {
+            "session": session.session.id,
+            "uid": session.session.uid,
+            "agent": session.principal.agent,
+            "calls": len(session.calls),
+            "home": str(service.home.path),
+            "isolated": asked.open is None,
+        }
+        ready = {"ready": True, "url": url, "mcp": f"{url}/mcp", "tools": tools, "key": service.key, "replay": about}
+        print(json.dumps(ready), flush=True)
+        return
+    calls = f"{len(session.calls)} call{'s' if len(session.calls) != 1 else ''}"
+    network = "an empty network" if asked.open is None else f"the host's network ({asked.open})"
+    print(f"toolgate {__version__} ready on {url}  MCP at {url}/mcp  tools: {', '.join(tools)}")
+    print(f"Replays {calls} of session {session.session.id} of agent {session.principal.agent}, in {network}.")
+    print(f"Callers use a key of that agent, or: {service.key}", flush=True)

@@ -1,0 +1,180 @@
+"""The world of a replay: its clock, its one session, what counts, who calls, where lines and files go.
+
+None of it dials, waits, or writes to the recorded home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.aggregates import Cell, Ended, Level, Reservation
+from gateway.model import Artifact, Position, Principal, Session
+from gateway.ports import Artifacts, Authority, Clock, Counters, Ledger, Line, Taken
+from gateway.problems import refuse
+from gateway.replay.answers import Denied
+from gateway.replay.script import Turn
+from gateway.stores.artifacts import read_file
+from gateway.tool import Json, Labels, Rate
+
+# Seconds. A rate is taken some milliseconds after its call was opened, and only the opening is on record: this close to
+# the moment from which a call fits, the record decides.
+EDGE = 0.05
+
+
+class ReplayClock:
+    """The time of the record, moved forward by its calls. Deadlines go by the machine's own."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    def now(self) -> float:
+        return self._at
+
+    def forward(self, at: float) -> None:
+        """Never back."""
+        self._at = max(self._at, at)
+
+
+@dataclass(frozen=True, slots=True)
+class TheCaller:
+    """Everyone whom `inner` knows is the recorded principal."""
+
+    inner: Authority
+    principal: Principal
+
+    async def identify(self, credential: str | None) -> Principal:
+        await self.inner.identify(credential)
+        return self.principal
+
+
+class OneSession:
+    """The port `Sessions` with the recorded session in it, whatever the caller calls it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def find(self, owner: str, session_id: str) -> Session | None:
+        return self._session if owner == self._session.owner else None
+
+    async def open(self, session: Session) -> Session:
+        return self._session
+
+    async def close(self, owner: str, session_id: str) -> Session | None:
+        if owner != self._session.owner:
+            return None
+        self._session = replace(self._session, state="closed")
+        return self._session
+
+    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
+        there = self._session
+        self._session = replace(there, labels=there.labels | labels, calls=there.calls + 1, cost=there.cost + cost)
+
+    def all(self) -> Sequence[Session]:
+        return [self._session]
+
+
+@dataclass(frozen=True, slots=True)
+class AsRecorded:
+    """The port `Counters` for one call: rates and declared state go by the recorded clock.
+
+    How many calls run side by side is a matter of how long they take, which in a replay is no time: there the record
+    decides.
+    """
+
+    inner: Counters
+    clock: Clock
+    turn: Turn
+
+    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        return self.inner.look(cells, now)
+
+    def take(
+        self,
+        buckets: Sequence[tuple[str, Rate]],
+        slots: Sequence[tuple[str, int]],
+        now: float,
+        reservation: Reservation | None = None,
+    ) -> Taken:
+        then = self.turn.recorded.answer if self.turn.recorded else None
+        code = then.code if isinstance(then, Denied) else None
+        if code == "concurrency_limited":
+            return Taken(slots[0][0], "concurrency", 1.0)
+        edge = -EDGE if code == "rate_limited" else EDGE if then is not None and code is None else 0.0
+        taken = self.inner.take(buckets, (), self.clock.now() + edge, reservation)
+        if taken.kind == "rate" and isinstance(then, Denied) and then.retry_after_ms is not None:
+            return Taken(taken.refused, "rate", then.retry_after_ms / 1000)
+        return taken
+
+    def leave(self, slots: Sequence[tuple[str, int]]) -> None:
+        """No slot was taken."""
+
+    def settle(self, reservation: Reservation, ended: Ended) -> None:
+        self.inner.settle(reservation, ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The port `Ledger` for one call: each of its lines says of which recorded call it is a replay."""
+
+    inner: Ledger
+    turn: Turn
+
+    def check(self) -> None:
+        self.inner.check()
+
+    async def append(self, line: Line) -> Position:
+        if line.type == "call.intent":
+            self.turn.admitted = True
+        if self.turn.recorded_id is None:
+            return await self.inner.append(line)
+        fields: dict[str, Json] = {**line.fields, "replay_of": self.turn.recorded_id}
+        return await self.inner.append(replace(line, fields=fields))
+
+    def digest(self, tenant: str, value: bytes) -> str:
+        return self.inner.digest(tenant, value)
+
+    def checkpoint(self) -> None:
+        self.inner.checkpoint()
+
+
+class RecordedArtifacts:
+    """The port `Artifacts` over what the recorded home still keeps of the caller, and what the session left."""
+
+    def __init__(self, folder: Path, kept: Sequence[Artifact]) -> None:
+        """`kept`: the later of two with the same handle counts."""
+        self._folder = folder
+        self._kept = {(artifact.owner, artifact.handle): artifact for artifact in kept}
+
+    async def keep(self, artifact: Artifact, content: bytes) -> Artifact:
+        """Nothing is kept: what is shown again left its files when it was recorded."""
+        return artifact
+
+    async def find(self, owner: str, handle: str) -> Artifact | None:
+        return self._kept.get((owner, handle))
+
+    async def read(self, artifact: Artifact) -> bytes:
+        if (artifact.owner, artifact.handle) not in self._kept:
+            raise refuse("not_found", "There is no such artifact, or it is not yours.")
+        return await asyncio.to_thread(read_file, self._folder, artifact)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The port `Artifacts` for one call: its files are found, and not read, because nothing is run with them."""
+
+    inner: Artifacts
+
+    async def keep(self, artifact: Artifact, content: bytes) -> Artifact:
+        return await self.inner.keep(artifact, content)
+
+    async def find(self, owner: str, handle: str) -> Artifact | None:
+        return await self.inner.find(owner, handle)
+
+    async def read(self, artifact: Artifact) -> bytes:
+        return b""
