@@ -23,7 +23,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
     verb = verbs.add_parser(
         "audit",
-        help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, rotate-key, verifier, export",
+        help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, rotate-key, export",
     )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
