@@ -14,9 +14,8 @@ from pathlib import Path
 
 import orjson
 
-from gateway.audit.chain import leaf_hash
 from gateway.audit.notes import Head, Key
-from gateway.audit.prove import SpanHashes, Unprovable, consistency, log_lines, newest_head, signed_head
+from gateway.audit.prove import SpanHashes, Unprovable, consistency, log_leaves, newest_head, signed_head
 from gateway.audit.verify_proof import verify_consistency
 
 
@@ -52,10 +51,10 @@ def compare(audit: Path, note: str, other: str | None, key: Key) -> Difference:
     spans = consistency(old.size, new.size)
     hashes = SpanHashes([(0, old.size), (0, new.size), *spans])
     types: Counter[str] = Counter()
-    for seq, line in enumerate(islice(log_lines(audit / shard), new.size)):
-        hashes.add(leaf_hash(line))
+    for seq, (leaf, line) in enumerate(islice(log_leaves(audit / shard), new.size)):
+        hashes.add(leaf)
         if seq >= old.size:
-            types[_type(line)] += 1
+            types["archived" if line is None else _type(line)] += 1
     fault = _disagreement(old, new, hashes)
     if fault is not None:
         return Difference(shard, old, new, Counter(), (), *fault)

@@ -17,12 +17,13 @@ import orjson
 from cryptography.exceptions import InvalidTag
 
 from gateway.audit import query
-from gateway.audit.chain import Range, leaf_hash, node_hash
+from gateway.audit.chain import Range, node_hash
 from gateway.audit.content import Contents, Mac, Unreadable, record_key
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.notes import Head, Key, head_of
-from gateway.audit.verify import rotations, segments, whole_lines
+from gateway.audit.pieces import piece_leaves, pieces
+from gateway.audit.verify import rotations
 from gateway.tool import Json
 
 Span = tuple[int, int]  # the leaves from the first number on, before the second
@@ -122,14 +123,15 @@ class SpanHashes:
         return Range(span[1] - span[0], [self._found[block] for block in _blocks(span)]).root()
 
 
-def log_lines(folder: Path) -> Iterator[bytes]:
-    """The exact lines of a shard, in order from the first, as far as its segments follow on one another."""
+def log_leaves(folder: Path) -> Iterator[tuple[bytes, bytes | None]]:
+    """The leaf hash of each record of a shard, in order from the first, as far as its pieces follow on one another, and
+    its exact line where that was not archived."""
     seq = 0
-    for path in segments(folder):
+    for path in pieces(folder):
         if int(path.stem) != seq:
             return
-        for line in whole_lines(path):
-            yield line
+        for each in piece_leaves(path):
+            yield each
             seq += 1
 
 
@@ -212,14 +214,14 @@ def prove(folder: Path, wanted: Callable[[int, bytes], bool], key: Key) -> list[
     head = newest_head(folder, key)
     hashes = SpanHashes([(0, head.size)])
     lines: dict[int, bytes] = {}
-    for seq, line in enumerate(log_lines(folder)):
-        if wanted(seq, line):
+    for seq, (leaf, line) in enumerate(log_leaves(folder)):
+        if line is not None and wanted(seq, line):
             if seq >= head.size:
                 raise NotSigned(f"no checkpoint covers {folder.name}:{seq} yet; one will, at the latest at a stop")
             lines[seq] = line
             hashes.watch(inclusion(seq, head.size))
         if seq < head.size:
-            hashes.add(leaf_hash(line))
+            hashes.add(leaf)
     if hashes.size < head.size or hashes[0, head.size] != head.root:
         raise Unprovable(f"shard {folder.name} is not what was signed: see toolgate audit verify")
     return [

@@ -1,8 +1,9 @@
 """Checks a ledger offline: `python verify.py DIR [--key FILE] [--head FILE] [--json]`, DIR being `HOME/audit`.
 
-Runs alone, on the standard library and with `notes.py` beside it. It takes no lock, writes
-nothing, decrypts nothing, and ignores the unfinished tail of a live log. It proves what is below the newest checkpoint
-it is shown; it cannot know of records cut off after that, so keep heads elsewhere and pass them with `--head`.
+Runs alone, on the standard library and with `notes.py` and `pieces.py` beside it. It takes no lock, writes nothing,
+decrypts nothing, and ignores the unfinished tail of a live log. It proves what is below the newest checkpoint it is
+shown; it cannot know of records cut off after that, so keep heads elsewhere and pass them with `--head`. Of segments
+that were archived it checks the leaf hashes that were left, and with `--archive` the lines.
 Exit: 0 all records stand, 1 something was altered, 2 unreadable.
 """
 
@@ -13,24 +14,25 @@ import json
 import re
 import sys
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 
 try:
     from gateway.audit.notes import Head, Key, head_of
-except ImportError:  # run alone, both files in one folder
+    from gateway.audit.pieces import LEAF, SEALED, Chunk, chunks, pieces
+    from gateway.audit.pieces import segments as segments
+    from gateway.audit.pieces import whole_lines as whole_lines
+except ImportError:  # run alone, the files in one folder
     sys.path.append(str(Path(__file__).parent))  # `python -I` leaves it out
     from notes import Head, Key, head_of  # type: ignore[import-not-found, no-redef]  # the same file
+    from pieces import LEAF, SEALED, Chunk, chunks, pieces  # type: ignore[import-not-found, no-redef]
 
 _HEADER = re.compile(rb'\{"v":1,"shard":"([^"]*)","seq":([0-9]{1,20}),"prev":"([0-9a-f]{64})",')
 _BLOB = re.compile(rb'"content":\{"key":"(?:[^"\\]|\\.)*","blob":"([0-9a-f]{64})"')
-
-_SEALED = b'"}}\n'  # ends every line whose content is in it
-_CHUNK = 1 << 16  # bytes read at once
-_LEAF = sha256(b"\x00")
+_ARCHIVED = re.compile(rb'"type":"log\.archived","first":[0-9]+,"last":([0-9]+),')
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """One shard: `records` stand in a row from the first, with `root` over them (hex). `covered` are signed for."""
+    """One shard: `records` stand in a row from the first, with `root` over them (hex). `covered` are signed for.
+
+    The lines of the first `archived` are elsewhere: their hashes stand, and what they say was not looked at.
+    """
 
     shard: str
     ok: bool
@@ -53,10 +58,12 @@ class ShardResult:
     covered: int
     root: str
     fault: Fault | None = None
+    archived: int = 0
 
     def __str__(self) -> str:
         if self.fault is None:
-            return f"ok shard={self.shard} records={self.records} root={self.root}"
+            elsewhere = f" archived={self.archived}" if self.archived else ""
+            return f"ok shard={self.shard} records={self.records}{elsewhere} root={self.root}"
         seq, reason, segment, line = astuple(self.fault)
         return f"FAIL shard={self.shard} seq={seq} segment={segment} line={line} reason={reason}"
 
@@ -93,6 +100,9 @@ class Walk:
         self.size, self.peaks, self.leaf = start.size, list(start.peaks), start.leaf
         self.fault: Fault | None = None
         self.blobs: Path | None = None
+        self.archive: Path | None = None
+        self.archived = 0
+        self._gone = self._said = 0  # below which lines are elsewhere, in truth and as the log itself says
         self._folder, self._key, self._start = folder, key, start.size
         self._due = sorted((head for head in heads if head.size >= start.size), key=lambda h: (h.size, h.leaf is None))
         self._fresh: list[bytes] = []  # leaves since the last head that agreed, not in `peaks` yet
@@ -104,10 +114,12 @@ class Walk:
 
     def run(self) -> None:
         self._meet_heads()
-        paths = [path for path in segments(self._folder) if int(path.stem) >= self._start]
+        paths = [path for path in pieces(self._folder, self.archive) if int(path.stem) >= self._start]
         for path in paths:
             if self.fault is None:
                 self._segment(path, path == paths[-1])
+        if self.fault is None and self._gone > self._said:
+            self._fail(self._said, "its line is gone, and no record says that it was archived")
         if self.fault is None and self._due:
             self._fail(self._suspect(), f"the log does not go on here, and {self._due[-1].size} records were signed")
         self.peaks, self._fresh = self._peaks_with(self._fresh), []
@@ -116,8 +128,27 @@ class Walk:
         self._segments.append((int(path.stem), path.name))
         if int(path.stem) != self.size:
             self._fail(self._suspect(), f"the log does not go on here, but in {path.name}")
-            return
-        for chunk in _chunks(path):
+        elif path.suffix == ".leaves":
+            self._archived_segment(path)
+        else:
+            self._lines(path, is_last)
+
+    def _archived_segment(self, path: Path) -> None:
+        """Takes the leaf hashes of lines that are elsewhere; only the heads can tell whether they are the true ones."""
+        octets = path.read_bytes()
+        leaves = [octets[at : at + LEAF] for at in range(0, len(octets), LEAF)]
+        if len(octets) % LEAF:
+            self._fail(self.size + len(leaves) - 1, "its archived leaf hash is cut")
+        while leaves and self.fault is None:
+            until = self._due[0].size - self.size if self._due else len(leaves)
+            run, leaves = leaves[:until], leaves[until:]
+            self._fresh += run
+            self.leaf, self.size, self.archived = run[-1], self.size + len(run), self.archived + len(run)
+            self._gone = self.size
+            self._meet_heads()
+
+    def _lines(self, path: Path, is_last: bool) -> None:
+        for chunk in chunks(path):
             taken = 0
             while taken < chunk.count and self.fault is None:
                 until = min(chunk.count, taken + self._due[0].size - self.size) if self._due else chunk.count
@@ -128,13 +159,15 @@ class Walk:
                 self._meet_heads()
                 taken = until
 
-    def _take_all(self, chunk: _Chunk, first: int, end: int) -> bool:
+    def _take_all(self, chunk: Chunk, first: int, end: int) -> bool:
         """Takes lines that are all as they must be, many at once; when one is not, none of them."""
         leaves = chunk.leaves(first, end)
         prevs = b"".join([self.leaf, *leaves]).hex("\n", 32).encode().split(b"\n")
         begins = list(map(self._begin.__mod__, zip(count(self.size), prevs[:-1])))
-        if not chunk.begin(first, begins) or not all(map(self._blob_stands, chunk.without_content(first, end))):
+        plain = chunk.without_content(first, end)
+        if not chunk.begin(first, begins) or not all(map(self._blob_stands, plain)):
             return False
+        self._hear(plain)
         self._fresh += leaves
         self.leaf, self._last_line = leaves[-1], next(chunk.lines(end - 1, end))
         self.size += len(leaves)
@@ -149,9 +182,17 @@ class Walk:
         self._fresh.append(self.leaf)
         self._last_line = line
         self.size += 1
+        self._hear([line])
         if not self._blob_stands(line):
             self._fail(self.size - 1, "its blob was altered")
         return True
+
+    def _hear(self, lines: Iterable[bytes]) -> None:
+        """Notes down what the log says of its own archive."""
+        for line in lines:
+            found = _ARCHIVED.search(line)
+            if found:
+                self._said = max(self._said, int(found[1]) + 1)
 
     def _accept(self, line: bytes, in_tail: bool) -> bool:
         """A line that does not begin as it must. Only a wrong `prev` below a head lets the walk go on: the head will
@@ -233,7 +274,7 @@ class Walk:
 
     def _blob_stands(self, line: bytes) -> bool:
         """Whether the blob that a line names is what it was; True also when it has none, or it was dropped."""
-        if self.blobs is None or line.endswith(_SEALED[:-1]):
+        if self.blobs is None or line.endswith(SEALED[:-1]):
             return True
         found = _BLOB.search(line)
         path = None if found is None else self.blobs / found[1].decode()
@@ -242,64 +283,6 @@ class Walk:
     def _fail(self, seq: int, reason: str) -> None:
         first, name = next(((f, n) for f, n in reversed(self._segments) if f <= seq), (seq, "-"))
         self.fault = Fault(seq, reason, name, seq - first + 1)
-
-
-def segments(folder: Path) -> list[Path]:
-    """The segments of a shard, in order."""
-    return sorted(path for path in folder.glob("*.jsonl") if len(path.stem) == 20 and path.stem.isdigit())
-
-
-def whole_lines(path: Path) -> Iterator[bytes]:
-    """The finished lines of a segment, without newlines: up to the first NUL, where unused space begins."""
-    for chunk in _chunks(path):
-        yield from chunk.lines(0, chunk.count)
-
-
-def _chunks(path: Path) -> Iterator[_Chunk]:
-    """The same, many at a time."""
-    rest = b""
-    with path.open("rb") as file:
-        while fresh := file.read(_CHUNK):
-            used, nul, _ = fresh.partition(b"\x00") if b"\x00" in fresh else (fresh, b"", b"")
-            chunk = _Chunk(rest + used)
-            yield chunk
-            if nul:
-                return
-            rest = chunk.rest()
-
-
-class _Chunk:
-    """Lines as they stand in a file, not copied: each begins at one of `_begins` and ends before the next one."""
-
-    def __init__(self, octets: bytes) -> None:
-        self._octets, self._begins = octets, [0]
-        while end := octets.find(b"\n", self._begins[-1]) + 1:
-            self._begins.append(end)
-        self.count = len(self._begins) - 1
-
-    def lines(self, first: int, end: int) -> Iterator[bytes]:
-        return (self._octets[a : b - 1] for a, b in pairwise(self._begins[first : end + 1]))
-
-    def leaves(self, first: int, end: int) -> list[bytes]:
-        leaves, octets = [], memoryview(self._octets)
-        for a, b in pairwise(self._begins[first : end + 1]):
-            leaf = _LEAF.copy()
-            leaf.update(octets[a : b - 1])
-            leaves.append(leaf.digest())
-        return leaves
-
-    def begin(self, first: int, begins: Sequence[bytes]) -> bool:
-        """Whether the lines from `first` on begin so, each in its turn."""
-        return all(map(self._octets.startswith, begins, self._begins[first:]))
-
-    def without_content(self, first: int, end: int) -> list[bytes]:
-        """Those lines that do not have their content in them: it stands in a blob, or there is none."""
-        octets, at = self._octets, self._begins[first : end + 1]
-        return [octets[a : b - 1] for a, b in pairwise(at) if not octets.endswith(_SEALED, a, b)]
-
-    def rest(self) -> bytes:
-        """What stands after the last whole line: the beginning of the next."""
-        return self._octets[self._begins[-1] :]
 
 
 def rotations(folder: Path) -> list[str]:
@@ -340,13 +323,16 @@ def read_heads(
     return heads, None
 
 
-def verify(folder: Path, key_text: str | None = None, heads: Sequence[str] = ()) -> list[ShardResult]:
-    """Checks every shard under `HOME/audit`. `heads` are checkpoints kept elsewhere. Raises `Unreadable`."""
+def verify(
+    folder: Path, key_text: str | None = None, heads: Sequence[str] = (), archive: Path | None = None
+) -> list[ShardResult]:
+    """Checks every shard under `HOME/audit`. `heads` are checkpoints kept elsewhere, `archive` a folder of archived
+    segments, by shard. Raises `Unreadable`."""
     try:
         key = Key((folder / "key.pub").read_text(encoding="ascii") if key_text is None else key_text, rotations(folder))
     except (OSError, ValueError) as error:
         raise Unreadable(f"no key to check with: {error}") from None
-    shards = {path.name for path in folder.glob("*") if segments(path) or (path / "checkpoint").exists()}
+    shards = {path.name for path in folder.glob("*") if pieces(path) or (path / "checkpoint").exists()}
     shards |= key.shards()
     for note in heads:
         shard = note.split("\n")[0].rpartition("/")[2]
@@ -355,19 +341,19 @@ def verify(folder: Path, key_text: str | None = None, heads: Sequence[str] = ())
         shards.add(shard)
     if not shards:
         raise Unreadable(f"no shard under {folder}")
-    return [verify_shard(folder / shard, key, heads) for shard in sorted(shards)]
+    return [verify_shard(folder / shard, key, heads, archive) for shard in sorted(shards)]
 
 
-def verify_shard(folder: Path, key: Key, more: Iterable[str] = ()) -> ShardResult:
+def verify_shard(folder: Path, key: Key, more: Iterable[str] = (), archive: Path | None = None) -> ShardResult:
     """Checks one shard. A fault below the newest head fails it, and so does one anywhere but at the very end."""
     heads, fault = read_heads(folder, key, more)
     if fault is not None:
         return ShardResult(folder.name, False, 0, 0, "", fault)
     walk = Walk(folder, key, heads)
-    walk.blobs = folder.parent / "blobs"
+    walk.blobs, walk.archive = folder.parent / "blobs", archive
     walk.run()
-    covered = max(head.size for head in heads)
-    return ShardResult(folder.name, walk.fault is None, walk.size, covered, _root(walk.peaks).hex(), walk.fault)
+    covered, root = max(head.size for head in heads), _root(walk.peaks).hex()
+    return ShardResult(folder.name, walk.fault is None, walk.size, covered, root, walk.fault, walk.archived)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -376,11 +362,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("dir", type=Path, help="the folder HOME/audit")
     parser.add_argument("--key", type=Path, help="a public key kept elsewhere, instead of DIR/key.pub")
     parser.add_argument("--head", type=Path, action="append", default=[], help="a checkpoint kept elsewhere")
+    parser.add_argument("--archive", type=Path, help="a folder of archived segments, whose lines are checked too")
     parser.add_argument("--json", action="store_true", help="one JSON object: ok, shards, first_bad")
     options = parser.parse_args(arguments)
     try:
         key = options.key.read_text(encoding="ascii") if options.key else None
-        results = verify(options.dir, key, [path.read_text(encoding="utf-8") for path in options.head])
+        heads = [path.read_text(encoding="utf-8") for path in options.head]
+        results = verify(options.dir, key, heads, options.archive)
     except (Unreadable, OSError, ValueError) as error:
         sys.stderr.write(f"unreadable: {error}\n")
         return 2

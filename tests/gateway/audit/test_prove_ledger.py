@@ -24,8 +24,8 @@ from gateway.audit.compare import compare
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.notes import Key
-from gateway.audit.prove import NotSigned, Unprovable, log_lines, proof_file, prove, prove_call, read_key
-from gateway.audit.verify import segments
+from gateway.audit.prove import NotSigned, Unprovable, proof_file, prove, prove_call, read_key
+from gateway.audit.verify import segments, whole_lines
 from gateway.audit.verify_proof import check
 from gateway.ports import Line
 from tests.gateway.audit.disks import SMALL, intent, ledger, one, verified, write_calls
@@ -65,6 +65,11 @@ def home(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "home"))
 
 
+def log_lines(shard: Path) -> list[bytes]:
+    """Every line of a shard."""
+    return [line for path in segments(shard) for line in whole_lines(path)]
+
+
 def key_of(home: Path) -> Key:
     """The gateway's public key."""
     return Key(read_key(home / "audit"))
@@ -89,7 +94,7 @@ def stands(document: Any, key: str | None = None) -> bool:
 def test_every_record_is_proved_by_the_rfc(written: Path) -> None:
     """Each record of each segment: exact bytes, the RFC's own path, and no more than 2 KB beside the line."""
     shard = one(written)
-    entries = list(log_lines(shard))
+    entries = log_lines(shard)
     proofs = prove(shard, lambda seq, _: seq < len(entries), key_of(written))
     assert b64decode((shard / "checkpoint").read_text().split("\n")[2]) == mth(entries)
     assert len(proofs) == len(entries)
@@ -317,7 +322,7 @@ def heads(home: Path) -> list[str]:
 def test_any_two_heads_of_a_log_agree(written: Path) -> None:
     """Each pair, and each against the log: what was appended is counted, and the proof is the RFC's."""
     notes, key, audit = heads(written), key_of(written), written / "audit"
-    lines = list(log_lines(one(written)))
+    lines = log_lines(one(written))
     assert len(notes) > 5
     for old in notes:
         for new in (*notes, None):
