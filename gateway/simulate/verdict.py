@@ -18,7 +18,16 @@ from gateway.tool import Json
 RATE_LIMITED = "rate_limited"
 UNASKED = "policy_error"  # the code of a call that needs a yes
 # The key of an obligation in a policy file, where it is not the name it is held under.
-_WRITTEN_AS = {"limits": "limit", "labels": "label", "networks": "network", "approvals": "approval"}
+_WRITTEN_AS = {
+    "output": "limits.output",
+    "labels": "label",
+    "limits": "limit",
+    "backends": "sandbox.backends",
+    "require": "sandbox.require",
+    "networks": "network",
+    "injection": "screen.injection",
+    "redact": "screen.redact",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +112,24 @@ def changed(before: Verdict, after: Verdict) -> Sequence[Changed]:
     was, now = before.obligations, after.obligations
     if was == now:
         return ()
-    names = [name for name in now if name != "origin" and was.get(name) != now[name]]
+    names = [name for name in now if name != "origin" and _unnamed(was.get(name)) != _unnamed(now[name])]
     return [
         Changed(_WRITTEN_AS.get(name, name), was.get(name), now[name], _origin(name, now) or _origin(name, was))
         for name in names
     ]
 
 
+def _unnamed(obligation: Json) -> Json:
+    """Without the names of rules: what a rule is called is not what it asks for."""
+    if not (isinstance(obligation, list) and all(isinstance(each, dict) for each in obligation)):
+        return obligation
+    several = [{key: value for key, value in each.items() if key != "rule"} for each in cast(Any, obligation)]
+    return sorted(several, key=repr)
+
+
 def _origin(name: str, obligations: Mapping[str, Any]) -> str:
-    """The rules an obligation comes from; it is held under the last word of its key in a policy file."""
-    wanted = _WRITTEN_AS.get(name, name)
-    for key, rules in obligations.get("origin", {}).items():
-        if key.rpartition(".")[2] == wanted:
-            return " + ".join(rules)
-    return ""
+    """The rules an obligation comes from."""
+    return " + ".join(obligations.get("origin", {}).get(_WRITTEN_AS.get(name, name), ()))
 
 
 def _asking(approvals: Sequence[Mapping[str, Any]]) -> str:

@@ -53,8 +53,9 @@ class World:
 
         `then` are the buckets it met on record, and `fitted` whether they had room for it.
         """
+        met = {(_whose(key), rate) for key, rate in then} if buckets else ()
         for key, rate in buckets:
-            edge = EDGE if (key, rate) in then else 0.0
+            edge = EDGE if (_whose(key), rate) in met else 0.0
             if earliest(self._arrival.get(key, 0.0), rate) - at > (edge if fitted else -edge):
                 return key
         return None
@@ -101,6 +102,12 @@ class _Reserved:
         awaited = tuple(entry for entry in entries if entry.cell.kind == "formerly")
         counted = tuple(entry for entry in entries if entry.cell.kind != "formerly")
         return cls(Reservation(call_id, at, (), counted), Reservation(f"{call_id}\x1fawaited", at, (), awaited))
+
+
+def _whose(bucket: str) -> str:
+    """A bucket's key without the name of its rule."""
+    kind, _, rest = bucket.partition("\x1f")
+    return rest.partition("\x1f")[2] if kind == "rule" else bucket
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""A week of calls on a real ledger, made by a few agents over a few tools; `tests/gateway/test_suggest.py` reads it."""
+"""A week of calls on a real ledger, made by a few agents over a few tools, with the policy of then kept.
+
+`tests/gateway/test_suggest.py` and `tests/gateway/simulate/test_changes.py` read it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.ledger import open_ledger
+from gateway.home import Home
+from gateway.kept import keep
 from gateway.loading import load_files
-from gateway.model import Arguments, Call, Effect, Principal, RawOutput, Session
+from gateway.model import Arguments, Call, Effect, Outcome, Principal, RawOutput, Session
 from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.stages.authenticate import suppose
 from gateway.stores.memory import MemoryCounters
@@ -141,33 +146,40 @@ def a_call(luck: random.Random) -> Made:
 
 @dataclass(frozen=True)
 class Week:
-    """A home with a week of calls on its ledger, the calls that were made, and the tools."""
+    """A home with a week of calls on its ledger: the calls, when each was made, its id and how it ended; the tools."""
 
     home: Path
     made: Sequence[Made]
     tools: Sequence[Tool]
     now: float
+    times: Sequence[float]
+    ids: Sequence[str]
+    codes: Sequence[str]
 
 
-async def _live(home: Path, made: Sequence[Made], policy: str = OPEN) -> float:
-    lab = Lab.of(SPECS, {"open.yaml": policy})
+async def _live(home: Path, made: Sequence[Made], policy: str, at_once: int) -> Week:
+    loaded = load_files({name: text.encode() for name, text in SPECS.items()}, {"open.yaml": policy.encode()})
+    lab = Lab.over(loaded)
+    keep(Home(home), loaded.bundle.digest, loaded.policies, loaded.catalogue.all())
     lab.trial.authority.principals.update(CALLERS)
     clock = lab.trial.clock
     ledger = open_ledger(home, clock=clock.now)
     lab.gate = replace(lab.gate, ledger=ledger, runners={HttpBackend: Fine()}, counters=MemoryCounters())
     step = 7 * DAY / (len(made) + 20)
-    for at in range(0, len(made), 20):
-        done = await asyncio.gather(*(lab.call(tool, given, by) for by, tool, given in made[at : at + 20]))
-        assert {outcome.status for outcome in done} == {"done"}
-        clock.at += step * 20
+    times, ended = list[float](), list[Outcome]()
+    for at in range(0, len(made), at_once):
+        some = made[at : at + at_once]
+        times += [clock.at] * len(some)
+        ended += await asyncio.gather(*(lab.call(tool, given, by) for by, tool, given in some))
+        clock.at += step * at_once
     await ledger.close()
-    return clock.now()
+    codes = [each.problem.code if each.problem else each.status for each in ended]
+    return Week(home, made, tools_of(), clock.now(), times, [each.call_id for each in ended], codes)
 
 
-def lived(home: Path, made: Sequence[Made], policy: str = OPEN) -> Week:
-    """A home in which these calls were made."""
-    now = asyncio.run(_live(home, made, policy))
-    return Week(home, made, tools_of(), now)
+def lived(home: Path, made: Sequence[Made], policy: str = OPEN, at_once: int = 20) -> Week:
+    """A home in which these calls were made, so many at once."""
+    return asyncio.run(_live(home, made, policy, at_once))
 
 
 @lru_cache
