@@ -66,11 +66,16 @@ class FolderDrop:
     def _keep(self, head: SignedHead) -> None:
         path = self._folder / f"{head.shard}-{head.size}.checkpoint"
         with suppress(FileNotFoundError):
-            if path.read_bytes() != head.note:
+            if _signed(path.read_bytes()) != _signed(head.note):
                 raise NotTaken(f"{path.name} is there and says something else: the log was forked or set back")
             return
         replace_file(self._disk, path, head.note)
         self._disk.sync_folder(self._folder)
+
+
+def _signed(note: bytes) -> bytes:
+    """What a note says, whoever signed it: a key that is being replaced may have signed the same before."""
+    return note.rpartition(b"\n\n")[0]
 
 
 class LineDrop:
