@@ -91,7 +91,8 @@ def read_log(home: Path) -> Log:
     notes = [(json.loads(line)["note"], line) for line in entries]
     parts = {int(path.stem): path.read_bytes().splitlines(keepends=True) for path in segments(one(home))}
     history = [Entry(int(note.split("\n")[1]), note, line) for note, line in notes]
-    return Log(parts, history, Signer.load(home / "signing.key"))
+    gateway = (home / "audit" / "key.pub").read_text().split("+")[0]  # of its first key
+    return Log(parts, history, Signer.load(home / "signing.key", gateway))
 
 
 @dataclass(frozen=True, slots=True)
