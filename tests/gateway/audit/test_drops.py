@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from gateway.audit.drops import FolderDrop, LineDrop
+from gateway.audit.drops import FolderDrop, LineDrop, SystemLog
 from gateway.ports import HeadSink, NotTaken, SignedHead
 
 HEAD = SignedHead("w1", 7, b"toolgate-1/w1\n7\nAAAA\n\n\xe2\x80\x94 toolgate-1 BBBB\n")
@@ -83,3 +85,18 @@ def test_a_pipe_that_nobody_reads_any_more_takes_nothing() -> None:
     os.close(reading)
     assert refused(LineDrop("stdout", writing), HEAD) == "Broken pipe"
     os.close(writing)
+
+
+def test_the_systems_log_gets_a_datagram(tmp_path: Path) -> None:
+    """As the C library sends it: priority, time, program; then the line. Without a log there, that is said."""
+    device = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(device))
+        log.settimeout(20)
+        asyncio.run(SystemLog("syslog", device).take(HEAD))
+        sent = log.recv(65536).decode("ascii")
+    header = re.match(r"<109>[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d toolgate\[\d+\]: ", sent)
+    assert header is not None
+    assert json.loads(sent[header.end() :]) == {"shard": "w1", "size": 7, "checkpoint": HEAD.note.decode()}
+    device.unlink()
+    assert refused(SystemLog("syslog", device), HEAD) == f"{device}: No such file or directory"
