@@ -254,6 +254,20 @@ class Rotated:
     position: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Segments that were copied to an archive and may be removed: the records `first` to `last` of a shard.
+
+    `digests` is the SHA-256 of each segment's file, in hex, by its name; `to` is where they are now.
+    """
+
+    shard: str
+    first: int
+    last: int
+    digests: Mapping[str, str]
+    to: str
+
+
 class Upkeep(Protocol):
     """What an operator does about the ledger's past, and its signing key. `who` and `why` stand on record, in plain."""
 
@@ -277,6 +291,20 @@ class Upkeep(Protocol):
 
         Raises `Refusal(not_found)` when there is no such session, `Refusal(malformed)` when a session's id is that of
         several callers and nothing says whose is meant, and those of `Ledger.check`.
+        """
+        ...
+
+    async def expire(self, who: Mapping[str, Json]) -> Erased | None:
+        """Erases the content of sessions that have ended and whose last record is older than content is to be kept.
+
+        `None` when there is none, or content is kept for good. Raises those of `Ledger.check`.
+        """
+        ...
+
+    async def archived(self, moved: Moved, who: Mapping[str, Json]) -> Position:
+        """Puts on record that segments were archived, before they are removed; durable when this returns.
+
+        Raises `Refusal(malformed)` when they are not here as they were copied, and those of `Ledger.check`.
         """
         ...
 

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
 
 from gateway.audit import query
+from gateway.audit.archive import gone, still_here
 from gateway.audit.rotation import RECORD
 from gateway.audit.writer import Writer
 from gateway.model import Position, Refusal
-from gateway.ports import Erased, Line, Rotated, Whose
+from gateway.ports import Erased, Line, Moved, Rotated, Whose
 from gateway.problems import refuse
 from gateway.tool import Json
 
 _COPIED = ("session_id", "tenant", "principal", "tool")
 _AT_ONCE = 1000  # sessions that one record names
 _RETRY_MS = 500
+RETENTION = "retention"
 Owner = tuple[str, str, str]
 
 
@@ -36,11 +40,22 @@ class _Found:
     owners: set[Owner] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """For how long content is kept: seconds after a session's last record. `in_use` gives the sessions, by `uid`, that
+    have not ended, and is asked in a thread."""
+
+    age: float
+    in_use: Callable[[], Collection[str]]
+    now: Callable[[], float] = time.time
+
+
 class LedgerUpkeep:
     """The port `Upkeep`, over the ledger of `home` and its one writer."""
 
-    def __init__(self, home: Path, ledger: Writer) -> None:
-        self._home, self._ledger = home, ledger
+    def __init__(self, home: Path, ledger: Writer, keeping: Keeping | None = None) -> None:
+        """Without `keeping` content is kept until it is erased."""
+        self._home, self._ledger, self._keeping = home, ledger, keeping
         self._turn = asyncio.Lock()
         self._rotated: Position | None = None  # where the record of the latest rotation is
 
@@ -73,23 +88,7 @@ class LedgerUpkeep:
             whole = whose.tenant if whose == Whose(tenant=whose.tenant) else None
             if whose.session and not (whose.agent or whose.user) and len(found.owners) > 1:
                 raise _whose_is_meant(whose.session, found.owners)
-            try:
-                gone = await self._ledger.contents.erase(found.sessions, whole)
-            except (sqlite3.Error, OSError) as error:
-                raise refuse(
-                    "audit_unavailable",
-                    f"Not everything was erased, do it again: {error}.",
-                    retry_after_ms=_RETRY_MS,
-                    advice="Erase again.",
-                ) from error
-            meant = sorted(found.sessions | gone)
-            if not meant:
-                raise refuse("not_found", "There is no such session with content.")
-            position = await self._note(
-                meant, {"keys": len(gone), "tenant": whose.tenant, "why": why, "who": dict(who)}
-            )
-            blobs = await asyncio.to_thread(self._drop_blobs, frozenset(meant))
-            return Erased(len(meant), len(gone), blobs, position)
+            return await self._erase(found.sessions, whole, {"tenant": whose.tenant, "why": why, "who": dict(who)})
 
     async def rotate_key(self, why: str, who: Mapping[str, Json]) -> Rotated:
         """See the port."""
@@ -110,6 +109,57 @@ class LedgerUpkeep:
                 ) from error
             return Rotated(str(said["old"]), str(said["new"]), self._rotated)
 
+    async def expire(self, who: Mapping[str, Json]) -> Erased | None:
+        """See the port."""
+        if self._keeping is None:
+            return None
+        async with self._turn:
+            self._ledger.check()
+            old = await asyncio.to_thread(self._expired, self._keeping)
+            return await self._erase(old, None, {"tenant": None, "why": RETENTION, "who": dict(who)}) if old else None
+
+    def _expired(self, keeping: Keeping) -> set[str]:
+        """Sessions with a key made before then, that have ended, and that no record since then is of."""
+        before = keeping.now() - keeping.age
+        old = self._ledger.contents.made_before(before)
+        if old:
+            old -= set(keeping.in_use())
+        if old:
+            old -= {_key(record) for record in query.since(self._home, before)}
+            for each in gone(self._home):
+                if each["until"] >= before:  # when exactly a session in there spoke last is in the archive
+                    old -= {session["key"] for session in each["sessions"]}
+        return old
+
+    async def archived(self, moved: Moved, who: Mapping[str, Json]) -> Position:
+        """See the port."""
+        async with self._turn:
+            self._ledger.check()
+            if not await asyncio.to_thread(still_here, self._home, moved):
+                raise refuse(
+                    "malformed", "These segments, with their leaf hashes, are not in the log as they were copied."
+                )
+            # verify.py looks for the first two, at the beginning, and knows by the last that there is no content.
+            said: dict[str, Json] = {"first": moved.first, "last": moved.last, "sha256": dict(moved.digests)}
+            return await self._ledger.append(Line("log.archived", said | {"who": dict(who), "to": moved.to}))
+
+    async def _erase(self, sessions: set[str], tenant: str | None, said: dict[str, Json]) -> Erased:
+        try:
+            gone = await self._ledger.contents.erase(sessions, tenant)
+        except (sqlite3.Error, OSError) as error:
+            raise refuse(
+                "audit_unavailable",
+                f"Not everything was erased, do it again: {error}.",
+                retry_after_ms=_RETRY_MS,
+                advice="Erase again.",
+            ) from error
+        meant = sorted(sessions | gone)
+        if not meant:
+            raise refuse("not_found", "There is no such session with content.")
+        position = await self._note(meant, {"keys": len(gone)} | said)
+        blobs = await asyncio.to_thread(self._drop_blobs, frozenset(meant))
+        return Erased(len(meant), len(gone), blobs, position)
+
     async def _note(self, meant: list[str], said: dict[str, Json]) -> Position:
         """`payload.erased`, as often as it takes to name them all; the place of the last."""
         for begin in range(0, len(meant), _AT_ONCE):
@@ -120,7 +170,9 @@ class LedgerUpkeep:
     def _drop_blobs(self, sessions: frozenset[str]) -> int:
         """Removes the blobs that no key opens any more; one of a session that went on is kept."""
         contents = self._ledger.contents
-        return sum(_key(record) in sessions and contents.drop_blob(record) for record in query.records(self._home))
+        elsewhere = (record for each in gone(self._home) for record in each["blobs"])
+        found = chain(query.records(self._home), elsewhere)
+        return sum(_key(record) in sessions and contents.drop_blob(record) for record in found)
 
 
 def _sessions(home: Path, whose: Whose) -> _Found:
@@ -130,6 +182,11 @@ def _sessions(home: Path, whose: Whose) -> _Found:
         key, owner = _key(record), _owner(record)
         if key is not None and _fits(whose, record, key, owner):
             found.sessions.add(key)
+            found.owners.add(owner)
+    for said in (session for each in gone(home) for session in each["sessions"]):
+        owner = (said["tenant"], said["agent"], said["user"])
+        if _fits(whose, said, said["key"], owner):
+            found.sessions.add(said["key"])
             found.owners.add(owner)
     return found
 

@@ -80,6 +80,10 @@ class Contents:
         await asyncio.to_thread(self._keys.scrub)
         return gone
 
+    def made_before(self, at: float) -> set[str]:
+        """The sessions with a key from before then (unix seconds). Raises `sqlite3.Error`."""
+        return self._keys.made_before(at)
+
     def drop_blob(self, record: Mapping[str, Json]) -> bool:
         """Removes the blob of a record that cannot be read any more; False when there is none. Raises `OSError`."""
         content = record.get("content")

@@ -84,6 +84,12 @@ class KeyStore:
             found = self._db.execute("SELECT 1 FROM audit_erased WHERE session = ?", (session,)).fetchone()
             return found is not None
 
+    def made_before(self, at: float) -> set[str]:
+        """The sessions whose key was made before then (unix seconds)."""
+        with self._lock:
+            rows = self._db.execute("SELECT session FROM audit_session_keys WHERE created_at < ?", (at,)).fetchall()
+            return {str(session) for (session,) in rows}
+
     def erase(self, sessions: Iterable[str], tenant: str | None = None) -> set[str]:
         """Deletes the keys of sessions, and all of a tenant's with its own; gives the sessions that had one.
 
