@@ -7,6 +7,7 @@ proves nothing: what it reads is only as true as `verify.py` says.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -20,6 +21,7 @@ from gateway.audit.content import Contents, Unreadable
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.lines import CLOSES
+from gateway.audit.pieces import LEAF, archived
 from gateway.audit.verify import Unreadable as NotThere
 from gateway.audit.verify import segments, verify, whole_lines
 from gateway.tool import Json
@@ -53,6 +55,26 @@ def since(home: Path, at: float) -> Iterator[Record]:
     """The records written at `at` (unix seconds) or later, in order. Segments that ended before are not read."""
     begin = f"{max(0, int(at * 1000)) << 16:016x}"
     return heapq.merge(*(_shard_since(folder, begin) for folder in shards(home)), key=_clock)
+
+
+def elsewhere(home: Path, at: float) -> int:
+    """How many records may have been written at `at` (unix seconds) or later and are not here: they were archived."""
+    folders = [folder for folder in (home / "audit").iterdir() if folder.is_dir()]
+    return sum(
+        path.stat().st_size // LEAF for folder in folders for path in archived(folder) if _until(folder, path) > at
+    )
+
+
+def _until(folder: Path, archived_: Path) -> float:
+    """When the first segment after it that is here began; infinite when there is none."""
+    later = next((path for path in segments(folder) if path.stem > archived_.stem), None)
+    first = None if later is None else next(parsed(islice(whole_lines(later), 1)), None)
+    return math.inf if first is None else written_at(first)
+
+
+def written_at(record: Record) -> float:
+    """Unix seconds, by the hybrid logical clock. Raises `ValueError` or `KeyError` for what is no record."""
+    return (int(str(record["hlc"]), 16) >> 16) / 1000
 
 
 def unverified(home: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from gateway.aggregates import Ended, Entry
 from gateway.audit.content import Contents, Unreadable
-from gateway.audit.query import Record
+from gateway.audit.query import Record, written_at
 from gateway.model import Arguments, Call, Principal, Session
 from gateway.reliability.written import read_entries
 from gateway.simulate.verdict import Verdict, on_record
@@ -94,7 +94,7 @@ class Reader:
                 return _closed(record)
             if record["type"] in ("call.in_doubt", "call.resolved"):
                 said = record.get("as") if record["type"] == "call.resolved" else None
-                return Closed(str(record["call_id"]), _written_at(record), _RESOLVED[said])
+                return Closed(str(record["call_id"]), written_at(record), _RESOLVED[said])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(UNLIKE) from error
         return None
@@ -183,14 +183,9 @@ def _session(said: _Said, principal: Principal, facts: Mapping[str, Any]) -> Ses
 def _closed(record: Record) -> Closed:
     status = cast(Mapping[str, Json], record["outcome"])["status"]
     ended: Ended = "refused" if status == "refused" else "done" if status == "done" else "failed"
-    call_id, at = str(record["call_id"]), _written_at(record)
+    call_id, at = str(record["call_id"]), written_at(record)
     labels = record.get("labels_added")
     if not isinstance(labels, list):
         return Closed(call_id, at, ended)
     cost = float(cast(Any, record["usage"])["cost"])
     return Closed(call_id, at, ended, frozenset(map(str, labels)), cost, True)
-
-
-def _written_at(record: Record) -> float:
-    """Unix seconds, from the hybrid logical clock."""
-    return (int(str(record["hlc"]), 16) >> 16) / 1000

@@ -50,11 +50,14 @@ class Group:
 
 
 class Report:
-    """Made call by call; `found` says of each class of `CLASSES` how many calls are in it."""
+    """Made call by call; `found` says of each class of `CLASSES` how many calls are in it.
+
+    `elsewhere` is how many records of the time are archived, and so not here: nobody looked at them.
+    """
 
     def __init__(self, candidate: str) -> None:
         self.candidate = candidate
-        self.calls = self.same = self.unasked = 0
+        self.calls = self.same = self.unasked = self.elsewhere = 0
         self.unreplayable: Counter[str] = Counter()
         self.changes: list[dict[str, Json]] = []
         self._sessions: set[str] = set()
@@ -63,8 +66,9 @@ class Report:
 
     @property
     def found(self) -> Mapping[str, int]:
-        """How many calls there are of each class."""
-        return {**{name: self._calls[name] for name in _TITLES}, "not-replayable": self.unreplayable.total()}
+        """How many calls there are of each class; each archived record may be one that is not replayable."""
+        unknown = self.unreplayable.total() + self.elsewhere
+        return {**{name: self._calls[name] for name in _TITLES}, "not-replayable": unknown}
 
     def add(self, compared: Compared) -> None:
         """One call that could be decided again."""
@@ -120,6 +124,7 @@ class Report:
             "sessions": len(self._sessions),
             "same": self.same,
             "never_before_policy": self.unasked,
+            "records_elsewhere": self.elsewhere,
             "found": dict(self.found),
             "groups": groups,
             "not_replayable": dict(self.unreplayable),
@@ -139,6 +144,8 @@ class Report:
         yield f"not replayable: {self.unreplayable.total()}"
         for reason, count in self.unreplayable.most_common():
             yield f"  {count} × {reason}"
+        if self.elsewhere:
+            yield f"not on record here: {self.elsewhere} records, which were archived"
 
 
 def _said(verdict: Verdict) -> str:

@@ -41,6 +41,7 @@ def simulate(home: Path, candidate: PolicyBundle, tools: Sequence[Tool], since: 
     try:
         with glance(home) as contents:
             _run(query.since(home, begin), Reader(contents, tools), replay, report, since)
+        report.elsewhere = query.elsewhere(home, begin)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise Unverified(f"{home}: cannot be read: {error}") from error
     return report

@@ -21,7 +21,7 @@ from gateway.stages.authenticate import suppose
 from gateway.suggest.cases import cases_of
 from gateway.suggest.names import Constants
 from gateway.suggest.permits import Draft, drafts
-from gateway.suggest.seen import Past, Seen, past_of
+from gateway.suggest.seen import ELSEWHERE, Past, Seen, past_of
 from gateway.suggest.written import written
 from gateway.tool import Tool
 
@@ -54,6 +54,8 @@ def suggest(home: Path, tools: Sequence[Tool], since: float = 0.0, agent: str | 
     try:
         with glance(home) as contents:
             past = past_of(query.since(home, since), contents, tools, agent)
+        if archived := query.elsewhere(home, since):
+            past.silent[ELSEWHERE] = archived
     except (sqlite3.Error, OSError, ValueError) as error:
         raise NothingToGoBy(f"{home}: cannot be read: {error}") from error
     return suggested(past, tools)

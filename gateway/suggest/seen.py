@@ -20,6 +20,7 @@ METADATA = "the arguments are not on record"
 GONE = "the content cannot be read any more"
 NO_TOOL = "there is no such tool any more"
 MISFIT = "the arguments do not fit the tool as it is now"
+ELSEWHERE = "not on record here, because they were archived"
 UNLIKE = "the record is not as this version writes it"
 
 

@@ -9,6 +9,7 @@ from gateway.model import Principal
 from gateway.suggest.cases import Case
 from gateway.suggest.names import Constants
 from gateway.suggest.permits import Draft
+from gateway.suggest.seen import ELSEWHERE
 from gateway.suggest.text import flow, quoted
 from gateway.tool import Json
 
@@ -43,7 +44,10 @@ def _lines(
 
 def noted(notes: Mapping[str, int]) -> list[str]:
     """For people: how many calls are left out, and why."""
-    return [f"{count} {'call' if count == 1 else 'calls'}: {reason}" for reason, count in sorted(notes.items())]
+    return [
+        f"{count} {'record' if reason == ELSEWHERE else 'call'}{'' if count == 1 else 's'}: {reason}"
+        for reason, count in sorted(notes.items())
+    ]
 
 
 def _rule(draft: Draft) -> Iterator[str]:

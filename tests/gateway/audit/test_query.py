@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.ledger import open_ledger
-from gateway.audit.query import find_call, follow, nested, records, show, tail
+from gateway.audit.pieces import piece_leaves, segments, whole_lines
+from gateway.audit.query import elsewhere, find_call, follow, nested, parsed, records, show, tail, written_at
 from gateway.audit.text import render
 from gateway.ports import Line
 from tests.gateway.audit.disks import SMALL, intent, ledger, outcome, write_calls
@@ -157,3 +158,25 @@ def test_a_record_cannot_drive_the_terminal() -> None:
     assert "\x1b" not in line
     assert "\n" not in line
     assert "a\\u001b[2J\\u000ab" in line
+
+
+def test_archived_records_are_elsewhere(tmp_path: Path) -> None:
+    """Their number is known by the hashes they left, and whether they may be of a time by the segment after them."""
+    now = [1000.0]
+
+    async def test() -> None:
+        async with ledger(tmp_path, tuning=replace(SMALL, segment=3000), clock=lambda: now[0]) as writer:
+            for _ in range(20):
+                now[0] += 10
+                await writer.append(intent(f"c{now[0]}"))
+
+    run(test())
+    first, second, third, *_ = segments(tmp_path / "audit" / "w1")
+    begun = written_at(next(parsed(whole_lines(third))))
+    assert elsewhere(tmp_path, 0.0) == 0
+    for path in (first, second):
+        hashes = b"".join(leaf for leaf, _ in piece_leaves(path))
+        path.with_suffix(".leaves").write_bytes(hashes)
+        path.unlink()
+    assert elsewhere(tmp_path, 0.0) == elsewhere(tmp_path, begun - 1) == int(third.stem)
+    assert elsewhere(tmp_path, begun) == 0
