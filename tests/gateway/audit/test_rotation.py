@@ -1,0 +1,214 @@
+"""The signing key is replaced: under load, cut short at every step, and failing at every step; the log verifies."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from gateway.audit.checkpoint import Signer
+from gateway.audit.heads import newest_heads
+from gateway.audit.notes import Key, PublicKey
+from gateway.audit.query import records
+from gateway.audit.rotation import NEXT
+from gateway.audit.verify import verify
+from gateway.model import Refusal
+from gateway.ports import Rotated
+from gateway.upkeep import LedgerUpkeep
+from tests.gateway.audit.disks import ledger, one, until_back, verified, write_calls
+from tests.gateway.audit.rotating import Stepping
+from tests.house.tree import ROOT
+
+WHO = {"authn": "local", "uid": 1000}
+ENOUGH = 80  # changes to the disk: a rotation takes fewer
+
+
+class Failing(Stepping):
+    """A disk whose n-th change fails, once."""
+
+    def strike(self) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def key_of(home: Path) -> str:
+    """The verifier key as it is now."""
+    return (home / "audit" / "key.pub").read_text().strip()
+
+
+def newest(home: Path) -> str:
+    """The newest checkpoint of the only shard."""
+    return newest_heads(home / "audit")["w1"].note.decode()
+
+
+def rotated(home: Path) -> list[dict[str, object]]:
+    """The records of rotations."""
+    return [record for record in records(home) if record["type"] == "key.rotated"]
+
+
+def written(home: Path) -> list[dict[str, object]]:
+    """The lines of the file `rotations`."""
+    path = home / "audit" / "rotations"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def go_on(home: Path) -> None:
+    """Starts the ledger, writes a call, stops."""
+
+    async def run() -> None:
+        async with ledger(home) as writer:
+            await write_calls(writer, 1, prefix="more")
+
+    asyncio.run(run())
+
+
+def rotate(home: Path, times: int = 1) -> list[Rotated]:
+    """Replaces the key so many times, with calls before and after."""
+
+    async def run() -> list[Rotated]:
+        done = []
+        async with ledger(home) as writer:
+            for _ in range(times):
+                await write_calls(writer, 2)
+                done.append(await LedgerUpkeep(home, writer).rotate_key("It may be known.", WHO))
+            await write_calls(writer, 2)
+        return done
+
+    return asyncio.run(run())
+
+
+def check_whole(home: Path, old: str) -> None:
+    """That the log stands, with the key it has and with the first one, and that nothing of a rotation is left over."""
+    verified(home)
+    for key in (old, key_of(home)):
+        assert all(result.ok for result in verify(home / "audit", key)), key
+    assert not (home / NEXT).exists()
+    assert Signer.load(home / "signing.key", old.split("+")[0]).verifier_key == key_of(home)
+    fields = ("old", "new", "why", "who", "signed")
+    assert [{name: record[name] for name in fields} for record in rotated(home)] == written(home)
+
+
+def test_a_rotation_is_a_record_that_both_keys_signed(tmp_path: Path) -> None:
+    """It names both keys, why and who; the head over it has two signatures, the next one that of the new key only."""
+    go_on(tmp_path)
+    old, secret = key_of(tmp_path), (tmp_path / "signing.key").read_bytes()
+    heads: list[str] = []
+
+    async def run() -> Rotated:
+        async with ledger(tmp_path) as writer:
+            done = await LedgerUpkeep(tmp_path, writer).rotate_key("It may be known.", WHO)
+            heads.append(newest(tmp_path))
+            await write_calls(writer, 1)
+        return done
+
+    done = asyncio.run(run())
+    (record,) = rotated(tmp_path)
+    assert (done.old, done.new, done.position.seq) == (old, key_of(tmp_path), record["seq"])
+    assert (record["old"], record["new"], record["why"], record["who"]) == (old, done.new, "It may be known.", WHO)
+    keys = [PublicKey(done.old), PublicKey(done.new)]
+    assert [key.signed(str(record["signed"])) for key in keys] == [True, True]
+    assert [key.signed(heads[0]) for key in keys] == [True, True]
+    assert int(heads[0].split("\n")[1]) == done.position.seq + 1
+    assert [key.signed(newest(tmp_path)) for key in keys] == [False, True]
+    assert secret not in (tmp_path / "signing.key").read_bytes()
+    load_pem_private_key((tmp_path / "signing.key").read_bytes(), None)
+    assert (tmp_path / "signing.key").stat().st_mode & 0o777 == 0o600
+    check_whole(tmp_path, old)
+
+
+def test_the_name_of_the_log_stays_and_every_key_of_it_is_good(tmp_path: Path) -> None:
+    """After three rotations and a restart the origin is the first one; whoever pinned any of the keys can verify."""
+    done = rotate(tmp_path, 3)
+    go_on(tmp_path)
+    keys = [done[0].old, *(each.new for each in done)]
+    assert [each.old for each in done] == keys[:-1]
+    assert {key.split("+")[0] for key in keys} == {newest(tmp_path).split("/")[0]}
+    for key in keys:
+        assert [result.ok for result in verify(tmp_path / "audit", key)] == [True]
+    check_whole(tmp_path, keys[0])
+
+
+def test_calls_go_on_while_the_key_is_replaced(tmp_path: Path) -> None:
+    """Eight callers write all the while, nothing they were told of is missing, and each head of the history stands."""
+
+    async def run() -> int:
+        async with ledger(tmp_path) as writer:
+            upkeep, done = LedgerUpkeep(tmp_path, writer), asyncio.Event()
+
+            async def caller(number: int) -> int:
+                count = 0
+                while not done.is_set():
+                    count += len(await write_calls(writer, 1, prefix=f"{number}-{count}-"))
+                return count
+
+            callers = [asyncio.create_task(caller(number)) for number in range(8)]
+            for _ in range(3):
+                await upkeep.rotate_key("It may be known.", WHO)
+            done.set()
+            return sum(await asyncio.gather(*callers))
+
+    count = asyncio.run(run())
+    assert len([record for record in records(tmp_path) if str(record["type"]).startswith("call.")]) == count
+    key = Key(key_of(tmp_path), [str(each["signed"]) for each in written(tmp_path)])
+    history = [json.loads(line)["note"] for line in (one(tmp_path) / "checkpoints").read_text().splitlines()]
+    assert all(key.signed(note, "w1") for note in history)
+    check_whole(tmp_path, str(written(tmp_path)[0]["old"]))
+
+
+def test_killed_before_any_step_it_starts_again_and_verifies(tmp_path: Path) -> None:
+    """SIGKILL before each change to the disk: either the key stayed or it was replaced, on record once, and all of it
+    is finished by the next start."""
+    rotate(tmp_path / "begun")
+    first, step, killed, outcomes = str(written(tmp_path / "begun")[0]["old"]), 0, True, set()
+    while killed:
+        step += 1
+        home = Path(shutil.copytree(tmp_path / "begun", tmp_path / str(step)))
+        command = [sys.executable, "-m", "tests.gateway.audit.rotating", str(home), str(step)]
+        child = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        killed = child.returncode == -signal.SIGKILL
+        assert killed or (child.returncode, step > 20) == (0, True), child.stderr
+        stood = len(written(home))
+        assert [result.ok for result in verify(home / "audit", first)] == [True], step
+        go_on(home)
+        check_whole(home, first)
+        assert len(written(home)) == stood
+        outcomes.add(stood)
+        assert step < ENOUGH
+    assert outcomes == {1, 2}
+
+
+def test_failing_at_any_step_it_is_done_by_asking_again(tmp_path: Path) -> None:
+    """An I/O error at each change to the disk: it is refused or done, and done when asked again, once on record."""
+    failed = 0
+    for step in range(1, ENOUGH):
+        home = tmp_path / str(step)
+        home.mkdir()
+        disk = Failing()
+        if not asyncio.run(_rotated_at_last(home, disk, step)):
+            break
+        failed += 1
+        assert len(written(home)) == 1
+        check_whole(home, str(written(home)[0]["old"]))
+    assert 20 < failed < ENOUGH - 1
+
+
+async def _rotated_at_last(home: Path, disk: Failing, step: int) -> bool:
+    """Whether a change failed before it was done."""
+    async with ledger(home, disk=disk) as writer:
+        upkeep = LedgerUpkeep(home, writer)
+        await write_calls(writer, 1)
+        disk.left = step
+        async with asyncio.timeout(20):
+            while not written(home) or (home / NEXT).exists():
+                await until_back(writer)
+                with suppress(Refusal):
+                    await upkeep.rotate_key("It may be known.", WHO)
+        return disk.left <= 0
