@@ -2,7 +2,8 @@
 
 A record's own key is HMAC-SHA-256(session key, shard and seq), the cipher AES-256-GCM with a random nonce, and the
 associated data binds call, shard, seq and type: a box moved to another record does not open. Bodies above `INLINE`
-bytes stand in `HOME/audit/blobs`, named by the SHA-256 of the sealed bytes. It never decides what is content.
+bytes stand in `HOME/audit/blobs`, named by the SHA-256 of the sealed bytes, each under a key made of its call and type.
+It never decides what is content.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Contents:
         return await asyncio.to_thread(self._store_blob, key, call_id, type_, plain)
 
     def _store_blob(self, key: Mac, call_id: str, type_: str, plain: bytes) -> str:
-        sealed = _encrypt(key(b"blob"), _bound("blob", call_id, type_), plain)
+        place = _bound("blob", call_id, type_)
+        sealed = _encrypt(key(place), place, plain)
         name = sha256(sealed).hexdigest()
         self._blobs.mkdir(mode=0o700, exist_ok=True)
         replace_file(self._disk, self._blobs / name, sealed)
@@ -129,10 +131,7 @@ class Contents:
             return None
         session = str(content["key"])
         try:
-            key = self.find(session)
-            if key is None:
-                raise Unreadable(_ERASED)
-            return decode(self._opened(key, content, record))
+            return decode(self._opened(self._found(session), content, record))
         except InvalidTag:
             why = "it does not open with its session's key"
         except FileNotFoundError:
@@ -144,11 +143,44 @@ class Contents:
         key = self._keys.find_session(session)
         return None if key is None else Mac(key)
 
+    def reveal(self, record: Mapping[str, Json]) -> tuple[bytes, bytes | None]:
+        """The key that opens the content of this record and nothing else, and its blob as it is kept, if that is where
+        it stands. Raises `Unreadable`, also for a blob that shares its key."""
+        content = record.get("content")
+        if not isinstance(content, dict):
+            raise Unreadable("it has no content")
+        self.open(record)  # a key that does not open it is not handed out
+        session = self._found(str(content["key"]))
+        if "blob" not in content:
+            return record_key(session, str(record["shard"]), int(str(record["seq"]))), None
+        place, sealed = _bound("blob", str(record.get("call_id", "")), str(record["type"])), self._blob(content)
+        key = session(place)
+        try:
+            _decrypt(key, place, sealed)
+        except InvalidTag:
+            raise Unreadable("its blob is from when all blobs of a session had one key, which opens them all") from None
+        return key, sealed
+
+    def _found(self, session: str) -> Mac:
+        try:
+            key = self.find(session)
+        except InvalidTag:
+            raise Unreadable("master.key does not open its session's key") from None
+        if key is None:
+            raise Unreadable(_ERASED)
+        return key
+
+    def _blob(self, content: Mapping[str, Json]) -> bytes:
+        return (self._blobs / str(content["blob"])).read_bytes()
+
     def _opened(self, key: Mac, content: Mapping[str, Json], record: Mapping[str, Json]) -> bytes:
         call_id, type_ = str(record.get("call_id", "")), str(record["type"])
         if "blob" in content:
-            sealed = (self._blobs / str(content["blob"])).read_bytes()
-            return _decrypt(key(b"blob"), _bound("blob", call_id, type_), sealed)
+            place, sealed = _bound("blob", call_id, type_), self._blob(content)
+            try:
+                return _decrypt(key(place), place, sealed)
+            except InvalidTag:  # as blobs were sealed before each had a key of its own
+                return _decrypt(key(b"blob"), place, sealed)
         shard, seq = str(record["shard"]), int(str(record["seq"]))
         place = _bound(shard, str(seq), call_id, type_)
         return _decrypt(record_key(key, shard, seq), place, b64decode(str(content["box"])))

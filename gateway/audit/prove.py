@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from cryptography.exceptions import InvalidTag
 
 from gateway.audit import query
 from gateway.audit.chain import Range, node_hash
-from gateway.audit.content import Contents, Mac, Unreadable, record_key
+from gateway.audit.content import Contents, Unreadable
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.notes import Head, Key, head_of
@@ -253,7 +252,8 @@ def _is_of(line: bytes, call_id: str) -> bool:
 
 def proof_file(proofs: Iterable[Proof], key_text: str, home: Path | None = None) -> dict[str, Json]:
     """What goes to the outsider. With `home` each entry has `content_key` (hex), the key of that one record's content,
-    or `unrevealed`, why there is none. Raises `OSError`, `ValueError` when the keys of the home cannot be read."""
+    and `blob` where that is what it opens, or `unrevealed`, why there is none. Raises `OSError`, `ValueError` when the
+    keys of the home cannot be read."""
     entries = [proof.entry() for proof in proofs]
     if home is not None:
         with closing(KeyStore(home / "state.db", master_key(home))) as keys:
@@ -263,20 +263,11 @@ def proof_file(proofs: Iterable[Proof], key_text: str, home: Path | None = None)
 
 
 def _reveal(entry: dict[str, Json], keys: KeyStore, audit: Path) -> None:
-    record = orjson.loads(str(entry["line"]))
-    content = record.get("content")
     try:
-        if content is None:
-            raise Unreadable("it has no content")
-        if "blob" in content:
-            raise Unreadable("its content is a blob, and the key of a blob opens every blob of its session")
-        Contents(keys, audit, OsDisk()).open(record)  # a key that does not open it is not handed out
-        session = keys.find_session(content["key"])
-        if session is None:
-            raise Unreadable("its session key was erased")
+        key, blob = Contents(keys, audit, OsDisk()).reveal(orjson.loads(str(entry["line"])))
     except Unreadable as why:
         entry["unrevealed"] = str(why)
-    except InvalidTag:
-        entry["unrevealed"] = "master.key does not open its session key"
     else:
-        entry["content_key"] = record_key(Mac(session), record["shard"], record["seq"]).hex()
+        entry["content_key"] = key.hex()
+        if blob is not None:
+            entry["blob"] = b64encode(blob).decode()

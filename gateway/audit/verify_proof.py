@@ -110,6 +110,8 @@ def _included(entry: Mapping[str, object], key: Key) -> Finding:
     if not verify_inclusion(seq, head.size, leaf, _hashes(entry, "inclusion"), head.root):
         return Finding(what, "the line does not stand in the tree that was signed")
     record = _object(json.loads(line))
+    if "blob" in entry and _object(record.get("content")).get("blob") != _hash_of(entry, "blob"):
+        return Finding(what, "its blob is not the one that the line names")
     named = [f"{name}={record[name]}" for name in ("type", "ts", "call_id") if name in record]
     return Finding(" ".join([what, f"size={head.size}", *named]))
 
@@ -142,6 +144,10 @@ def _text(entry: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is not a text")
     return value
+
+
+def _hash_of(entry: Mapping[str, object], name: str) -> str:
+    return sha256(b64decode(_text(entry, name), validate=True)).hexdigest()
 
 
 def _hashes(entry: Mapping[str, object], name: str) -> list[bytes]:

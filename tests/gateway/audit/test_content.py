@@ -208,7 +208,7 @@ def test_a_glance_opens_what_show_opens(tmp_path: Path) -> None:
     (tmp_path / "master.key").write_bytes(bytes(32))
     with glance(tmp_path) as contents:
         assert {_seen(contents, record) for record in intents} == {
-            "it does not open with its session's key", "its session key was erased"
+            "master.key does not open its session's key", "its session key was erased"
         }  # fmt: skip
 
 

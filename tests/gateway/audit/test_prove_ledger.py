@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from base64 import b64decode
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from gateway.audit import notes as notes_module
 from gateway.audit import verify_proof as check_module
 from gateway.audit.checkpoint import Signer
 from gateway.audit.compare import compare
+from gateway.audit.content import Mac
 from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.notes import Key
 from gateway.audit.prove import NotSigned, Unprovable, proof_file, prove, prove_call, read_key
+from gateway.audit.query import show
 from gateway.audit.verify import segments, whole_lines
 from gateway.audit.verify_proof import check
 from gateway.ports import Line
@@ -144,8 +147,8 @@ def test_a_wrong_proof_is_refused(written: Path) -> None:
     assert stands(document)
     for change in changes:
         assert not stands(document | {"records": [first | change]}), change
-    for nothing in ([], {}, None, {"key": document["key"]}, document | {"records": []}, document | {"key": "no"}):
-        assert not stands(nothing)
+    nothings: list[Any] = [[], {}, None, {"key": document["key"]}, document | {"records": []}, document | {"key": "no"}]
+    assert not any(map(stands, nothings))
 
 
 def _size(entry: dict[str, Any]) -> int:
@@ -259,17 +262,52 @@ def test_a_revealed_key_opens_its_record_and_no_other(written: Path) -> None:
     assert "content_key" not in json.dumps(told(written, "c5"))
 
 
-def test_a_blobs_key_is_not_revealed(written: Path) -> None:
-    """It would open every blob of the session: the intent is revealed, the large outcome is told not to be."""
-    entries = told(written, "large", reveal=True)["records"]
-    assert documented()(entries[0]) == {"arguments": {"text": "asked by large"}}
-    assert "content_key" not in entries[1]
-    assert "blob" in entries[1]["unrevealed"]
+def test_a_blob_is_revealed_with_a_key_of_its_own(written: Path) -> None:
+    """By the same recipe, with nothing but the file; neither key of the call opens the other's content."""
+    document = told(written, "large", reveal=True)
+    asked, answered = document["records"]
+    assert [documented()(entry) for entry in (asked, answered)] == [
+        {"arguments": {"text": "asked by large"}},
+        {"text": BIG},
+    ]
+    assert stands(document)
+    assert not stands(document | {"records": [asked, answered | {"blob": answered["blob"][4:]}]})
+    assert not stands(document | {"records": [asked | {"blob": answered["blob"]}, answered]})
+    for one_, other in ((asked, answered), (answered, asked)):
+        with pytest.raises(InvalidTag):
+            documented()(one_ | {"content_key": other["content_key"]})
     assert told(written, "plain", reveal=True)["records"][0]["unrevealed"] == "it has no content"
-    key = bytes.fromhex(entries[0]["content_key"])
-    sealed = next((written / "audit" / "blobs").iterdir()).read_bytes()
+    assert "blob" not in told(written, "large")["records"][1]
+
+
+def test_the_key_of_one_blob_opens_no_other(tmp_path: Path) -> None:
+    """Not one of the same session, though both calls are alike."""
+
+    async def run() -> None:
+        async with ledger(tmp_path) as writer:
+            for call_id in ("a", "b"):
+                await writer.append(Line("call.outcome", {"call_id": call_id}, {"text": BIG}, "s1", "t1"))
+
+    asyncio.run(run())
+    first, second = (told(tmp_path, call_id, reveal=True)["records"][0] for call_id in ("a", "b"))
+    assert documented()(first) == documented()(second) == {"text": BIG}
     with pytest.raises(InvalidTag):
-        AESGCM(key).decrypt(sealed[:12], sealed[12:], b"blob\x1flarge\x1fcall.outcome")
+        documented()(second | {"content_key": first["content_key"]})
+
+
+def test_a_blob_that_shares_its_key_is_read_and_not_revealed(home: Path) -> None:
+    """As they were sealed before: the content is shown, and the key that would open them all is kept back."""
+    path_ = next((home / "audit" / "blobs").iterdir())
+    with closing(KeyStore(home / "state.db", master_key(home))) as keys:
+        session = keys.find_session("s1")
+    assert session is not None
+    place, nonce = b"blob\x1flarge\x1fcall.outcome", bytes(12)
+    path_.write_bytes(nonce + AESGCM(Mac(session)(b"blob")).encrypt(nonce, json.dumps({"text": BIG}).encode(), place))
+    assert show(home, "large")[1].content == {"text": BIG}
+    asked, answered = told(home, "large", reveal=True)["records"]
+    assert documented()(asked) == {"arguments": {"text": "asked by large"}}
+    assert answered.keys().isdisjoint({"content_key", "blob"})
+    assert "one key" in answered["unrevealed"]
 
 
 def test_what_was_erased_is_still_proved_and_not_revealed(home: Path) -> None:
