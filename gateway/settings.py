@@ -37,7 +37,10 @@ class Audit(_Part):
     ] = 1.0
     publish: Annotated[
         list[str],
-        Field(description="Where signed heads go off this host: `https://HOST/PATH`, `file:/FOLDER`, `stdout`."),
+        Field(
+            description="Where signed heads go off this host: `https://HOST/PATH`, `file:/FOLDER`, "
+            "`syslog://HOST:PORT`, `syslog`, `stdout`."
+        ),
     ] = []
 
     @field_validator("publish")

@@ -1,4 +1,4 @@
-"""Sinks for signed heads that are a file descriptor or a folder: standard output, and a drop of one file per head.
+"""Sinks for signed heads on this machine: a drop of one file per head, standard output, the system's log.
 
 A folder is never made here (one that is not mounted must not be taken for the real one), a file in it never replaced.
 What blocks is done in a thread that nobody waits for longer than they want to.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,9 @@ from threading import Thread
 
 from gateway.audit.disk import OsDisk, replace_file
 from gateway.ports import NotTaken, SignedHead
+
+LOG_DEVICE = Path("/dev/log")
+PRIORITY = 13 * 8 + 5  # facility "log audit", severity "notice" (RFC 5424 §6.2.1)
 
 
 class OneAside:
@@ -73,13 +78,18 @@ class FolderDrop:
         self._disk.sync_folder(self._folder)
 
 
+def told(head: SignedHead) -> str:
+    """A head as one line of JSON in ASCII: `shard`, `size`, `checkpoint` (the signed note)."""
+    return json.dumps({"shard": head.shard, "size": head.size, "checkpoint": head.note.decode()})
+
+
 def _signed(note: bytes) -> bytes:
     """What a note says, whoever signed it: a key that is being replaced may have signed the same before."""
     return note.rpartition(b"\n\n")[0]
 
 
 class LineDrop:
-    """A descriptor that gets one JSON line for each head: `shard`, `size`, `checkpoint` (the signed note)."""
+    """A descriptor that gets the line of each head."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
@@ -87,11 +97,32 @@ class LineDrop:
         self._aside = OneAside()
 
     async def take(self, head: SignedHead) -> None:
-        told = {"shard": head.shard, "size": head.size, "checkpoint": head.note.decode()}
-        line = json.dumps(told).encode() + b"\n"
-        await self._aside.run(lambda: self._write(line))
+        await self._aside.run(lambda: self._write(told(head).encode() + b"\n"))
 
     def _write(self, line: bytes) -> None:
         # Not through sys.stdout: a thread that hangs while it holds that buffer would keep the process from ending.
         if os.write(self._descriptor, line) < len(line):
             raise NotTaken("only a part of the line was taken")
+
+
+class SystemLog:
+    """The system's log, which gets the line of each head in one datagram, as the C library sends it (RFC 3164).
+
+    It says that the log took it, and nothing of where that keeps it or sends it on.
+    """
+
+    def __init__(self, name: str, device: Path = LOG_DEVICE) -> None:
+        self.name = name
+        self._device = device
+        self._aside = OneAside()
+
+    async def take(self, head: SignedHead) -> None:
+        await self._aside.run(lambda: self._send(told(head)))
+
+    def _send(self, line: str) -> None:
+        at = time.strftime("%b %e %H:%M:%S")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            try:
+                log.sendto(f"<{PRIORITY}>{at} toolgate[{os.getpid()}]: {line}".encode(), str(self._device))
+            except OSError as error:
+                raise NotTaken(f"{self._device}: {error.strerror}") from error

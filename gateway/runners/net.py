@@ -1,4 +1,4 @@
-"""The one outbound HTTP client, and the only file of the gateway that opens a socket to the outside.
+"""The one outbound client, for HTTP and bare deliveries, and the only file of the gateway that opens a socket outward.
 
 A request is one parsed `Url`. It leaves only when an allow-list entry permits it (and one of each list that policy
 adds) and *every* address its name resolves to may be dialled; the connection goes to a checked address, so a name that
@@ -16,7 +16,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -143,6 +143,26 @@ class Net:
         origin = _origin(ask.url, self._credentials(ask))
         return self._busy[origin] > 0 or self._pool.holds(origin)
 
+    async def deliver(self, url: Url, octets: bytes, seconds: float) -> None:
+        """Octets to host and port of `url` over TCP, for a protocol without an answer; nothing of HTTP is said.
+
+        Returns once the other side has read all and closed in turn. Raises as a request does.
+        """
+        addresses = await self._route(url, Allow.fixed("POST", url))
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds):
+                opened = await self._reach_one(addresses[:MAX_TRIED], url.port)
+                with closing(opened):
+                    await loop.sock_sendall(opened, octets)
+                    opened.shutdown(socket.SHUT_WR)
+                    while await loop.sock_recv(opened, 4096):
+                        pass
+        except TimeoutError:
+            raise Failure(problem("timeout", "The other side did not read all and close in time.")) from None
+        except OSError as error:
+            raise Failure(problem("upstream_error", f"The connection broke: {error.strerror}.")) from None
+
     async def close(self) -> None:
         """Cut the idle connections; those in use are cut when their call is over."""
         self._pool.close()
@@ -261,22 +281,40 @@ class Net:
 
     async def _dial(self, address: Address, url: Url) -> Connection:
         loop = asyncio.get_running_loop()
+        with ExitStack() as undo:
+            opened = undo.enter_context(closing(await self._reach(address, url.port)))
+            tls = self._tls if url.scheme == "https" else None
+            name = url.host if tls is not None else None
+            _, connection = await loop.create_connection(Connection, sock=opened, ssl=tls, server_hostname=name)
+            undo.pop_all()
+            return connection
+
+    async def _reach_one(self, addresses: tuple[Address, ...], port: int) -> socket.socket:
+        for address in addresses:
+            try:
+                return await self._reach(address, port)
+            except TimeoutError:
+                raise
+            except OSError:
+                continue
+        raise refuse("upstream_unreachable", "The upstream could not be connected to.")
+
+    async def _reach(self, address: Address, port: int) -> socket.socket:
+        """A socket that is connected to a checked address."""
+        loop = asyncio.get_running_loop()
         family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
         with ExitStack() as undo:
             opened = socket.socket(family, socket.SOCK_STREAM)
             undo.callback(opened.close)
             opened.setblocking(False)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(opened, (str(address), url.port))
+            await loop.sock_connect(opened, (str(address), port))
             peer = parse_address(opened.getpeername()[0])
             ours = opened.getsockname()[0] == opened.getpeername()[0]
-            if peer != address or self._networks.is_own(address, url.port, this_machine=ours):
+            if peer != address or self._networks.is_own(address, port, this_machine=ours):
                 raise refuse("egress_denied", _DENIED)
-            tls = self._tls if url.scheme == "https" else None
-            name = url.host if tls is not None else None
-            _, connection = await loop.create_connection(Connection, sock=opened, ssl=tls, server_hostname=name)
             undo.pop_all()
-            return connection
+            return opened
 
 
 def _origin(url: Url, credentials: Headers) -> Origin:
