@@ -52,6 +52,22 @@ class Sealing:
     blob: str | None = None
 
 
+class Draft:
+    """A record that has no place yet: all of it that does not depend on the one before. `seq` once it is added."""
+
+    __slots__ = ("call_id", "members", "sealing", "seq", "type")
+
+    def __init__(self, type_: str, fields: Mapping[str, Json], sealing: Sealing | None = None) -> None:
+        """Raises `ValueError` when `fields` would set what only the writer sets, `TypeError` when they are not JSON."""
+        if not RESERVED.isdisjoint(fields):
+            raise ValueError(f"only the writer sets {sorted(RESERVED.intersection(fields))}")
+        self.type = type_
+        self.call_id = fields.get("call_id")
+        self.members = encode(type_) + (b"," + encode(fields)[1:-1] if fields else b"")
+        self.sealing = sealing
+        self.seq = -1
+
+
 def follow(open_calls: dict[str, int], type_: str, call_id: Json, seq: int) -> None:
     """Keeps `open_calls` (see `Head`) up to date with one more record."""
     if type_ == OPENS:
@@ -70,8 +86,8 @@ class Lines:
         self._hlc = hlc
         self._nonces = Nonces()
         self._name = shard.encode()
-        self._second = 0
-        self._second_text = ""
+        self._millisecond = -1
+        self._time = b""
         self.reset(head)
 
     @property
@@ -111,44 +127,37 @@ class Lines:
         return self.add("log.opened", fields, None)
 
     def add(self, type_: str, fields: Mapping[str, Json], sealing: Sealing | None) -> bytes:
+        """`place` of one line that was not drafted before; raises what `Draft` raises, and then nothing is counted."""
+        return self.place(Draft(type_, fields, sealing))
+
+    def place(self, draft: Draft) -> bytes:
         """The exact bytes of the next line, without the newline, already counted in.
 
-        The first five members are always `v`, `shard`, `seq`, `prev`, in this order. Raises `ValueError` when `fields`
-        would set what only the writer sets, and `TypeError` when they are not JSON; then nothing is counted in.
+        The first five members are always `v`, `shard`, `seq`, `prev`, in this order.
         """
-        if not RESERVED.isdisjoint(fields):
-            raise ValueError(f"only the writer sets {sorted(RESERVED.intersection(fields))}")
-        body = encode(fields)[1:-1]
-        seq = self._range.size
-        call_id = fields.get("call_id")
-        parts = [
-            b'{"v":1,"shard":"%b","seq":%d,"prev":"%b"' % (self._name, seq, self._leaf.hex().encode()),
-            b',"hlc":"%016x","ts":"%b","type":%b' % (*self._stamp(), encode(type_)),
-        ]
-        if body:
-            parts += (b",", body)
-        if sealing is not None:
-            parts.append(self._content(sealing, seq, str(call_id or ""), type_))
-        parts.append(b"}")
-        line = b"".join(parts)
+        seq, sealing = self._range.size, draft.sealing
+        line = b'{"v":1,"shard":"%b","seq":%d,"prev":"%b","hlc":"%016x","ts":"%b","type":%b%b}' % (
+            *(self._name, seq, self._leaf.hex().encode(), *self._stamp(), draft.members),
+            b"" if sealing is None else self._content(draft, sealing, seq),
+        )
         self._leaf = leaf_hash(line)
         self._range.append(self._leaf)
-        follow(self._open_calls, type_, call_id, seq)
+        follow(self._open_calls, draft.type, draft.call_id, seq)
+        draft.seq = seq
         return line
 
-    def _content(self, sealing: Sealing, seq: int, call_id: str, type_: str) -> bytes:
-        name = orjson.dumps(sealing.session)
+    def _content(self, draft: Draft, sealing: Sealing, seq: int) -> bytes:
+        name, call_id = orjson.dumps(sealing.session), str(draft.call_id or "")
         if sealing.blob is not None:
             return b',"content":{"key":%b,"blob":"%b","bytes":%d}' % (name, sealing.blob.encode(), len(sealing.plain))
-        box = seal(sealing.key, self._shard, seq, call_id, type_, sealing.plain, self._nonces.new())
+        box = seal(sealing.key, self._shard, seq, call_id, draft.type, sealing.plain, self._nonces.new())
         return b',"content":{"key":%b,"box":"%b"}' % (name, box)
 
     def _stamp(self) -> tuple[int, bytes]:
         """The hybrid logical clock (48 bits of unix milliseconds, 16 of counting) and the time in RFC 3339."""
-        now = self._clock()
-        self._hlc = max(self._hlc + 1, int(now * 1000) << 16)
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        return self._hlc, b"%b.%03dZ" % (self._second_text.encode(), int((now - second) * 1000))
+        now = int(self._clock() * 1000)
+        self._hlc = max(self._hlc + 1, now << 16)
+        if now != self._millisecond:
+            self._millisecond = now
+            self._time = b"%b.%03dZ" % (strftime("%Y-%m-%dT%H:%M:%S", gmtime(now // 1000)).encode(), now % 1000)
+        return self._hlc, self._time

@@ -132,5 +132,5 @@ class Shard:
     def _write(self, lines: Sequence[bytes], head: Head) -> None:
         if self._segment is None:
             raise OSError(errno.EBADF, "no segment is open")
-        self._segment.write(b"\n".join(lines) + b"\n")
+        self._segment.write(b"\n".join((*lines, b"")))
         self.head = head

@@ -20,7 +20,7 @@ from threading import Lock, Thread
 from time import perf_counter
 
 from gateway.audit.content import INLINE, Contents, encode
-from gateway.audit.lines import CLOSES, NOWHERE, WHOSE, Head, Lines, Sealing
+from gateway.audit.lines import CLOSES, NOWHERE, WHOSE, Draft, Head, Lines, Sealing
 from gateway.audit.rotation import SigningKey
 from gateway.audit.shard import Shard, Tuning
 from gateway.model import Position, Refusal
@@ -65,7 +65,8 @@ class Writer:
         self._batches: deque[Batch] = deque([Batch()])
         self._taken: list[Batch] = []
         self._queued = 0  # bytes not yet durable
-        self._ringing = False
+        self._gathered: list[tuple[Draft, Waiter]] = []  # in this turn of the loop, which alone knows of it
+        self._gathered_octets = 0
         self._stopping = False
         self._asked = False  # for a checkpoint, before one is due
         self._works: deque[tuple[Callable[[Shard], None], Waiter]] = deque()
@@ -86,7 +87,7 @@ class Writer:
             raise self._unavailable(self._down)
         if self._stopping:
             raise self._unavailable("the log is closed")
-        if self._queued > self._tuning.queue:
+        if self._queued + self._gathered_octets > self._tuning.queue:
             wait = max(10, int(1000 * self._queued / self._rate))
             raise refuse("audit_saturated", "More records wait for the disk than fit.", retry_after_ms=wait)
 
@@ -99,19 +100,18 @@ class Writer:
         try:
             self.check()
             sealing = None if line.content is None else self._sealing(line) or await self._prepare(line)
+            draft = Draft(line.type, line.fields, sealing)
             loop = asyncio.get_running_loop()
             waiter: Waiter = loop.create_future()
-            with self._lock:
-                self.check()
-                seq = self._add(line, sealing, waiter)
-            if not self._ringing:
-                self._ringing = True
+            if not self._gathered:
                 loop.call_soon(self._ring)
+            self._gathered.append((draft, waiter))
+            self._gathered_octets += len(draft.members) + (len(sealing.plain) if sealing else 0)
             await waiter
         except Refusal:
             self._lose(line)
             raise
-        return Position(self._shard.name, seq)
+        return Position(self._shard.name, draft.seq)
 
     def digest(self, tenant: str, value: bytes) -> str:
         """A keyed digest in hex (HMAC-SHA-256 under a tenant key). Raises `Refusal(audit_unavailable)`.
@@ -149,6 +149,7 @@ class Writer:
 
     async def close(self) -> None:
         """Writes what is queued and `log.closed`, signs, lets go of the shard. A second call does nothing."""
+        self._ring()
         with self._lock:
             self._stopping = True
         self._bell.put(None)
@@ -158,8 +159,17 @@ class Writer:
     # ── on the event loop ────────────────────────────────────────────────────────────────────────────────────────
 
     def _ring(self) -> None:
-        """Wakes the thread once every callback that was due has run: what they all wrote is one commit."""
-        self._ringing = False
+        """Makes lines and wakes the thread once every callback that was due has run: what they wrote is one commit."""
+        gathered, self._gathered, self._gathered_octets = self._gathered, [], 0
+        try:
+            with self._lock:
+                self.check()
+                self._add(gathered)
+        except Refusal as refusal:
+            _settle([waiter for _, waiter in gathered], refusal)
+        except BaseException as bug:  # nobody else can tell those who wait
+            _settle([waiter for _, waiter in gathered], self._unavailable(type(bug).__name__))
+            raise
         self._bell.put(None)
 
     def _unavailable(self, why: object) -> Refusal:
@@ -188,26 +198,32 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
 
-    def _add(self, line: Line, sealing: Sealing | None, waiter: Waiter) -> int:
+    def _add(self, gathered: list[tuple[Draft, Waiter]]) -> None:
         if self._lost:
-            self._lost.pop(str(line.fields.get("call_id")), None)
+            for draft, _ in gathered:
+                self._lost.pop(str(draft.call_id), None)
             self._settle_lost()
         if (
             self._segment_octets > self._tuning.segment
             or self._segment_since + self._tuning.segment_age < self._clock()
         ):
             self._begin_segment()
-        seq = self._lines.seq
-        self._put(self._lines.add(line.type, line.fields, sealing))
-        self._batches[-1].waiting.append(waiter)
-        return seq
+        batch, before = self._batches[-1], len(self._batches[-1].lines)
+        for draft, waiter in gathered:
+            batch.lines.append(self._lines.place(draft))
+            batch.waiting.append(waiter)
+        self._count(batch, before)
 
-    def _put(self, octets: bytes) -> None:
+    def _put(self, line: bytes) -> None:
         batch = self._batches[-1]
-        batch.lines.append(octets)
-        batch.octets += len(octets)
-        self._queued += len(octets)
-        self._segment_octets += len(octets)
+        batch.lines.append(line)
+        self._count(batch, -1)
+
+    def _count(self, batch: Batch, since: int) -> None:
+        octets = sum(map(len, batch.lines[since:]))
+        batch.octets += octets
+        self._queued += octets
+        self._segment_octets += octets
 
     def _begin_segment(self) -> None:
         self._batches[-1].head = self._lines.head()
