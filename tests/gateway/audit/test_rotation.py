@@ -13,18 +13,22 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.audit.checkpoint import Signer
-from gateway.audit.heads import newest_heads
+from gateway.audit.drops import FolderDrop
+from gateway.audit.heads import Heads, Pace, newest_heads
+from gateway.audit.ledger import open_ledger
 from gateway.audit.notes import Key, PublicKey
 from gateway.audit.query import records
+from gateway.audit.readings import note_reading
 from gateway.audit.rotation import NEXT
 from gateway.audit.verify import verify
 from gateway.model import Refusal
 from gateway.ports import Rotated
 from gateway.upkeep import LedgerUpkeep
-from tests.gateway.audit.disks import ledger, one, until_back, verified, write_calls
+from tests.gateway.audit.disks import SMALL, ledger, one, until, until_back, verified, write_calls
 from tests.gateway.audit.rotating import Stepping
 from tests.house.tree import ROOT
 
@@ -212,3 +216,120 @@ async def _rotated_at_last(home: Path, disk: Failing, step: int) -> bool:
                 with suppress(Refusal):
                     await upkeep.rotate_key("It may be known.", WHO)
         return disk.left <= 0
+
+
+def test_another_writer_of_the_log_keeps_the_key_as_it_is(tmp_path: Path) -> None:
+    """A second shard that is written to would go on with the old key: refused, and nothing is changed. When nobody
+    writes there, its head is named too; one that was altered is not signed for."""
+    go_on(tmp_path)
+    old = key_of(tmp_path)
+
+    async def run() -> list[str | None]:
+        second = open_ledger(tmp_path, shard="r1", tuning=SMALL)
+        async with ledger(tmp_path) as writer:
+            upkeep = LedgerUpkeep(tmp_path, writer)
+            codes = [await _refused(upkeep)]
+            await second.close()
+            head = tmp_path / "audit" / "r1" / "checkpoint"
+            genuine = head.read_text()
+            head.write_text(genuine.replace("\n2\n", "\n1\n"))
+            codes.append(await _refused(upkeep))
+            assert key_of(tmp_path) == old
+            head.write_text(genuine)
+            return [*codes, await _refused(upkeep)]
+
+    assert asyncio.run(run()) == ["audit_unavailable", "audit_unavailable", None]
+    check_whole(tmp_path, old)
+    assert "\nr1 2 " in str(written(tmp_path)[0]["signed"])
+
+
+async def _refused(upkeep: LedgerUpkeep) -> str | None:
+    try:
+        await upkeep.rotate_key("It may be known.", WHO)
+    except Refusal as refusal:
+        return refusal.problem.code
+    return None
+
+
+def test_readings_are_signed_with_the_key_that_stands(tmp_path: Path) -> None:
+    """Who reads beside a gateway notes it in a shard of its own, before a rotation, after it, and in the middle."""
+    rotate(tmp_path)
+    note_reading(tmp_path, {"verb": "test"})
+    old, rotating = key_of(tmp_path), []
+
+    async def run() -> None:
+        async with ledger(tmp_path) as writer:
+            await writer.between(lambda shard: writer.key.change(shard, "It may be known.", WHO))
+            rotating.append(await asyncio.to_thread(note_reading, tmp_path, {"verb": "test"}))
+
+    asyncio.run(run())
+    go_on(tmp_path)
+    note_reading(tmp_path, {"verb": "test"})
+    assert len([record for record in records(tmp_path) if record["type"] == "admin.read"]) == 3
+    check_whole(tmp_path, old)
+
+
+def test_a_stray_next_key_is_not_taken(tmp_path: Path) -> None:
+    """A private key that somebody left for the next rotation is thrown away, at a start and by a rotation."""
+    go_on(tmp_path)
+    old = key_of(tmp_path)
+    stray = Signer.load(tmp_path / NEXT)
+    go_on(tmp_path)
+    assert (key_of(tmp_path), (tmp_path / NEXT).exists()) == (old, False)
+
+    async def run() -> None:
+        async with ledger(tmp_path) as writer:
+            shutil.copy(tmp_path / "signing.key", tmp_path / NEXT)
+            await LedgerUpkeep(tmp_path, writer).rotate_key("It may be known.", WHO)
+
+    asyncio.run(run())
+    assert key_of(tmp_path) not in (old, stray.verifier_key)
+    check_whole(tmp_path, old)
+
+
+def test_a_key_that_was_replaced_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A backup of the old private key put back: no start, and the log is as it was."""
+    go_on(tmp_path)
+    secret = (tmp_path / "signing.key").read_bytes()
+    (done,) = rotate(tmp_path)
+    fresh = (tmp_path / "signing.key").read_bytes()
+    (tmp_path / "signing.key").write_bytes(secret)
+    with pytest.raises(ValueError, match="was replaced"):
+        open_ledger(tmp_path, tuning=SMALL)
+    (tmp_path / "signing.key").write_bytes(fresh)
+    go_on(tmp_path)
+    check_whole(tmp_path, done.old)
+
+
+def test_a_key_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
+    """Where it really is, it could not be destroyed."""
+    go_on(tmp_path)
+    (tmp_path / "signing.key").rename(tmp_path / "elsewhere")
+    (tmp_path / "signing.key").symlink_to("elsewhere")
+    with pytest.raises(Refusal) as raised:
+        rotate(tmp_path)
+    assert "link" in str(raised.value.problem.detail)
+    assert written(tmp_path) == []
+
+
+def test_heads_go_on_being_published(tmp_path: Path) -> None:
+    """A folder that gets every head takes those before, at and after a rotation; each stands under either key."""
+    there = tmp_path / "there"
+    there.mkdir()
+    go_on(tmp_path)
+    old = key_of(tmp_path)
+
+    async def run() -> None:
+        sink, pace = FolderDrop("file:there", there), Pace(look=0.01, patience=20.0, first=0.01, longest=0.05)
+        async with Heads(tmp_path, [sink], print, pace) as heads, ledger(tmp_path) as writer:
+            for _ in range(2):
+                await LedgerUpkeep(tmp_path, writer).rotate_key("It may be known.", WHO)
+                size = newest(tmp_path).split("\n")[1]
+                await until((there / f"w1-{size}.checkpoint").exists)
+            assert heads.state() == {"heads": "ok"}
+
+    asyncio.run(run())
+    kept = [path.read_text() for path in there.iterdir()]
+    assert len(kept) >= 3
+    for key in (old, key_of(tmp_path)):
+        assert [result.ok for result in verify(tmp_path / "audit", key, kept)] == [True]
