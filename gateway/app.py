@@ -33,6 +33,7 @@ from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
 from gateway.ports import Runner, Upkeep, Vault
+from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
@@ -142,7 +143,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await put_in_force(live, home)
         for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
-        past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
+        past = stack.enter_context(contextlib.closing(Search(home.path)))
+        kept = keeping(settings.audit.retain, state)
+        upkeep = LedgerUpkeep(home.path, ledger, kept)
+        if kept is not None:
+            stack.push_async_callback(_stop, asyncio.create_task(expire_always(upkeep, kept.age)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
         yield Service(gate, doors, loaded, live, home)
 

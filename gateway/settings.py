@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
+from gateway.units import seconds
 
 _PREFIX = "TOOLGATE_"
 _MAX_PORT = 65535
+_DAY = 24 * 3600.0
 _NOT_SETTINGS = frozenset({"TOOLGATE_KEY"})  # read by `toolgate call`
 STARTER = Path(__file__).parent / "starter"
 _CHECKOUT = Path(__file__).parent.parent
@@ -26,6 +28,27 @@ _CHECKOUT = Path(__file__).parent.parent
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retain(_Part):
+    """For how long the ledger keeps what it can let go of."""
+
+    content: Annotated[
+        str | None,
+        Field(description="How long after a session's last record its content is erased: `30d`; 1d or more."),
+    ] = None
+
+    @field_validator("content")
+    @classmethod
+    def _age(cls, content: str | None) -> str | None:
+        if content is not None and seconds(content) < _DAY:
+            raise ValueError("at least 1d: policy reads the calls of a day back at a start")
+        return content
+
+    @property
+    def content_age(self) -> float | None:
+        """In seconds; `None` to keep it until it is erased."""
+        return None if self.content is None else seconds(self.content)
 
 
 class Audit(_Part):
@@ -42,6 +65,7 @@ class Audit(_Part):
             "`syslog://HOST:PORT`, `syslog`, `stdout`."
         ),
     ] = []
+    retain: Retain = Retain()
 
     @field_validator("publish")
     @classmethod

@@ -205,16 +205,16 @@ def gone(home: Path) -> Iterator[dict[str, Any]]:
             yield {"shard": folder.name, **orjson.loads(told.read_bytes())}
 
 
-def whereabouts(home: Path) -> str | None:
-    """Where records are that are not here, in a sentence; `None` when all are."""
-    places = [(each["shard"], each["first"], each["last"], each["to"]) for each in gone(home)]
-    if not places:
-        return None
+def not_found(home: Path, call_id: str) -> str:
+    """What to say of a call that is not on record here: also where records are that were archived."""
     spans: dict[tuple[str, str], list[int]] = {}
-    for shard, first, last, to in places:
-        spans.setdefault((shard, to), []).extend((first, last))
-    said = "; ".join(f"{shard}:{min(seqs)} to {shard}:{max(seqs)} in {to}" for (shard, to), seqs in spans.items())
-    return f"records that were archived are not searched: {said}"
+    for each in gone(home):
+        spans.setdefault((each["shard"], each["to"]), []).extend((each["first"], each["last"]))
+    said = f"no record of {call_id}"
+    if not spans:
+        return said
+    where = "; ".join(f"{shard}:{min(seqs)} to {shard}:{max(seqs)} in {to}" for (shard, to), seqs in spans.items())
+    return f"{said} here, and records were archived: {where}"
 
 
 def open_folder(path: Path) -> Path:

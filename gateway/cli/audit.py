@@ -10,8 +10,9 @@ from pathlib import Path
 
 import gateway.audit.verify as checker
 from gateway.audit import query
+from gateway.audit.archive import not_found
 from gateway.audit.text import printable, render
-from gateway.cli import proofs, records, upkeep, verifier
+from gateway.cli import keeping, proofs, records, upkeep, verifier
 from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import on_record
@@ -23,7 +24,8 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     """Adds the verb and what it can do."""
     verb = verbs.add_parser(
         "audit",
-        help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, rotate-key, export",
+        help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, archive, retain, "
+        "rotate-key, export",
     )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
@@ -38,10 +40,12 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verify.add_argument("dir", nargs="?", type=Path, help="audit folder (default: the one of the home folder)")
     verify.add_argument("--key", type=Path, help="public key kept elsewhere")
     verify.add_argument("--head", type=Path, action="append", default=[], help="checkpoint kept elsewhere")
+    verify.add_argument("--archive", type=Path, help="folder of archived segments, whose lines are checked too")
     verify.set_defaults(run=run_verify)
     doubt = what.add_parser("in-doubt", parents=[common], help="calls that began and whose end nobody knows")
     doubt.set_defaults(run=run_in_doubt)
     upkeep.add(what, common)
+    keeping.add(what, common)
     verifier.add(what, common)
     records.add(what, common)
     proofs.add(what, common)
@@ -64,7 +68,7 @@ def run_show(arguments: Arguments) -> int:
     home = home_of(arguments).path
     shown = query.show(home, arguments.call_id)
     if not shown:
-        say(arguments, [], f"no record of {arguments.call_id}")
+        say(arguments, [], not_found(home_of(arguments).path, arguments.call_id))
         return 1
     on_record(home, "audit show", {"call": arguments.call_id}, len(shown))
     whole = [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown]
@@ -82,6 +86,7 @@ def run_verify(arguments: Arguments) -> int:
     """Checks a ledger, with `audit/verify.py`, which also runs by itself."""
     folder = arguments.dir or settings_of(arguments).home / "audit"
     given = [str(folder), *(["--key", str(arguments.key)] if arguments.key else [])]
+    given += ["--archive", str(arguments.archive)] if arguments.archive else []
     for head in arguments.head:
         given += ["--head", str(head)]
     return checker.main([*given, "--json"] if arguments.json else given)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit import query
+from gateway.audit.archive import not_found
 from gateway.audit.query import Shown
 from gateway.audit.text import printable
 from gateway.backends import offers
@@ -47,7 +48,7 @@ def run(arguments: Arguments) -> int:
     home = home_of(arguments).path
     shown = query.show(home, arguments.call_id)
     if not shown:
-        say(arguments, None, f"no record of {arguments.call_id}")
+        say(arguments, None, not_found(home, arguments.call_id))
         return 1
     on_record(home, "explain", {"call": arguments.call_id}, len(shown))
     nested = query.nested(home, arguments.call_id)

@@ -14,6 +14,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+from gateway.audit.archive import not_found
 from gateway.audit.compare import Difference, compare
 from gateway.audit.prove import NotSigned, Proof, Unprovable, carried, proof_file, prove_call, read_key, trusted
 from gateway.audit.text import printable
@@ -43,7 +44,7 @@ def run_prove(arguments: Arguments) -> int:
     try:
         proofs = _proofs(home.audit, arguments.call_id)
         if not proofs:
-            print(f"no record of {printable(arguments.call_id)}", file=sys.stderr)
+            print(printable(not_found(home.path, arguments.call_id)), file=sys.stderr)
             return 1
         told = proof_file(proofs, read_key(home.audit), home.path if arguments.reveal else None)
         told |= carried(home.audit)

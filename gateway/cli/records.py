@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.audit import query
+from gateway.audit.archive import not_found
 from gateway.audit.export import exporter
 from gateway.audit.retold import Untellable, retell
 from gateway.audit.text import printable
@@ -69,7 +70,7 @@ def _gateway(home: Path) -> str:
 def _as_case(home: Path, call_id: str) -> int:
     asked = next(query.reveal(home, query.find_call(home, call_id)), None)
     if asked is None:
-        return _wrong(f"no record of {call_id}", 1)
+        return _wrong(not_found(home, call_id), 1)
     place = (asked.record["shard"], asked.record["seq"])
     before = takewhile(lambda record: (record["shard"], record["seq"]) != place, query.records(home))
     try:

@@ -11,6 +11,7 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from gateway.audit.ledger import LedgerLocked, open_ledger
@@ -23,6 +24,8 @@ from gateway.cli.reading import who
 from gateway.model import Position, Refusal
 from gateway.ports import Upkeep, Whose
 from gateway.problems import text
+from gateway.retention import keeping
+from gateway.stores.sqlite import State
 from gateway.tool import Json
 from gateway.upkeep import LedgerUpkeep
 
@@ -58,25 +61,25 @@ def run_resolve(arguments: Arguments) -> int:
 
     async def here(upkeep: Upkeep) -> dict[str, Any]:
         place = await upkeep.resolve(arguments.call_id, arguments.ended, arguments.why, who())
-        return {"call_id": arguments.call_id, "as": arguments.ended, "record": _place(place)}
+        return {"call_id": arguments.call_id, "as": arguments.ended, "record": place_said(place)}
 
     asked = {"call_id": arguments.call_id, "as": arguments.ended, "why": arguments.why}
-    return _run(arguments, "/v1/audit:resolve", asked, here, "{call_id} is on record as {as}")
+    return carry_out(arguments, "/v1/audit:resolve", asked, here, "{call_id} is on record as {as}")
 
 
 def run_erase(arguments: Arguments) -> int:
     """Deletes content keys and blobs, and puts on record that it did."""
     given = {name: value for name in ("session", "tenant", "agent", "user") if (value := getattr(arguments, name))}
     if not given:
-        return _wrong("say whose content is to be erased: --session, --agent, --user or --tenant")
+        return wrong("say whose content is to be erased: --session, --agent, --user or --tenant")
 
     async def here(upkeep: Upkeep) -> dict[str, Any]:
         done = await upkeep.erase(Whose(**given), arguments.why, who())
         counts = {"sessions": done.sessions, "keys": done.keys, "blobs": done.blobs}
-        return {**counts, "record": _place(done.position)}
+        return {**counts, "record": place_said(done.position)}
 
     said = "sessions meant: {sessions}, keys deleted: {keys}, blobs removed: {blobs}"
-    return _run(arguments, "/v1/audit:erase", {**given, "why": arguments.why}, here, said)
+    return carry_out(arguments, "/v1/audit:erase", {**given, "why": arguments.why}, here, said)
 
 
 def run_rotate_key(arguments: Arguments) -> int:
@@ -84,30 +87,30 @@ def run_rotate_key(arguments: Arguments) -> int:
 
     async def here(upkeep: Upkeep) -> dict[str, Any]:
         done = await upkeep.rotate_key(arguments.why, who())
-        return {"old": done.old, "new": done.new, "record": _place(done.position)}
+        return {"old": done.old, "new": done.new, "record": place_said(done.position)}
 
     said = "heads are signed with {new} from now on: keep a copy of audit/key.pub elsewhere, beside the old one"
-    return _run(arguments, "/v1/audit:rotate-key", {"why": arguments.why}, here, said)
+    return carry_out(arguments, "/v1/audit:rotate-key", {"why": arguments.why}, here, said)
 
 
-def _run(
+def carry_out(
     arguments: Arguments,
     route: str,
-    asked: Mapping[str, str],
+    asked: Mapping[str, Json],
     here: Callable[[Upkeep], Awaitable[dict[str, Any]]],
     words: str,
 ) -> int:
     """Does it here when no gateway runs, else asks the one that does. Exit 1 refused, 2 not understood."""
-    if not 0 < len(arguments.why) <= _LONGEST_WHY:
-        return _wrong(f"--why has 1 to {_LONGEST_WHY} characters")
+    if not 0 < len(getattr(arguments, "why", "-")) <= _LONGEST_WHY:
+        return wrong(f"--why has 1 to {_LONGEST_WHY} characters")
     try:
         done = asyncio.run(_here(arguments, here))
     except Refusal as refusal:
-        return _wrong(text(refusal.problem), 1)
+        return wrong(text(refusal.problem), 1)
     except LedgerLocked:
         return _ask(arguments, route, asked, words)
     except (TamperedLog, OSError, ValueError) as error:
-        return _wrong(str(error), 1)
+        return wrong(str(error), 1)
     say(arguments, done, words.format(**done))
     return 0
 
@@ -116,32 +119,33 @@ async def _here(arguments: Arguments, work: Callable[[Upkeep], Awaitable[dict[st
     home, audit = home_of(arguments), settings_of(arguments).audit
     ledger = open_ledger(home.path, tuning=Tuning(segment=audit.segment, checkpoint_every=audit.checkpoint_interval))
     try:
-        return await work(LedgerUpkeep(home.path, ledger))
+        with closing(State(home.state)) as state:
+            return await work(LedgerUpkeep(home.path, ledger, keeping(audit.retain, state)))
     finally:
         await ledger.close()
 
 
-def _ask(arguments: Arguments, route: str, asked: Mapping[str, str], words: str) -> int:
+def _ask(arguments: Arguments, route: str, asked: Mapping[str, Json], words: str) -> int:
     key = arguments.key or os.environ.get("TOOLGATE_KEY")
     known = home_of(arguments).read_credentials()
     url = arguments.url or (known[0] if known else "http://127.0.0.1:8080")
     if not key:
-        return _wrong(_NEEDS_KEY)
+        return wrong(_NEEDS_KEY)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     try:
         status, said = post(url, route, asked, headers)
     except (OSError, ValueError) as error:
-        return _wrong(f"a process holds the ledger, and no gateway answers at {url}: {error}", 1)
+        return wrong(f"a process holds the ledger, and no gateway answers at {url}: {error}", 1)
     if status != 200:
-        return _wrong(f"{said.get('title')} ({said.get('code')}). {said.get('detail')}", 1)
+        return wrong(f"{said.get('title')} ({said.get('code')}). {said.get('detail')}", 1)
     say(arguments, said, words.format(**said))
     return 0
 
 
-def _place(position: Position) -> dict[str, Json]:
+def place_said(position: Position) -> dict[str, Json]:
     return {"shard": position.shard, "seq": position.seq}
 
 
-def _wrong(said: str, code: int = 2) -> int:
+def wrong(said: str, code: int = 2) -> int:
     print(f"toolgate: {printable(said)}", file=sys.stderr)
     return code

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.bodies import read_shape
 from gateway.model import Position, Principal
-from gateway.ports import Upkeep, Whose
+from gateway.ports import Moved, Upkeep, Whose
 from gateway.problems import refuse
 from gateway.tool import Json
 
-_MAX_BODY = 16 * 1024  # bytes
+_MAX_BODY, _MAX_ARCHIVED = 16 * 1024, 256 * 1024  # bytes
 _WHOLE = "default"  # the tenant whose operators answer for the whole gateway
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Why = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -51,6 +51,16 @@ class Rotation(_Closed):
     why: Why
 
 
+class Archived(_Closed):
+    """The body of `POST /v1/audit:archived`: `first` to `last` of a shard, the SHA-256 of each segment, by its name."""
+
+    shard: Name
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    sha256: dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(min_length=1, max_length=1000)
+    to: Annotated[str, Field(min_length=1, max_length=4096)]
+
+
 def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -> None:
     """Adds the routes. `known` gives who asks."""
 
@@ -78,14 +88,38 @@ def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -
     @app.post("/v1/audit:rotate-key")
     async def rotate_key(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
         """Puts another signing key in place of the one in use."""
-        who = _operator(principal)
-        if principal.tenant != _WHOLE:
-            raise refuse(
-                "insufficient_scope", f"This needs an operator's key of tenant {_WHOLE}: it concerns all tenants."
-            )
+        who = _whole_operator(principal)
         asked = await read_shape(request, Rotation, _MAX_BODY)
         done = await upkeep.rotate_key(asked.why, who)
         return JSONResponse({"old": done.old, "new": done.new, "record": _place(done.position)})
+
+    @app.post("/v1/audit:expire")
+    async def expire(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+        """Erases content that is older than the settings keep it."""
+        who = _whole_operator(principal)
+        await read_shape(request, _Closed, _MAX_BODY)
+        done = await upkeep.expire(who)
+        if done is None:
+            return JSONResponse({"sessions": 0, "keys": 0, "blobs": 0, "record": None})
+        counts = {"sessions": done.sessions, "keys": done.keys, "blobs": done.blobs}
+        return JSONResponse({**counts, "record": _place(done.position)})
+
+    @app.post("/v1/audit:archived")
+    async def archived(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
+        """Puts on record that segments were archived."""
+        who = _whole_operator(principal)
+        asked = await read_shape(request, Archived, _MAX_ARCHIVED)
+        moved = Moved(asked.shard, asked.first, asked.last, asked.sha256, asked.to)
+        place = await upkeep.archived(moved, who)
+        return JSONResponse({"first": asked.first, "last": asked.last, "to": asked.to, "record": _place(place)})
+
+
+def _whole_operator(principal: Principal) -> Mapping[str, Json]:
+    """The same, for what concerns all tenants."""
+    who = _operator(principal)
+    if principal.tenant != _WHOLE:
+        raise refuse("insufficient_scope", f"This needs an operator's key of tenant {_WHOLE}: it concerns all tenants.")
+    return who
 
 
 def _operator(principal: Principal) -> Mapping[str, Json]:

@@ -182,6 +182,11 @@ class SqliteSessions(MemorySessions):
             raise refuse("audit_unavailable", "The session cannot be kept.", retry_after_ms=_RETRY_MS) from None
 
 
+def sessions_in_use(state: State, now: float) -> set[str]:
+    """The `uid` of each session that is open at `now` (unix seconds). Blocks; raises `sqlite3.Error`."""
+    return {str(uid) for (uid,) in state.read("SELECT uid FROM sessions WHERE state='open' AND expires_at > ?", (now,))}
+
+
 class SqliteArtifactRows:
     """What is known of each artifact, without its bytes. Blocks; raises OSError when the file cannot be used."""
 
