@@ -19,6 +19,7 @@ from typing import Literal, cast
 from gateway.audit import query
 from gateway.audit.archive import gone, still_here
 from gateway.audit.rotation import RECORD
+from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
 from gateway.model import Position, Refusal
 from gateway.ports import Erased, Line, Moved, Rotated, Whose
@@ -70,7 +71,7 @@ class LedgerUpkeep:
         """See the port."""
         async with self._turn:
             self._ledger.check()
-            found = await asyncio.to_thread(query.find_call, self._home, call_id)
+            found = await asyncio.to_thread(find_call, self._home, call_id)
             asked: query.Record = next((record for record in found if record["type"] == "call.intent"), {})
             doubtful = query.doubtful(found)
             if not doubtful or (tenant is not None and asked.get("tenant") != tenant):

@@ -9,7 +9,7 @@ from gateway.tool import Json
 from gateway.wanted import BadCursor, Wanted
 
 _MOST = 1 << 63
-_SAME = ("call", "session", "tenant", "agent", "user", "tool", "effect", "code", "status")
+_SAME = ("call", "parent", "session", "tenant", "agent", "user", "tool", "effect", "code", "status")
 
 
 class Place(NamedTuple):

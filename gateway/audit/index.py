@@ -111,9 +111,10 @@ class Index:
     def _clauses(self, wanted: Wanted) -> tuple[list[str], list[object]]:
         first, end = clocks(wanted)
         clauses, values = ["hlc >= ?", "hlc < ?"], list[object]((first, end))
-        if wanted.call is not None:
-            clauses.append("call = ?")
-            values.append(wanted.call)
+        for column, value in (("call", wanted.call), ("parent", wanted.parent)):
+            if value is not None:
+                clauses.append(f"{column} = ?")
+                values.append(value)
         for kind in _NAMED:
             asked: str | None = getattr(wanted, kind)
             if asked is not None:

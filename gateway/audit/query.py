@@ -118,14 +118,22 @@ def find_call(home: Path, call_id: str) -> list[Record]:
 
 def nested(home: Path, call_id: str) -> list[Record]:
     """The newest record of each call that the code of this one made, in the order in which they began."""
+    return newest_of_each(_naming(home, "parent_call_id", call_id))
+
+
+def newest_of_each(found: Iterable[Record]) -> list[Record]:
+    """Of records in order, the newest of each call, in the order in which the calls began."""
     newest: dict[Json, Record] = {}
-    for record in _naming(home, "parent_call_id", call_id):
+    for record in found:
         newest[record.get("call_id")] = record
     return list(newest.values())
 
 
 def _naming(home: Path, key: str, call_id: str) -> list[Record]:
-    named = orjson.dumps({key: call_id})[1:-1]
+    try:
+        named = orjson.dumps({key: call_id})[1:-1]
+    except TypeError:  # half a surrogate pair, of a command line that is no text: no call has such an id
+        return []
     found = [
         record
         for folder in shards(home)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.audit import query
+from gateway.audit import query, search
 from gateway.audit.archive import not_found
 from gateway.audit.query import Shown
 from gateway.audit.text import printable
@@ -46,12 +46,12 @@ def run(arguments: Arguments) -> int:
     if arguments.call is not None:
         return _supposed(arguments)
     home = home_of(arguments).path
-    shown = query.show(home, arguments.call_id)
+    shown = search.show(home, arguments.call_id)
     if not shown:
         say(arguments, None, not_found(home, arguments.call_id))
         return 1
     on_record(home, "explain", {"call": arguments.call_id}, len(shown))
-    nested = query.nested(home, arguments.call_id)
+    nested = search.nested(home, arguments.call_id)
     whole = {
         "call_id": arguments.call_id,
         "explained": recorded(shown[0].record, shown[0].content),

@@ -19,6 +19,7 @@ from gateway.audit import query
 from gateway.audit.archive import not_found
 from gateway.audit.export import exporter
 from gateway.audit.retold import Untellable, retell
+from gateway.audit.search import find_call
 from gateway.audit.text import printable
 from gateway.cli.common import Arguments, Verbs, home_of
 from gateway.cli.reading import on_record
@@ -68,7 +69,7 @@ def _gateway(home: Path) -> str:
 
 
 def _as_case(home: Path, call_id: str) -> int:
-    asked = next(query.reveal(home, query.find_call(home, call_id)), None)
+    asked = next(query.reveal(home, find_call(home, call_id)), None)
     if asked is None:
         return _wrong(not_found(home, call_id), 1)
     place = (asked.record["shard"], asked.record["seq"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,11 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.audit import query
 from gateway.audit.columns import place_at, place_of
 from gateway.audit.index import FILE, opened
 from gateway.audit.lines import NOWHERE, Lines
 from gateway.audit.query import records
-from gateway.audit.search import page, scan, search
+from gateway.audit.search import find_call, nested, page, scan, search
 from gateway.audit.segment import segment_path
 from gateway.wanted import BadCursor, Wanted
 from tests.gateway.audit.disks import SMALL, intent, ledger, write_calls
@@ -50,6 +53,7 @@ written = st.tuples(st.sampled_from(["w1", "w2"]), st.sampled_from(["call.a", "c
 filters = st.builds(
     Wanted,
     call=maybe,
+    parent=maybe,
     session=maybe,
     tenant=maybe,
     agent=maybe,
@@ -63,7 +67,9 @@ filters = st.builds(
     since=st.one_of(st.none(), st.integers(0, 40)),
     until=st.one_of(st.none(), st.integers(0, 40)),
 )
-one_filter = st.sampled_from(["call", "session", "tenant", "agent", "user", "tool", "effect", "code", "rule", "status"])
+one_filter = st.sampled_from(
+    ["call", "parent", "session", "tenant", "agent", "user", "tool", "effect", "code", "rule", "status"]
+)
 simple = st.builds(lambda key, value: Wanted(**{key: value}), one_filter, name)
 
 
@@ -112,6 +118,21 @@ def test_the_index_answers_as_a_plain_reading(first: Any, later: Any, asked: lis
             assert both(home, Wanted()) == list(records(home))
             for wanted in asked:
                 assert both(home, wanted) == both(home, wanted, newest_first=True)[::-1]
+
+
+@given(st.lists(written, max_size=40), st.lists(written, max_size=10))
+@settings(max_examples=30, deadline=None)
+def test_a_call_is_found_the_same_with_and_without_an_index(first: Any, later: Any) -> None:
+    """Its records, and the newest of each call that its code made, also of what came after the index was made."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, log = Path(folder), Log(Path(folder))
+        for batch in (first, later):
+            log.write(batch)
+            for call_id in NAMES:
+                assert find_call(home, call_id) == query.find_call(home, call_id)
+                assert nested(home, call_id) == query.nested(home, call_id)
+            assert (home / FILE).exists() == (batch is later)
+            search(home, Wanted(), ALL, None)
 
 
 @given(st.lists(written, min_size=1, max_size=30), st.one_of(simple, filters), st.integers(1, 4), st.booleans())
@@ -232,6 +253,29 @@ def test_the_index_is_not_believed_against_the_record(tmp_path: Path) -> None:
     first.write_bytes(first.read_bytes().replace(b'"call_id":"c0"', b'"call_id":"x0"'))
     assert both(tmp_path, Wanted(call="c0")) == []
     assert len(both(tmp_path, Wanted(call="x0"))) == 2
+
+
+def test_a_call_is_looked_for_without_making_an_index(tmp_path: Path) -> None:
+    """Which takes longer; one that is there and lies is made anew, and one that cannot be used is done without."""
+    calls(tmp_path, 6)
+    assert len(find_call(tmp_path, "c3")) == 2
+    assert not (tmp_path / FILE).exists()
+    search(tmp_path, Wanted(), ALL, None)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.execute("UPDATE records SET start = (SELECT start FROM records WHERE call = 'c5') WHERE call = 'c3'")
+        db.commit()
+    assert find_call(tmp_path, "c3") == query.find_call(tmp_path, "c3") != []
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    assert find_call(tmp_path, "c3") == query.find_call(tmp_path, "c3")
+
+
+def test_an_id_that_no_record_can_have_is_not_there(tmp_path: Path) -> None:
+    """Bytes of a command line that are no text are no error."""
+    calls(tmp_path, 1)
+    for _ in range(2):
+        assert find_call(tmp_path, "\udcff") == nested(tmp_path, "\udcff") == []
+        search(tmp_path, Wanted(), ALL, None)
 
 
 def test_a_machine_without_room_for_an_index_still_answers(tmp_path: Path) -> None:
