@@ -12,10 +12,15 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from gateway.audit.checkpoint import PUBLIC_KEY_FILE
 from gateway.audit.heads import newest_heads, noted
+from gateway.audit.notes import Key
+from gateway.audit.rotation import NEXT, in_use_since
+from gateway.audit.verify import rotations
 from gateway.heads import weaknesses
 from gateway.ports import SignedHead
 from gateway.settings import Settings
@@ -26,6 +31,7 @@ from sandboxes.model import GUARANTEES, Backend
 # Versions below these have published holes that reach what is used here.
 FLOORS = {"starlette": (1, 0, 1), "wasmtime": (40, 0, 4), "urllib3": (2, 5, 0), "requests": (2, 32, 4)}
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OLD = 365  # days after which a signing key is spoken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ def host(settings: Settings) -> Iterator[Check]:
     """Checks of the files, the versions and the installation."""
     yield from _home(settings.home)
     yield from _heads(settings)
+    yield from _signing(settings)
     yield from _guests(settings.sandboxes.guests.expanduser())
     yield from _versions()
     yield from _installation()
@@ -127,6 +134,30 @@ def _heads(settings: Settings) -> Iterator[Check]:
         yield Check("heads", *_brought(target, newest, *found.get(target, ({}, None))))
         for weakness in weaknesses(target, settings.home):
             yield Check("heads", "note", f"{target} {weakness}")
+
+
+def _signing(settings: Settings) -> Iterator[Check]:
+    """Who has to have the public key, how long the private one is in use, and whether its rotation was cut short."""
+    audit = settings.home / "audit"
+    if not (audit / PUBLIC_KEY_FILE).exists():
+        return
+    try:
+        key = (audit / PUBLIC_KEY_FILE).read_text(encoding="ascii").strip()
+        replaced = Key(key, rotations(audit)).replaced
+        since = in_use_since(audit, key)
+        days = None if since is None else (datetime.now(UTC) - datetime.fromisoformat(since)).days
+    except (OSError, ValueError, TypeError) as error:
+        yield Check("key", "bad", f"the public key, or what replaced it, cannot be read: {error}")
+        return
+    if replaced:
+        yield Check("key", "bad", f"{audit / PUBLIC_KEY_FILE} was replaced by another key, as rotations says")
+    if (settings.home / NEXT).exists():
+        yield Check("key", "note", "a rotation of the signing key is not finished: ask again, or start, to finish it")
+    if days is not None and days > _OLD:
+        text = f"the signing key is in use for {days} days: toolgate audit rotate-key puts another in its place"
+        yield Check("key", "note", text)
+    age = "" if since is None else f" since {since[:10]}"
+    yield Check("key", "ok", f"{key} signs{age}: whoever is to check the log needs a copy from elsewhere")
 
 
 def _brought(

@@ -34,6 +34,17 @@ class CannotRotate(ValueError):
     """The key stays as it is; the text says why."""
 
 
+def in_use_since(audit: Path, key: str) -> str | None:
+    """Since when a key signs, in UTC (RFC 3339): since the rotation to it, or the first record there is. `None` where
+    neither is known. Raises `OSError`, `ValueError`."""
+    made = [each for each in map(_rotation, rotations(audit)) if each and each.new.text == key and each.valid()]
+    if made:
+        return made[-1].at
+    firsts = [folder / f"{0:020d}.jsonl" for folder in audit.iterdir()]
+    lines = [next(whole_lines(path), b"{}") for path in firsts if path.exists()]
+    return min((str(said["ts"]) for line in lines if "ts" in (said := json.loads(line))), default=None)
+
+
 class SigningKey:
     """The signing key of a home. Made under the lock of a shard; used by the thread that writes there.
 

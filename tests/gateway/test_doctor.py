@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from gateway.audit.rotation import NEXT
 from gateway.doctor import Found, backend, host, look, table
 from gateway.settings import Settings
+from gateway.upkeep import LedgerUpkeep
 from sandboxes.confine import WALLS
 from sandboxes.model import GUARANTEES
 from sandboxes.pool import WasmPython
+from tests.gateway.audit.disks import ledger
 from tests.served import toolgate
 
 
@@ -99,6 +103,32 @@ def test_a_place_that_is_not_off_the_host_is_noted(tmp_path: Path) -> None:
     assert [text.partition(" ")[0] for text in texts] == targets[:3]
     for text, part in zip(texts, ("in the home folder", "on the disk of the log", "not TLS"), strict=True):
         assert part in text
+
+
+def test_the_signing_key_is_told_with_its_age(tmp_path: Path) -> None:
+    """Since the first record, or since it was made by a rotation; after a year that is noted, and a rotation that was
+    cut short as well. A home that was never started has none."""
+    of, home = settings(tmp_path), tmp_path / "home"
+    assert said(of, "key") == []
+    year = 370 * 24 * 3600.0
+
+    async def begin(ago: float, *, rotate: bool = False) -> None:
+        async with ledger(home, clock=lambda: time.time() - ago) as writer:
+            if rotate:
+                await LedgerUpkeep(home, writer).rotate_key("Once a year.", {})
+
+    asyncio.run(begin(year))
+    old, fine = said(of, "key")
+    assert (old[0], "in use for 370 days" in old[1], fine[0]) == ("note", True, "ok")
+    asyncio.run(begin(0.0, rotate=True))
+    ((state, text),) = said(of, "key")
+    assert (state, text.split(" ")[0]) == ("ok", (home / "audit" / "key.pub").read_text().strip())
+    (home / NEXT).write_text("")
+    assert [state for state, _ in said(of, "key")] == ["note", "ok"]
+    (home / "audit" / "key.pub").write_text(json.loads((home / "audit" / "rotations").read_text())["old"])
+    assert "bad" in [state for state, _ in said(of, "key")]
+    (home / "audit" / "rotations").write_text("{")
+    assert [state for state, _ in said(of, "key")] == ["bad"]
 
 
 def test_a_backend_that_is_not_there_says_why() -> None:
