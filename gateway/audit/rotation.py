@@ -68,7 +68,10 @@ class SigningKey:
         if (self._home / "signing.key").is_symlink():
             raise CannotRotate("signing.key is a link to another file, which cannot be replaced from here")
         shard.sign()
-        with self._others(shard.name) as heads, self._alone():  # in this order: who has a shard's lock waits for this
+        others = self._shards() - {shard.name}
+        with self._others(others) as heads, self._alone():  # in this order: who has a shard's lock waits for this
+            if self._shards() - {shard.name} != others:
+                raise CannotRotate("another process has just begun to write a shard, with the key as it is")
             heads[shard.name] = (shard.head.size, shard.head.root())
             old = self.signer
             self._disk.unlink(self._home / NEXT)  # it may be in hands that this rotation is to shut out
@@ -183,16 +186,18 @@ class SigningKey:
         finally:
             os.close(fd)
 
+    def _shards(self) -> set[str]:
+        return {path.parent.name for path in self._audit.glob("*/lock")}
+
     @contextmanager
-    def _others(self, mine: str) -> Iterator[dict[str, tuple[int, bytes]]]:
+    def _others(self, names: set[str]) -> Iterator[dict[str, tuple[int, bytes]]]:
         """Where the other shards stand, to which nobody writes meanwhile: whoever did would sign with the old key."""
         heads: dict[str, tuple[int, bytes]] = {}
         with ExitStack() as locks:
-            for path in sorted(self._audit.glob("*/checkpoint")):
-                folder = path.parent
-                if folder.name == mine:
-                    continue
+            for folder in (self._audit / name for name in sorted(names)):
                 locks.callback(os.close, _lock(folder))
+                if not segments(folder) and not (folder / "checkpoint").exists():
+                    continue
                 try:
                     head = newest_head(folder, self.key())
                 except Unprovable as why:

@@ -23,6 +23,7 @@ from gateway.audit.ledger import open_ledger
 from gateway.audit.notes import Key, PublicKey
 from gateway.audit.query import records
 from gateway.audit.readings import note_reading
+from gateway.audit.recover import TamperedLog
 from gateway.audit.rotation import NEXT
 from gateway.audit.verify import verify
 from gateway.model import Refusal
@@ -299,6 +300,21 @@ def test_a_key_that_was_replaced_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "signing.key").write_bytes(fresh)
     go_on(tmp_path)
     check_whole(tmp_path, done.old)
+
+
+def test_the_file_of_rotations_can_be_made_again_of_the_records(tmp_path: Path) -> None:
+    """Without it there is no start; with its lines made of what `key.rotated` says it is the same file."""
+    done = rotate(tmp_path, 2)
+    path = tmp_path / "audit" / "rotations"
+    was = path.read_bytes()
+    path.unlink()
+    with pytest.raises(TamperedLog):
+        open_ledger(tmp_path, tuning=SMALL)
+    fields = ("old", "new", "why", "who", "signed")
+    path.write_text("".join(json.dumps({name: each[name] for name in fields}) + "\n" for each in rotated(tmp_path)))
+    assert path.read_bytes() == was
+    go_on(tmp_path)
+    check_whole(tmp_path, done[0].old)
 
 
 def test_a_key_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
