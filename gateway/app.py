@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -114,8 +114,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions = SqliteKeys(state), SqliteSessions(state)
-        net = _net(settings, vault)
-        stack.push_async_callback(net.close)
+        net = _net(settings, vault, stack)
         ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
@@ -141,13 +140,10 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await put_in_force(live, home)
-        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
-            stack.push_async_callback(_stop, asyncio.create_task(loop))
+        upkeep = LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state))
+        _beside(stack, _keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch())
+        _beside(stack, expire_always(upkeep, settings.audit.retain))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
-        kept = keeping(settings.audit.retain, state)
-        upkeep = LedgerUpkeep(home.path, ledger, kept)
-        if kept is not None:
-            stack.push_async_callback(_stop, asyncio.create_task(expire_always(upkeep, kept.age)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
         yield Service(gate, doors, loaded, live, home)
 
@@ -209,13 +205,15 @@ async def _runners(
     return runners
 
 
-def _net(settings: Settings, vault: Vault) -> Net:
+def _net(settings: Settings, vault: Vault, stack: AsyncExitStack) -> Net:
     egress = settings.egress
     ca = str(egress.ca) if egress.ca else None
     try:
-        return Net(Egress(egress.networks, egress.resolver, ca, own_addresses=[settings.address]), vault)
+        net = Net(Egress(egress.networks, egress.resolver, ca, own_addresses=[settings.address]), vault)
     except (ValueError, OSError) as error:
         raise BadSettings([f"egress: {error}"]) from error
+    stack.push_async_callback(net.close)
+    return net
 
 
 def doors_of(
@@ -258,6 +256,12 @@ async def _keep_swept(artifacts: FileArtifacts) -> None:
             await artifacts.sweep()
         except OSError:
             log.exception("artifacts that expired could not be removed")
+
+
+def _beside(stack: AsyncExitStack, *loops: Coroutine[None, None, None]) -> None:
+    """Runs loops until everything is taken down."""
+    for loop in loops:
+        stack.push_async_callback(_stop, asyncio.create_task(loop))
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

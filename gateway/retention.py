@@ -25,9 +25,10 @@ def keeping(retain: Retain, state: State) -> Keeping | None:
     return None if age is None else Keeping(age, lambda: sessions_in_use(state, time.time()))
 
 
-async def expire_always(upkeep: Upkeep, age: float) -> None:
-    """Erases what has expired, at once and then again and again. `age` in seconds."""
-    while True:
+async def expire_always(upkeep: Upkeep, retain: Retain) -> None:
+    """Erases what has expired, at once and then again and again; ends when there is nothing to erase, ever."""
+    age = retain.content_age
+    while age is not None:
         try:
             await upkeep.expire(GATEWAY)
         except Refusal as refusal:

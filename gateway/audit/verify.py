@@ -28,7 +28,7 @@ try:
 except ImportError:  # run alone, the files in one folder
     sys.path.append(str(Path(__file__).parent))  # `python -I` leaves it out
     from notes import Head, Key, head_of  # type: ignore[import-not-found, no-redef]  # the same file
-    from pieces import LEAF, SEALED, Chunk, chunks, pieces  # type: ignore[import-not-found, no-redef]
+    from pieces import LEAF, SEALED, Chunk, chunks, pieces  # type: ignore[import-not-found, no-redef]  # the same
 
 _HEADER = re.compile(rb'\{"v":1,"shard":"([^"]*)","seq":([0-9]{1,20}),"prev":"([0-9a-f]{64})",')
 _BLOB = re.compile(rb'"content":\{"key":"(?:[^"\\]|\\.)*","blob":"([0-9a-f]{64})"')

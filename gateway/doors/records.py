@@ -93,6 +93,12 @@ def add_records(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -
         done = await upkeep.rotate_key(asked.why, who)
         return JSONResponse({"old": done.old, "new": done.new, "record": _place(done.position)})
 
+    _add_keeping(app, upkeep, known)
+
+
+def _add_keeping(app: FastAPI, upkeep: Upkeep, known: Callable[[Request], Any]) -> None:
+    """The routes about what is kept for how long."""
+
     @app.post("/v1/audit:expire")
     async def expire(principal: Annotated[Principal, Depends(known)], request: Request) -> JSONResponse:
         """Erases content that is older than the settings keep it."""

@@ -56,6 +56,7 @@ FLOOR = {
     "gateway.live": 6,
     "gateway.loading": 6,
     "gateway.replay": 6,
+    "gateway.retention": 6,
     "gateway.settings": 6,
     "gateway.suggest": 6,
     "gateway.simulate": 6,
