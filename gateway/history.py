@@ -67,6 +67,19 @@ def backfill(
         return replay.end()
 
 
+def recount(home: Path, bundle: PolicyBundle, cells: Cells, now: float, call_id: str) -> Reservation | None:
+    """As `backfill`, of all that the bundle declares; gives what of it one call reserved and is still in its window."""
+    if not bundle.windows:
+        return None
+    with glance(home) as contents:
+        replay = _Replay(bundle, bundle.windows, cells, now, contents)
+        replay.asked = call_id
+        for record in query.since(home, now - max(bundle.windows.values())):
+            replay.take(record)
+        replay.end()
+        return replay.reserved
+
+
 class _Replay:
     """Records in order, one pass: an intent reserves, its end settles."""
 
@@ -77,6 +90,8 @@ class _Replay:
         self._open: dict[str, Reservation] = {}
         self._counted = 0
         self._unknown: set[str] = set()
+        self.asked: str | None = None  # the call of which `reserved` tells
+        self.reserved: Reservation | None = None
 
     def take(self, record: query.Record) -> None:
         call_id = str(record.get("call_id"))
@@ -88,6 +103,8 @@ class _Replay:
     def _take(self, record: query.Record, call_id: str) -> None:
         if record["type"] == "call.intent":
             reservation = self._reservation(record, call_id)
+            if call_id == self.asked:
+                self.reserved = reservation
             if reservation.entries:
                 self._cells.reserve(reservation)
                 self._open[call_id] = reservation
@@ -171,6 +188,7 @@ class History:
         self._home, self._counters, self._clock, self._say, self._wait = home, counters, clock, say, late
         self._late: list[tuple[PolicyBundle, Set[str], float]] = []
         self._waiting = asyncio.Event()
+        self._counting: Sequence[PolicyBundle] = ()
 
     async def prepare(self, bundle: PolicyBundle, in_force: Sequence[PolicyBundle]) -> None:
         """Reads the past of what `bundle` declares and none of those `in_force`, whose aggregates count by themselves.
@@ -178,9 +196,21 @@ class History:
         When it returns the counters have it, up to the calls that are on record: put the bundle in force at once. What
         is admitted by the bundle before and not on record yet is added by `watch`.
         """
+        self._counting = (bundle, *in_force)
         known = frozenset(stem for each in in_force for stem in each.windows)
         if bundle.windows.keys() - known:
             await self._bring(bundle, known)
+
+    async def resolved(self, call_id: str, ended: Ended) -> None:
+        """Counts a call as an operator says that it ended, `done` or `refused`, once that is on record.
+
+        Raises `OSError`, `ValueError` or `sqlite3.Error` when the past cannot be read; it counts as before then.
+        """
+        for bundle in self._counting:
+            past = Cells()
+            found = await asyncio.to_thread(recount, self._home, bundle, past, self._clock.now(), call_id)
+            if found is not None:
+                self._counters.restate(found, ended, past)
 
     async def _bring(self, bundle: PolicyBundle, known: Set[str]) -> None:
         begun = self._clock.now()

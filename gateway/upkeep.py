@@ -8,14 +8,16 @@ It never changes or removes a record.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
 
+from gateway.aggregates import Ended
 from gateway.audit import query
 from gateway.audit.archive import gone, still_here
 from gateway.audit.rotation import RECORD
@@ -26,6 +28,8 @@ from gateway.ports import Erased, Line, Moved, Rotated, Whose
 from gateway.problems import refuse
 from gateway.tool import Json
 
+log = logging.getLogger("toolgate")
+Count = Callable[[str, Ended], Awaitable[None]]
 _COPIED = ("session_id", "tenant", "principal", "tool")
 _AT_ONCE = 1000  # sessions that one record names
 _RETRY_MS = 500
@@ -54,9 +58,9 @@ class Keeping:
 class LedgerUpkeep:
     """The port `Upkeep`, over the ledger of `home` and its one writer."""
 
-    def __init__(self, home: Path, ledger: Writer, keeping: Keeping | None = None) -> None:
-        """Without `keeping` content is kept until it is erased."""
-        self._home, self._ledger, self._keeping = home, ledger, keeping
+    def __init__(self, home: Path, ledger: Writer, keeping: Keeping | None = None, count: Count | None = None) -> None:
+        """Without `keeping` content is kept until it is erased. `count` is told how a call in doubt ended."""
+        self._home, self._ledger, self._keeping, self._count = home, ledger, keeping, count
         self._turn = asyncio.Lock()
         self._rotated: Position | None = None  # where the record of the latest rotation is
 
@@ -79,7 +83,16 @@ class LedgerUpkeep:
             said: dict[str, Json] = {"call_id": call_id, "as": ended, "why": why, "who": dict(who)}
             said |= {"intent": doubtful[0].get("intent")}
             said |= {name: asked[name] for name in _COPIED if name in asked}
-            return await self._ledger.append(Line("call.resolved", said))
+            place = await self._ledger.append(Line("call.resolved", said))
+            await self._counted(call_id, ended)
+            return place
+
+    async def _counted(self, call_id: str, ended: Literal["done", "not-done"]) -> None:
+        if self._count is not None:
+            try:
+                await self._count(call_id, "done" if ended == "done" else "refused")
+            except (sqlite3.Error, OSError, ValueError):  # it is on record, and counts so at the next start
+                log.exception("%s counts as before until the next start", call_id)
 
     async def erase(self, whose: Whose, why: str, who: Mapping[str, Json]) -> Erased:
         """See the port. The keys go first: a record that says so is never untrue."""

@@ -100,6 +100,25 @@ class Cells:
             self._version += 1
             here.version = self._version
 
+    def restate(self, reservation: Reservation, ended: Ended, past: Cells) -> None:
+        """Ends a call anew, `done` or `refused`, that ended without anybody knowing how, and so counts as `failed`.
+
+        What keeps only the latest of its calls gets the one before it from `past`, which knows how this one ended.
+        """
+        for entry in reservation.entries:
+            key = entry.cell.key
+            here, told = self._held.get(key), past._held.get(key)
+            if here is not None and ended == "refused":
+                here.take_back(reservation.call_id, reservation.at)
+            if told is not None and entry.cell.kind in ("formerly", "since"):
+                if here is None:
+                    here = self._hold(key, told)
+                else:
+                    here.absorb(told)
+            if here is not None:
+                self._version += 1
+                here.version = self._version
+
     def _add(self, entry: Entry, reservation: Reservation) -> tuple[Held, Mark]:
         held = self._held.get(entry.cell.key)
         if held is None:

@@ -71,6 +71,10 @@ class Held(Protocol):
         """Adds what another one of the same kind holds, without the calls that are here already."""
         ...
 
+    def take_back(self, call: str, at: float) -> None:
+        """Removes what a call added that has ended, except from where calls are not told apart any more."""
+        ...
+
 
 class _Window:
     """Marks by time, the oldest beyond `MOST` in lumps, those by time too. The kinds say what to add up."""
@@ -137,6 +141,10 @@ class _Window:
         for lump in past.lumps:
             insort_right(self.lumps, lump, key=_at)
             self._gain_lump(lump)
+
+    def take_back(self, call: str, at: float) -> None:
+        for mark in [mark for mark in self.marks if mark.call == call]:
+            self.settle(mark, "refused")
 
     def _merge(self, oldest: Mark) -> None:
         self.forget(oldest.at - self.within)  # where nobody looks
@@ -313,6 +321,10 @@ class _Formerly:
     def absorb(self, past: Held) -> None:
         assert isinstance(past, _Formerly)
         self.latest = max(self.latest, past.latest)
+
+    def take_back(self, call: str, at: float) -> None:
+        if self.latest == at:
+            self.latest = -math.inf
 
 
 def _amount(mark: Mark) -> Decimal:

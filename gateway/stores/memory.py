@@ -135,6 +135,10 @@ class MemoryCounters:
         """Takes over what is on record of calls that ended. What is here already of a call is not added again."""
         self._cells.adopt(past)
 
+    def restate(self, reservation: Reservation, ended: Ended, past: Cells) -> None:
+        """Ends a call anew of which nobody knew how it had ended (`Cells.restate`)."""
+        self._cells.restate(reservation, ended, past)
+
     def take(
         self,
         buckets: Sequence[tuple[str, Rate]],
