@@ -140,7 +140,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await put_in_force(live, home)
-        upkeep = LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state))
+        upkeep = LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved)
         _beside(stack, _keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch())
         _beside(stack, expire_always(upkeep, settings.audit.retain))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
