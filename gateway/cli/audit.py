@@ -11,8 +11,9 @@ from pathlib import Path
 import gateway.audit.verify as checker
 from gateway.audit import query
 from gateway.audit.archive import not_found
+from gateway.audit.search import show
 from gateway.audit.text import printable, render
-from gateway.cli import keeping, proofs, records, upkeep, verifier
+from gateway.cli import keeping, proofs, records, rerun, upkeep, verifier
 from gateway.cli import query as querying
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import on_record
@@ -25,7 +26,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verb = verbs.add_parser(
         "audit",
         help="the ledger: tail, query, show, verify, prove, diff, in-doubt, resolve, erase, archive, retain, "
-        "rotate-key, export",
+        "rotate-key, rerun, export",
     )
     what = verb.add_subparsers(dest="what", required=True)
     tail = what.add_parser("tail", parents=[common], help="the newest records, one line each")
@@ -48,6 +49,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     keeping.add(what, common)
     verifier.add(what, common)
     records.add(what, common)
+    rerun.add(what, common)
     proofs.add(what, common)
     querying.add(what, common)
 
@@ -66,7 +68,7 @@ def run_tail(arguments: Arguments) -> int:
 def run_show(arguments: Arguments) -> int:
     """Prints the records of one call with arguments and results in the clear."""
     home = home_of(arguments).path
-    shown = query.show(home, arguments.call_id)
+    shown = show(home, arguments.call_id)
     if not shown:
         say(arguments, [], not_found(home_of(arguments).path, arguments.call_id))
         return 1
