@@ -33,6 +33,7 @@ from gateway.policy.variables import seen
 from gateway.ports import Clock, Ledger, Line, Outcomes, Sessions
 from gateway.problems import TABLE, problem
 from gateway.reliability.written import written_entries, written_levels
+from gateway.stages.decided import decided, reasoned
 from gateway.tool import FetchBackend, Json, Tool
 from gateway.urls import BadUrl, parse_url
 
@@ -210,7 +211,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "principal": {
             "agent": principal.agent,
             "user": principal.user,
-            "groups": principal.groups,
+            "groups": sorted(principal.groups),
             "authn": principal.authn,
             "token_id": principal.token_id,
         },
@@ -218,7 +219,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         if tool
         else {"name": request.tool[:128]},
         "args_digest": ledger.digest(principal.tenant, spelled),
-        "decision": _decision(opened.decision),
+        "decision": decided(opened.decision),
         "opened_at": opened.now,
     }
     if session:
@@ -243,7 +244,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
 def _session(session: Session, call: Call | None) -> Json:
     """What of the session a decision stands on, as it was before the call: so that it can be made again."""
     return {
-        "labels": seen(call) if call else session.labels,
+        "labels": sorted(seen(call) if call else session.labels),
         "calls": session.calls,
         "cost": session.cost,
         "opened_at": session.opened_at,
@@ -259,14 +260,14 @@ def _content(opened: Opened, kind: str, content: dict[str, Json]) -> Json:
     if opened.call:
         content["seed"] = opened.call.seed
     if decision:
-        content["reasons"] = decision.reasons
+        content["reasons"] = reasoned(decision.reasons)
         content |= _details(decision)
         if decision.reads:
             content["reads"] = written_levels(decision.reads)
         if entries:
             content["reserves"] = written_entries(entries)
         if decision.shadow:
-            content["shadow_reasons"] = decision.shadow.reasons
+            content["shadow_reasons"] = reasoned(decision.shadow.reasons)
     return content
 
 
@@ -274,22 +275,6 @@ def _details(decision: Decision) -> dict[str, Json]:
     """In which words it refused, and would have with the rules in shadow in force."""
     said = {"detail": decision.problem, "shadow_detail": decision.shadow.problem if decision.shadow else None}
     return {key: problem.detail for key, problem in said.items() if problem}
-
-
-def _decision(decision: Decision | None) -> Json:
-    if decision is None:
-        return None
-    said: dict[str, Json] = {
-        "effect": decision.effect,
-        "code": decision.problem.code if decision.problem else None,
-        "rule": decision.problem.rule if decision.problem else None,
-        "rules": decision.rules,
-        "bundle_digest": decision.bundle,
-        "obligations": decision.obligations,
-    }
-    if decision.shadow:
-        said["shadow"] = _decision(decision.shadow)
-    return said
 
 
 def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, ledger: Ledger) -> Line:
@@ -303,7 +288,12 @@ def _closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, le
             **_again(problem),
         },
         "stages": opened.took,
-        "usage": usage,
+        "usage": {
+            "wall_ms": usage.wall_ms,
+            "sandbox_ms": usage.sandbox_ms,
+            "bytes_out": usage.bytes_out,
+            "cost": usage.cost,
+        },
     }
     if opened.intent is None:
         told = _words(problem) if problem and opened.request.parent else None
@@ -374,9 +364,9 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
             for a in safe.artifacts
         ],
         "origin": raw.origin,
-        "guarantees": raw.guarantees,
+        "guarantees": sorted(raw.guarantees),
         "screen": {"action": verdict.action, "findings": verdict.findings},
-        "labels_added": verdict.labels,
+        "labels_added": sorted(verdict.labels),
         **_ran_in(raw),
     }
 
