@@ -70,7 +70,7 @@ class Story:
         """The call, with its whole session read; None when it is not on record."""
         if call_id not in self._calls:
             for record in _all(self._home, Wanted(call=call_id)):
-                self._session(str(record["session_id"]))
+                self._session(str(record.get("session_id", "")))
         return self._calls.get(call_id)
 
     def in_session(self, session: str) -> list[Taken]:
