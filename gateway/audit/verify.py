@@ -126,7 +126,9 @@ class Walk:
 
     def _segment(self, path: Path, is_last: bool) -> None:
         self._segments.append((int(path.stem), path.name))
-        if int(path.stem) != self.size:
+        if int(path.stem) != self.size and self._gone > self.size - len(self._fresh):
+            self._fail(self.size - len(self._fresh), "a leaf hash of this or another archived record is gone or added")
+        elif int(path.stem) != self.size:
             self._fail(self._suspect(), f"the log does not go on here, but in {path.name}")
         elif path.suffix == ".leaves":
             self._archived_segment(path)
@@ -242,7 +244,7 @@ class Walk:
             return min(true), "altered: its hash is not the one that was signed"
         if self._agrees(head, {seq: leaf for seq, leaf in true.items() if seq >= first}):
             return first, "altered: it does not continue the record before it"
-        if self._prevs:
+        if self._prevs and self._gone <= base:
             return max(base, first - 1), "altered, or the record after it"
         return base, f"this or another record before {self.size} was altered, and those after it made to fit"
 
