@@ -168,6 +168,29 @@ def test_calls_go_on_while_the_key_is_replaced(tmp_path: Path) -> None:
     check_whole(tmp_path, str(written(tmp_path)[0]["old"]))
 
 
+def test_a_log_is_verified_while_its_key_is_replaced(tmp_path: Path) -> None:
+    """Over and over, beside a writer that rotates: no verification says that anything was altered."""
+
+    async def run() -> list[bool]:
+        async with ledger(tmp_path) as writer:
+            upkeep, done, found = LedgerUpkeep(tmp_path, writer), asyncio.Event(), list[bool]()
+
+            async def auditor() -> None:
+                while not done.is_set():
+                    results = await asyncio.to_thread(verify, tmp_path / "audit")
+                    found.extend(result.ok for result in results)
+
+            auditing = asyncio.create_task(auditor())
+            for _ in range(6):
+                await write_calls(writer, 2)
+                await upkeep.rotate_key("It may be known.", WHO)
+            done.set()
+            await auditing
+            return found
+
+    assert set(asyncio.run(run())) == {True}
+
+
 def test_killed_before_any_step_it_starts_again_and_verifies(tmp_path: Path) -> None:
     """SIGKILL before each change to the disk: either the key stayed or it was replaced, on record once, and all of it
     is finished by the next start."""
