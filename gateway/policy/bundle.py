@@ -16,6 +16,7 @@ from gateway.aggregates import Cell, Entry, Level
 from gateway.model import Call, Decision, Effect, Principal, Reason
 from gateway.policy import evaluate, language, near
 from gateway.policy.aggregates import Aggregate
+from gateway.policy.alike import alike
 from gateway.policy.compile import Placed, compile_part
 from gateway.policy.lint import lint
 from gateway.policy.rules import Part, Rule, candidates
@@ -88,6 +89,10 @@ class PolicyBundle:
     def judge(self, call: Call, levels: Mapping[str, Level] = NO_LEVELS) -> Decision:
         """The same decision, without any clauses and without what is in shadow: for going through many calls."""
         return evaluate.decide(self._plan(call.tool, call.caller.principal), call, self._digest, levels, "nothing")
+
+    def alike(self, other: PolicyBundle, tool: Tool, principal: Principal) -> bool:
+        """Whether both say the same of the principal's calls of the tool, so that one's judgement is the other's."""
+        return alike(self._plan(tool, principal), other._plan(tool, principal))
 
     def visible(self, principal: Principal) -> frozenset[str]:
         """The tools of the catalogue that the principal may see listed: clauses are not run, arguments not known."""

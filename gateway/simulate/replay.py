@@ -60,14 +60,19 @@ class _Met:
 
     drift: Verdict | None = None
     buckets: Buckets = ()
+    decision: Decision | None = None
     moved: Mapping[str, tuple[Level, Level]] = field(default_factory=dict)
 
     def said(self, levels: dict[str, Level]) -> dict[str, Level]:
         """The levels of the other run, by the record where both runs have the same one."""
         for key, (had, said) in self.moved.items():
-            if key in levels and (levels[key].value, levels[key].pending) == (had.value, had.pending):
+            if key in levels and _seen(levels[key]) == _seen(had):
                 levels[key] = said
         return levels
+
+
+def _seen(level: Level) -> tuple[float, bool]:
+    return level.value, level.pending
 
 
 class Replay:
@@ -87,6 +92,7 @@ class Replay:
         self._courses: dict[str, Course] = {}
         self._running: dict[str, _Running] = {}
         self._decided = Decided()
+        self._same: dict[tuple[object, ...], bool] = {}
 
     def take(self, asked: Asked) -> Compared | str | None:
         """What becomes of a call, or why nobody can tell; None before `since`."""
@@ -126,16 +132,16 @@ class Replay:
         levels = self._then.look(bundle.cells(call), asked.at)
         decision, moved = bundle.judge(call, levels), dict[str, Level]()
         met = buckets(decision)
-        verdict = self._verdict(decision, asked, self._then, met)
+        verdict = self._verdict(decision, met, asked, self._then, met)
         if verdict != asked.verdict and (said := read_levels(asked.reads)):
             moved = self._then.moving(levels, said, asked.at)
             decision = bundle.judge(call, levels | moved)
             met = buckets(decision)
-            verdict = self._verdict(decision, asked, self._then, met)
+            verdict = self._verdict(decision, met, asked, self._then, met)
         if asked.admitted:
             self._then.admit(asked.id, asked.at, met, self._entries(bundle, call, decision))
         drift = None if verdict == asked.verdict else verdict
-        return _Met(drift, met, {key: (levels[key], level) for key, level in moved.items()})
+        return _Met(drift, met, decision, {key: (levels[key], level) for key, level in moved.items()})
 
     def _entries(self, own: PolicyBundle, call: Call, decision: Decision) -> list[Entry]:
         """What the call adds under its policy, and to the state that those after it declared anew."""
@@ -145,32 +151,50 @@ class Replay:
             entries += [entry for entry in bundle.entries(call) if stem_of(entry.cell.key) not in there]
         return entries
 
-    def _verdict(self, decision: Decision, asked: Asked, world: World, then: Buckets) -> Verdict:
+    def _verdict(self, decision: Decision, spends: Buckets, asked: Asked, world: World, then: Buckets) -> Verdict:
         full, elsewhere = None, asked.verdict.permitted and not asked.admitted  # it had no slot, or no record
         if decision.problem is None and not elsewhere:
-            full = world.full(buckets(decision), asked.at, then, asked.verdict.code != RATE_LIMITED)
+            full = world.full(spends, asked.at, then, asked.verdict.code != RATE_LIMITED)
         return self._decided.verdict(decision, full)
 
     # ── the candidate ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _compare(self, asked: Asked, met: _Met, warm: bool) -> Compared:
-        course = self._course(asked)
+        course, spends = self._course(asked), met.buckets
         call, verdict, decision = asked.call, Verdict(False, UNKNOWN_TOOL), None
         if call is not None:
             call = course.call(call)
             call = call if asked.bundle is not None else self._found(call)
         if call is not None:
-            decision = self._candidate.judge(call, met.said(self._now.look(self._candidate.cells(call), asked.at)))
-            verdict = self._verdict(decision, asked, self._now, met.buckets)
+            decision = self._judged(call, asked, met)
+            spends = spends if decision is met.decision else buckets(decision)
+            verdict = self._verdict(decision, spends, asked, self._now, met.buckets)
         then = asked.verdict
         happens = asked.admitted if warm else verdict.permitted and (asked.admitted or not then.permitted)
         after = course.diverged
         if decision is not None and happens:
             entries = self._candidate.entries(decision.call) if warm else decision.reserves
-            self._now.admit(asked.id, asked.at, buckets(decision), entries)
+            self._now.admit(asked.id, asked.at, spends, entries)
         self._leaves(asked, decision, happens, course, warm)
         kind, obligations = _kind(then, verdict)
         return Compared(asked, kind, verdict, obligations, after, met.drift)
+
+    def _judged(self, call: Call, asked: Asked, met: _Met) -> Decision:
+        """What the candidate says of a call; what the policies of then said, where they are alike and see the same."""
+        own, known = self._bundles.get(asked.bundle or ""), met.decision
+        if own is not None and known is not None and call is asked.call and self._alike(own, call):
+            levels = met.said(self._now.look([cell for cell, _ in known.reads], asked.at))
+            if all(_seen(levels[cell.key]) == _seen(level) for cell, level in known.reads):
+                return known
+        return self._candidate.judge(call, met.said(self._now.look(self._candidate.cells(call), asked.at)))
+
+    def _alike(self, own: PolicyBundle, call: Call) -> bool:
+        principal, tool = call.caller.principal, call.tool
+        key = own.digest, tool.digest, principal.tenant, principal.agent, principal.user, principal.groups
+        found = self._same.get(key)
+        if found is None:
+            found = self._same[key] = self._candidate.alike(own, tool, principal)
+        return found
 
     def _leaves(self, asked: Asked, decision: Decision | None, happens: bool, course: Course, warm: bool) -> None:
         """What the call leaves in its session: at its end on record, or at once where there is none."""
