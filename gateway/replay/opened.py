@@ -43,8 +43,9 @@ _NO_SECRETS: dict[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class ReplayService:
-    """A replay that answers: its doors, what it replays, the key made for it, and its own home."""
+    """A replay that answers: its pipeline and doors, what it replays, the key made for it, and its own home."""
 
+    gate: ReplayGate
     app: App
     loaded: Loaded
     replay: Replay
@@ -96,7 +97,8 @@ async def open_replay(
         )
         await put_in_force(live, home)
         past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
-        yield ReplayService(doors_of(gate, live.state, upkeep, past, settings), loaded, replay, key, home)
+        doors = doors_of(gate, live.state, upkeep, past, settings)
+        yield ReplayService(gate, doors, loaded, replay, key, home)
 
 
 def _home_of(source: Home, session: RecordedSession) -> Home:
