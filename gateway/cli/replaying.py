@@ -9,19 +9,25 @@ from dataclasses import dataclass
 
 from gateway import __version__
 from gateway.audit.text import printable
+from gateway.cli import rerun
 from gateway.cli.reading import on_record
 from gateway.doors.server import Server
 from gateway.replay.opened import ReplayService, open_replay
+from gateway.rerun.run import Rerun
 from gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which session to replay, and what became of the wish for an empty network: `open` says why there is none."""
+    """Which session to replay, and what became of the wish for an empty network: `open` says why there is none.
+
+    `rerun`: its code is run again first, in sandboxes that are gone before anything is served.
+    """
 
     session: str
     agent: str | None
     open: str | None
+    rerun: bool = False
 
 
 async def serve_replay(settings: Settings, listening: socket.socket, asked: Asked, *, as_json: bool) -> int:
@@ -29,14 +35,22 @@ async def serve_replay(settings: Settings, listening: socket.socket, asked: Aske
     async with open_replay(settings, asked.session, asked.agent, _say) as service:
         session = service.replay.session
         on_record(settings.home, "serve", {"replay": session.session.uid}, len(session.calls))
+        again = await _again(settings, service) if asked.rerun else []
         server = Server(service.app, lambda: _announce(settings, service, asked, as_json=as_json))
         await server.serve(sockets=[listening])
     report = service.replay.report
     if as_json:
-        print(json.dumps({"replayed": report.to_json()}), flush=True)
+        whole = {"replayed": report.to_json()} | ({"rerun": rerun.as_json(again)} if asked.rerun else {})
+        print(json.dumps(whole), flush=True)
     else:
-        print("\n".join(map(printable, report.lines())), flush=True)
-    return 0 if report.ok else 1
+        run_again = rerun.lines(again) if asked.rerun else ()
+        print("\n".join(map(printable, (*report.lines(), *run_again))), flush=True)
+    return 0 if report.ok and not any(each.verdict == "different" for each in again) else 1
+
+
+async def _again(settings: Settings, service: ReplayService) -> list[Rerun]:
+    wanted = [call.id for call in service.replay.session.calls]
+    return await rerun.run_again(settings.home, settings, service.loaded, wanted)
 
 
 def _say(line: str) -> None:

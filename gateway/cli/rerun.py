@@ -62,12 +62,13 @@ def _found(home: Path, settings: Settings, arguments: Arguments) -> list[Rerun]:
     if not wanted:
         raise _NothingThere(f"no call of a session {session} is on record")
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
-    found = asyncio.run(_rerun(home, settings, loaded, wanted))
+    found = asyncio.run(run_again(home, settings, loaded, wanted))
     on_record(home, "audit rerun", {"call": arguments.call_id, "session": session}, len(found))
     return found
 
 
-async def _rerun(home: Path, settings: Settings, loaded: Loaded, wanted: Sequence[str]) -> list[Rerun]:
+async def run_again(home: Path, settings: Settings, loaded: Loaded, wanted: Sequence[str]) -> list[Rerun]:
+    """These calls run again, in sandboxes that are up for that only. Raises as `rerun`, and `SandboxUnavailable`."""
     small = settings.sandboxes.model_copy(update={"workers": 1})
     async with AsyncExitStack() as stack:
         sandboxes = await open_backends(small, code_of(home, loaded, wanted), stack, _to_stderr)

@@ -38,6 +38,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verb.add_argument("--policies", help="folder of policies")
     verb.add_argument("--replay", metavar="SESSION", help="answer from the record of this session; nothing executes")
     verb.add_argument("--agent", help="with --replay: whose session, where several have one of that id")
+    verb.add_argument("--rerun", action="store_true", help="with --replay: first run its WASM code again, and compare")
     verb.add_argument(
         "--require-isolation",
         action="store_true",
@@ -71,14 +72,15 @@ def run(arguments: Arguments) -> int:
 
 def _require_replay(arguments: Arguments) -> None:
     """Raises `BadSettings` for what is said of a replay where there is none."""
-    given = {"--agent": arguments.agent, "--require-isolation": arguments.require_isolation}
+    named = ("agent", "rerun", "require_isolation")
+    given = {f"--{name.replace('_', '-')}": getattr(arguments, name) for name in named}
     if arguments.replay is None and any(given.values()):
         raise BadSettings([f"{name} goes with --replay only" for name, value in given.items() if value])
 
 
 def _replay(settings: Settings, listening: socket.socket, arguments: Arguments) -> int:
     # Before there is an event loop: the process still has one thread, and every later one is born in there.
-    asked = Asked(arguments.replay, arguments.agent, isolate())
+    asked = Asked(arguments.replay, arguments.agent, isolate(), arguments.rerun)
     if asked.open is not None and arguments.require_isolation:
         return _cannot(f"this process cannot have an empty network: {asked.open}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
