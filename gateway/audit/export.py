@@ -65,6 +65,7 @@ class Ocsf:
 
     def __init__(self, gateway: str, version: str, *, content: bool) -> None:
         self._product = {"name": "Toolgate", "vendor_name": "Toolgate", "version": version, "uid": gateway}
+        self._service = {"name": "toolgate", "version": version, "uid": gateway}
         self._content = content
         self._begun: dict[str, Shown] = {}
 
@@ -101,7 +102,7 @@ class Ocsf:
             "message": f"{who.get('agent')} called {tool.get('name')}: {said}",
             "metadata": self._metadata(ended.record),
             "actor": _actor(call, who),
-            "api": _api(ended.record, tool),
+            "api": _api(ended.record, tool) | {"service": self._service},
             # The ledger keeps no network address of a caller: the agent is the endpoint.
             "src_endpoint": {"name": str(who.get("agent"))},
             "unmapped": self._unmapped(asked, ended, call),
@@ -138,7 +139,6 @@ class Ocsf:
 
 def _api(ended: Record, tool: Mapping[str, Any]) -> Form:
     api: Form = {"operation": str(tool.get("name")), "request": {"uid": ended["call_id"]}}
-    api["service"] = {"name": "toolgate"}
     if tool.get("version"):
         api["version"] = tool["version"]
     code = _part(ended, "outcome").get("code")
