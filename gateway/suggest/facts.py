@@ -13,6 +13,7 @@ from gateway.suggest.names import Constants
 from gateway.suggest.values import FEW, MANY, at_most, directories, folder, is_secret
 
 ELSEWHERE = "elsewhere.invalid"
+_DEEPEST = 32  # slashes in a path that are counted
 _MANY_HOSTS = 20  # with a path for each; more are one list, of hosts alone
 Facts = Sequence[Any]
 
@@ -33,11 +34,13 @@ def _url(fact: str, name: str, seen: Facts, constants: Constants) -> Bound | Non
     if len([prefix for prefix in prefixes.values() if prefix != "/"]) > _MANY_HOSTS:
         prefixes = dict.fromkeys(prefixes, "/")
     clauses = [f"{fact}.scheme in {constants.name(f'{name}_schemes', schemes)}", f"{fact}.port in {ports}"]
-    clauses += _places(fact, name, prefixes, constants)
+    deepest = {host: max(path.count("/") for path in found) for host, found in paths.items()}
+    clauses += _places(fact, name, prefixes, deepest, constants)
     origin = f"{seen[0]['scheme']}://{seen[0]['host']}:{seen[0]['port']}"
     beyond = [Beyond("another host", (), f"{seen[0]['scheme']}://{ELSEWHERE}/")]
     if set(prefixes.values()) != {"/"}:
         beyond.append(Beyond("a path outside", (), f"{origin}/elsewhere/"))
+        beyond.append(Beyond("a deeper path", (), f"{origin}{prefixes[seen[0]['host']]}{'deeper/' * _DEEPEST}"))
     return Bound(tuple(clauses), tuple(beyond))
 
 
@@ -46,8 +49,13 @@ def _plain(prefix: str) -> str:
     return "/" if is_secret(f"https://hooks.slack.com{prefix}") or is_secret(prefix) else prefix
 
 
-def _places(fact: str, name: str, prefixes: Mapping[str, str], constants: Constants) -> list[str]:
-    """Clauses of the hosts, and per host of the folder that its paths stand in; hosts with the same one together."""
+def _places(
+    fact: str, name: str, prefixes: Mapping[str, str], deepest: Mapping[str, int], constants: Constants
+) -> list[str]:
+    """Clauses of the hosts, and per host of the folder that its paths stand in, no deeper than they do.
+
+    Hosts with the same folder are together.
+    """
     hosts: dict[str, list[str]] = {}
     for host, prefix in sorted(prefixes.items()):
         hosts.setdefault(prefix, []).append(host)
@@ -56,6 +64,9 @@ def _places(fact: str, name: str, prefixes: Mapping[str, str], constants: Consta
         pair = [f"{fact}.host in {constants.name(f'{name}_hosts', names)}"]
         if prefix != "/":
             pair.append(f"{fact}.path.startsWith({constants.name(f'{name}_folder', prefix)})")
+            most = max(deepest[host] for host in names)
+            if most <= _DEEPEST:
+                pair.append(f'{fact}.path.matches("^(/[^/]*){{1,{most}}}$")')
         pairs.append(pair)
     return pairs[0] if len(pairs) == 1 else [" || ".join(f"({' && '.join(pair)})" for pair in pairs)]
 

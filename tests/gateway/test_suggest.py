@@ -64,7 +64,10 @@ def mutations(arguments: Mapping[str, Any], luck: random.Random) -> Iterator[dic
 
 
 def test_a_week_is_permitted_and_what_nobody_did_is_not(week: Week) -> None:
-    """All of 2,100 calls on a real ledger are permitted; of those changed in one way at least nine in ten are not."""
+    """All of 2,100 calls on a real ledger are permitted; of those changed in one way hardly any are.
+
+    Those that are: a larger amount that is no larger than others were.
+    """
     assert set(week.codes) == {"done"}
     made = suggest(week.home, week.tools, week.now - 8 * DAY)
     bundle = bundle_of(made, week.tools)
@@ -72,9 +75,11 @@ def test_a_week_is_permitted_and_what_nobody_did_is_not(week: Week) -> None:
     assert all(permits(bundle, by, tool, arguments) for by, tool, arguments in week.made)
     luck = random.Random(11)
     changed = [(by, tool, each) for by, tool, given in week.made for each in mutations(given, luck)]
-    refused = sum(not permits(bundle, *each) for each in changed)
+    permitted = [each for each in changed if permits(bundle, *each)]
     assert len(changed) > 5000
-    assert refused >= 0.9 * len(changed), f"{refused} of {len(changed)}"
+    assert len(permitted) <= 0.02 * len(changed)
+    largest = max(given["amount"] for _, tool, given in week.made if tool == "refund")
+    assert all(tool == "refund" and given["amount"] <= largest for _, tool, given in permitted)
 
 
 def test_the_file_is_ready_to_be_checked(week: Week) -> None:
