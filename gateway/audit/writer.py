@@ -149,7 +149,8 @@ class Writer:
 
     async def close(self) -> None:
         """Writes what is queued and `log.closed`, signs, lets go of the shard. A second call does nothing."""
-        self._ring()
+        if self._gathered:
+            self._ring()
         with self._lock:
             self._stopping = True
         self._bell.put(None)
@@ -203,27 +204,20 @@ class Writer:
             for draft, _ in gathered:
                 self._lost.pop(str(draft.call_id), None)
             self._settle_lost()
-        if (
-            self._segment_octets > self._tuning.segment
-            or self._segment_since + self._tuning.segment_age < self._clock()
-        ):
+        if self._segment_since + self._tuning.segment_age < self._clock():
             self._begin_segment()
-        batch, before = self._batches[-1], len(self._batches[-1].lines)
         for draft, waiter in gathered:
-            batch.lines.append(self._lines.place(draft))
-            batch.waiting.append(waiter)
-        self._count(batch, before)
+            if self._segment_octets > self._tuning.segment:
+                self._begin_segment()
+            self._put(self._lines.place(draft))
+            self._batches[-1].waiting.append(waiter)
 
     def _put(self, line: bytes) -> None:
         batch = self._batches[-1]
         batch.lines.append(line)
-        self._count(batch, -1)
-
-    def _count(self, batch: Batch, since: int) -> None:
-        octets = sum(map(len, batch.lines[since:]))
-        batch.octets += octets
-        self._queued += octets
-        self._segment_octets += octets
+        batch.octets += len(line)
+        self._queued += len(line)
+        self._segment_octets += len(line)
 
     def _begin_segment(self) -> None:
         self._batches[-1].head = self._lines.head()

@@ -278,3 +278,45 @@ def test_a_cancelled_append_is_still_written(tmp_path: Path) -> None:
         assert {"first", "gone", "beside"} <= {str(record.get("call_id")) for record in records(tmp_path)}
 
     run(test())
+
+
+def test_what_was_appended_before_it_closed_is_written(tmp_path: Path) -> None:
+    """Closing in the same turn of the loop takes nothing back, and comes after it."""
+
+    async def test() -> None:
+        async with ledger(tmp_path) as writer:
+            last = asyncio.create_task(writer.append(Line("admin.note", {"text": "last"})))
+            await asyncio.sleep(0)
+            await writer.close()
+            place = await last
+        *_, note, closed = records(tmp_path)
+        assert (note["seq"], note["type"], closed["type"]) == (place.seq, "admin.note", "log.closed")
+
+    run(test())
+    verified(tmp_path)
+
+
+def test_a_failure_between_two_lines_refuses_all_who_wait(tmp_path: Path) -> None:
+    """An error nobody thought of while lines are made keeps nobody waiting, leaves no gap, and is over with it."""
+    left = [1 << 30]
+
+    def clock() -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            raise MemoryError
+        return 1_795_000_000.0
+
+    async def test() -> None:
+        seen: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: seen.append(what["exception"]))
+        async with ledger(tmp_path, clock=clock) as writer:
+            left[0] = 4
+            lines = [Line("admin.note", {"number": number}) for number in range(8)]
+            answers = await asyncio.gather(*(writer.append(line) for line in lines), return_exceptions=True)
+            assert [each.problem.code for each in answers if isinstance(each, Refusal)] == ["audit_unavailable"] * 8
+            assert [type(each) for each in seen] == [MemoryError]
+            await writer.append(Line("admin.note", {"number": 8}))
+        assert [record["seq"] for record in records(tmp_path)] == list(range(len(list(records(tmp_path)))))
+
+    run(test())
+    verified(tmp_path)
