@@ -36,6 +36,8 @@ def _what(record: Mapping[str, Json]) -> list[str]:
             f"sessions={len(sessions) if isinstance(sessions, list) else 0}",
             f"why={_text(record.get('why'))[:200]}",
         ]
+    if type_ == "key.rotated":
+        return [f"new={_text(record.get('new'))[:120]}", f"why={_text(record.get('why'))[:200]}"]
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)

@@ -47,6 +47,7 @@ def test_a_key_is_replaced_without_a_gateway(home: Path, tmp_path: Path, capsys:
     assert (last["old"], last["new"], last["why"]) == (said["old"], said["new"], "Once a year.")
     assert last["who"]["authn"] == "local"
     assert said["record"] == {"shard": last["shard"], "seq": last["seq"]}
+    assert f"new={said['new']} why=Once a year." in run(capsys, "audit", "tail", "--home", home)[1]
     assert run(capsys, "audit", "rotate-key", "--why", "", "--home", home)[0] == 2
     assert run(capsys, "audit", "rotate-key", "--why", "x" * 1001, "--home", home)[0] == 2
     assert run(capsys, "audit", "verify", "--home", home)[0] == 0
