@@ -45,8 +45,9 @@ def note_reading(
     audit, folder = home / "audit", home / "audit" / SHARD
     (home / "signing.key").stat()  # a copy of a home without it gets none: that would be another gateway's log
     with _as_owner(audit):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        disk.sync_folder(audit)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            disk.sync_folder(audit)
         with _held(folder):
             key = SigningKey(home, disk)
             found = recover(folder, key.key(), disk)
