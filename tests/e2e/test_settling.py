@@ -16,6 +16,18 @@ from tests.served import Served, ready, served, start, toolgate
 ENDLESS = {"code": "while True: pass"}
 
 
+ONCE = """
+apiVersion: toolgate/v1
+kind: Policy
+id: once
+state:
+  times: {count: {tools: [run_python]}, within: 24h, over: user}
+rules:
+- {id: code, effect: permit, match: {tools: [run_python]}}
+- {id: once, effect: forbid, match: {tools: [run_python]}, when: [state.times > 0]}
+"""
+
+
 def left_in_doubt(gateway: Served) -> str:
     """Kills a gateway in the middle of a call; the id of the call."""
     before = len(intents(gateway.home))
@@ -80,6 +92,21 @@ def test_a_call_in_doubt_is_settled_with_and_without_a_gateway(tmp_path: Path) -
     with served(home):
         assert in_doubt(home) == []
     assert toolgate(home, "audit", "verify").returncode == 0
+
+
+def test_what_never_ran_is_given_back_by_the_gateway_that_runs(tmp_path: Path) -> None:
+    """One call is permitted: the one in doubt takes it up, until the gateway hears that it did not happen."""
+    home, policies = tmp_path / "home", tmp_path / "policies"
+    policies.mkdir()
+    (policies / "once.yaml").write_text(ONCE)
+    flags = ("--policies", str(policies))
+    doubtful = left_in_doubt(ready(start(home, *flags), home))
+    with served(home, *flags) as gateway:
+        assert gateway.call("run_python", {"code": "print(1)"})[1]["code"] == "forbidden"
+        asked = ("audit", "resolve", doubtful, "--as", "not-done", "--why", "It had not begun.")
+        assert toolgate(home, *asked, "--key", operator(home)).returncode == 0
+        assert gateway.call("run_python", {"code": "print(1)"})[0] == 200
+        assert gateway.call("run_python", {"code": "print(1)"})[1]["code"] == "forbidden"
 
 
 def test_a_session_is_erased_under_a_running_gateway_and_a_tenant_without_one(tmp_path: Path) -> None:
