@@ -13,6 +13,7 @@ from gateway.cli import rerun
 from gateway.cli.reading import on_record
 from gateway.doors.server import Server
 from gateway.replay.opened import ReplayService, open_replay
+from gateway.replay.session import Unreplayable
 from gateway.rerun.run import Rerun
 from gateway.settings import Settings
 
@@ -50,7 +51,10 @@ async def serve_replay(settings: Settings, listening: socket.socket, asked: Aske
 
 async def _again(settings: Settings, service: ReplayService) -> list[Rerun]:
     wanted = [call.id for call in service.replay.session.calls]
-    return await rerun.run_again(settings.home, settings, service.loaded, wanted)
+    try:
+        return await rerun.run_again(settings.home, settings, service.loaded, wanted)
+    except (OSError, ValueError) as error:
+        raise Unreplayable(f"{settings.home}: its code cannot be run again: {error}") from error
 
 
 def _say(line: str) -> None:

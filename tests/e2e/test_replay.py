@@ -123,7 +123,7 @@ def replayed(home: Path, session: str, *flags: str) -> Iterator[tuple[Served, di
     finally:
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
-        report += [process.returncode, json.loads(out)["replayed"] if out.strip() else None]
+        report += [process.returncode, *json.loads(out).values()]
 
 
 def file_of(gateway: Served, handle: str) -> tuple[int, bytes]:
@@ -142,7 +142,7 @@ def test_a_session_is_served_again_with_nothing_behind_it(tmp_path: Path) -> Non
     with recorded(tmp_path) as then:
         heard, before = then.upstream.count(), digests(then.home)
         assert heard == 2
-        with replayed(then.home, "default", *then.flags) as (gateway, said, report):
+        with replayed(then.home, "default", *then.flags, "--rerun") as (gateway, said, report):
             if said["replay"]["isolated"]:
                 own, other = (os.readlink(f"/proc/{pid}/ns/net") for pid in (gateway.process.pid, os.getpid()))
                 assert own != other
@@ -161,6 +161,20 @@ def test_a_session_is_served_again_with_nothing_behind_it(tmp_path: Path) -> Non
             "screened_otherwise": [],
             "unreadable": [],
         }
+        again = {each["call_id"]: each["verdict"] for each in report[2]["calls"]}
+        ran = [
+            told["call_id"] for (tool, _), (_, told) in zip(CALLS, then.rest, strict=True) if tool in ("run", "work")
+        ]
+        assert [again.pop(call_id) for call_id in ran] == [
+            "same",
+            "same",
+            "same",
+            "not-rerunnable",
+            "same",
+            "same",
+            "same",
+        ]
+        assert set(again.values()) == {"not-rerunnable"}
         assert then.upstream.count() == heard
         assert digests(then.home) == before
         verified = toolgate(Path(said["replay"]["home"]), "audit", "verify")
@@ -213,6 +227,7 @@ def test_an_agent_cannot_tell_the_replay_from_the_run(tmp_path: Path) -> None:
     [
         (["--agent", "dev"], 2, "--agent goes with --replay only"),
         (["--require-isolation"], 2, "--require-isolation goes with --replay only"),
+        (["--rerun"], 2, "--rerun goes with --replay only"),
         (["--replay", "nothing"], 2, "no gateway has been started here"),
     ],
 )
