@@ -1,10 +1,10 @@
 """The writer: the `Ledger` of one worker. A line is durable when `append` returns, or it was refused.
 
-The event loop makes lines and gathers them; one thread writes what gathered in a turn of the loop, or while it was
-flushing, and flushes (group commit without a timer). A write or flush that fails is never tried again on the same
-descriptor: everything not acknowledged is refused with `audit_unavailable`, cut off, and a new segment is begun once
-the disk lets it. It never acknowledges what is not durable, never blocks the event loop on the log's disk, and never
-writes to a log it cannot continue (`ledger.py` opens it only after recovery).
+The event loop gathers what is appended in one of its turns and makes lines of it together; one thread writes what there
+is by then, or came while it was flushing, and flushes (group commit without a timer). A write or flush that fails is
+never tried again on the same descriptor: everything not acknowledged is refused with `audit_unavailable`, cut off, and
+a new segment is begun once the disk lets it. It never acknowledges what is not durable, never blocks the event loop on
+the log's disk, and never writes to a log it cannot continue (`ledger.py` opens it only after recovery).
 """
 
 from __future__ import annotations
