@@ -18,9 +18,9 @@ from gateway.policy.aggregates import stem_of
 from gateway.policy.bundle import PolicyBundle
 from gateway.reliability.written import read_levels
 from gateway.simulate.recorded import UNKNOWN_TOOL, Asked, Closed
-from gateway.simulate.verdict import RATE_LIMITED, Changed, Decided, Verdict, changed
+from gateway.simulate.verdict import NO_SLOT, RATE_LIMITED, Changed, Decided, Verdict, changed
 from gateway.simulate.world import Buckets, Course, World
-from gateway.stages.admit import buckets
+from gateway.stages.admit import buckets, slot
 from gateway.tool import Labels
 
 Kind = Literal["same", "newly_permitted", "newly_forbidden", "obligations"]
@@ -109,8 +109,9 @@ class Replay:
 
     def close(self, closed: Closed) -> None:
         """How a call that ran has ended."""
-        self._then.settle(closed.id, closed.ended, closed.at)
-        self._now.settle(closed.id, closed.ended, closed.at)
+        for world in (self._then, self._now):
+            world.settle(closed.id, closed.ended, closed.at)
+            world.leave(closed.id)
         running = self._running.pop(closed.id, None)
         if running is None or not closed.counted:
             return
@@ -140,6 +141,7 @@ class Replay:
             verdict = self._verdict(decision, met, asked, self._then, met)
         if asked.admitted:
             self._then.admit(asked.id, asked.at, met, self._entries(bundle, call, decision))
+            self._then.enter(asked.id, slot(call)[0])
         drift = None if verdict == asked.verdict else verdict
         return _Met(drift, met, decision, {key: (levels[key], level) for key, level in moved.items()})
 
@@ -152,10 +154,17 @@ class Replay:
         return entries
 
     def _verdict(self, decision: Decision, spends: Buckets, asked: Asked, world: World, then: Buckets) -> Verdict:
-        full, elsewhere = None, asked.verdict.permitted and not asked.admitted  # it had no slot, or no record
-        if decision.problem is None and not elsewhere:
-            full = world.full(spends, asked.at, then, asked.verdict.code != RATE_LIMITED)
-        return self._decided.verdict(decision, full)
+        full, was = None, asked.verdict
+        if decision.problem is None and not (was.permitted and not asked.admitted):  # else it could not be recorded
+            full = world.full(spends, asked.at, then, was.code != RATE_LIMITED)
+        return self._decided.verdict(decision, full, asked.admitted or self._has_slot(decision.call, asked, world))
+
+    def _has_slot(self, call: Call, asked: Asked, world: World) -> bool:
+        """Whether a call that was not admitted then has a slot, by the calls on record that were under way."""
+        whose, most = slot(call)
+        if asked.verdict.code == NO_SLOT:  # the record knows how many there were; now there may be fewer
+            return world.busy[whose] < self._then.busy[whose]
+        return world is self._then or world.busy[whose] < most
 
     # ── the candidate ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -175,6 +184,8 @@ class Replay:
         if decision is not None and happens:
             entries = self._candidate.entries(decision.call) if warm else decision.reserves
             self._now.admit(asked.id, asked.at, spends, entries)
+            if asked.admitted:
+                self._now.enter(asked.id, slot(decision.call)[0])
         self._leaves(asked, decision, happens, course, warm)
         kind, obligations = _kind(then, verdict)
         return Compared(asked, kind, verdict, obligations, after, met.drift)

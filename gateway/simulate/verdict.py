@@ -15,7 +15,7 @@ from gateway.model import Decision, Effect
 from gateway.obligations import Obligations
 from gateway.tool import Json
 
-RATE_LIMITED = "rate_limited"
+RATE_LIMITED, NO_SLOT = "rate_limited", "concurrency_limited"
 UNASKED = "policy_error"  # the code of a call that needs a yes
 # The key of an obligation in a policy file, where it is not the name it is held under.
 _WRITTEN_AS = {
@@ -32,7 +32,7 @@ _WRITTEN_AS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether policy and its rates let a call through. `code` is why not; `rule`, where one is named, is not compared.
+    """Whether policy, rates and slots let a call through. `code` is why not; `rule`, where named, is not compared.
 
     `rules` determined the decision; `obligations` are in the form of a record, empty where it was forbidden.
     """
@@ -61,8 +61,8 @@ def on_record(decision: Mapping[str, Any], code: str | None) -> Verdict:
         return Verdict(False, str(decision["code"]), decision["rule"], rules, {})
     if obligations["approvals"]:
         return Verdict(False, UNASKED, _asking(obligations["approvals"]), rules, obligations)
-    if code == RATE_LIMITED:
-        return Verdict(False, RATE_LIMITED, None, rules, obligations)
+    if code in (RATE_LIMITED, NO_SLOT):
+        return Verdict(False, code, None, rules, obligations)
     return Verdict(True, None, None, rules, obligations)
 
 
@@ -72,7 +72,7 @@ class Decided:
     def __init__(self) -> None:
         self._written: dict[int, tuple[Obligations, Mapping[str, Json]]] = {}
 
-    def verdict(self, decision: Decision, full: str | None) -> Verdict:
+    def verdict(self, decision: Decision, full: str | None, has_slot: bool = True) -> Verdict:
         """`full` is the key of the bucket that has no room for the call, if there is one."""
         problem = decision.problem
         if problem is not None:
@@ -85,6 +85,8 @@ class Decided:
             kind, _, rest = full.partition("\x1f")
             rule = rest.partition("\x1f")[0] if kind == "rule" else ""
             return Verdict(False, RATE_LIMITED, rule or None, decision.rules, obligations)
+        if not has_slot:
+            return Verdict(False, NO_SLOT, None, decision.rules, obligations)
         return Verdict(True, None, None, decision.rules, obligations)
 
     def _plain(self, obligations: Obligations) -> Mapping[str, Json]:

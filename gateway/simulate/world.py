@@ -6,6 +6,7 @@ Times are those on record, in unix seconds. It decides nothing and keeps nothing
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,7 @@ EDGE = 0.05
 
 
 class World:
-    """Rates and declared state as one run has them."""
+    """Rates, slots and declared state as one run has them."""
 
     def __init__(self) -> None:
         self._cells = Cells()
@@ -31,6 +32,8 @@ class World:
         self._flying: dict[str, _Reserved] = {}
         self._doubtful: dict[str, _Reserved] = {}
         self._changed: dict[str, float] = {}  # when, at the latest, by the key of the cell
+        self._running: dict[str, str] = {}  # whose slot each call has that is under way
+        self.busy: Counter[str] = Counter()  # slots that are taken
 
     def look(self, cells: Sequence[Cell], at: float) -> dict[str, Level]:
         """The levels of cells, by key."""
@@ -59,6 +62,17 @@ class World:
             if earliest(self._arrival.get(key, 0.0), rate) - at > (edge if fitted else -edge):
                 return key
         return None
+
+    def enter(self, call_id: str, whose: str) -> None:
+        """A call takes a slot."""
+        self._running[call_id] = whose
+        self.busy[whose] += 1
+
+    def leave(self, call_id: str) -> None:
+        """A call gives its slot back, if it has one."""
+        whose = self._running.pop(call_id, None)
+        if whose is not None:
+            self.busy[whose] -= 1
 
     def admit(self, call_id: str, at: float, buckets: Buckets, entries: Sequence[Entry]) -> None:
         """Spends the rates and reserves the entries of a call."""

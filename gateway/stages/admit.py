@@ -38,9 +38,7 @@ class admit:
     __slots__ = ("_clock", "_counters", "_ended", "_permit", "_reservation", "_slots")
 
     def __init__(self, permit: Permit, counters: Counters, clock: Clock) -> None:
-        call = permit.decision.call
-        pair = f"{call.caller.principal.key}\x1f{call.tool.name}"
-        self._slots = ((pair, call.tool.concurrency or DEFAULT_CONCURRENCY),)
+        self._slots = (slot(permit.decision.call),)
         self._permit, self._counters, self._clock = permit, counters, clock
         self._reservation = _reservation(permit)
         self._ended: Ended = "refused"
@@ -74,6 +72,11 @@ class admit:
         self._counters.leave(self._slots)
         if self._reservation is not None:
             self._counters.settle(self._reservation, "refused" if isinstance(error, Refusal) else self._ended)
+
+
+def slot(call: Call) -> tuple[str, int]:
+    """Whose calls of what share slots with this one, and how many there are."""
+    return f"{call.caller.principal.key}\x1f{call.tool.name}", call.tool.concurrency or DEFAULT_CONCURRENCY
 
 
 def buckets(decision: Decision) -> list[tuple[str, Rate]]:

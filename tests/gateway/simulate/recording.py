@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ ANN = Principal("dev", "default", "ann", frozenset({"eng"}), frozenset({"agent"}
 LABELLED = TOOL.format(name="look").replace(
     "effects: [write]", "effects: [read]\nlabels: {output: [untrusted]}\ncost: {per_call: 2}"
 )
-ALL = {**SPECS, "look.yaml": LABELLED}
+ALONE = TOOL.format(name="alone").replace("concurrency: 1000", "concurrency: 1")
+ALL = {**SPECS, "look.yaml": LABELLED, "alone.yaml": ALONE}
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,16 @@ class Made:
 
 
 class Told:
-    """A runner that does what the amount says: 13 fails, 404 is never reached."""
+    """A runner that does what the amount says: 13 fails, 404 is never reached, 77 waits to be let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
 
     async def run(self, work: Work) -> RawOutput:
         amount = work.arguments["amount"]
+        if amount == 77:
+            self.begun.set()
+            await self.go.wait()
         if amount == 13:
             raise Failure(problem("upstream_error", "It broke."))
         if amount == 404:
@@ -56,7 +64,7 @@ class Told:
 
 
 def loaded(policy: str) -> Loaded:
-    """A policy over the four tools."""
+    """A policy over the five tools."""
     return load_files({name: text.encode() for name, text in ALL.items()}, {"lab.yaml": (HEAD + policy).encode()})
 
 

@@ -17,8 +17,9 @@ from gateway.audit.writer import Writer
 from gateway.model import Position
 from gateway.ports import Ledger, Line
 from gateway.simulate.run import Unverified
+from gateway.tool import HttpBackend
 from gateway.upkeep import LedgerUpkeep
-from tests.gateway.simulate.recording import Made, Recording, only
+from tests.gateway.simulate.recording import Made, Recording, Told, only
 
 OPEN = "rules:\n- {id: ok, effect: permit, match: {tools: ['*']}}\n"
 CAPPED = """
@@ -285,6 +286,36 @@ def test_what_happened_at_once_is_taken_as_the_record_says_it_was_seen(tmp_path:
         REVIEWED.replace("[state.reviewed]", "[state.reviewed, args.amount < 1.0]"), "newly-forbidden"
     ) == [2]
     assert made.differ(OPEN, "newly-permitted") == [0]
+
+
+def test_slots_are_those_of_the_calls_under_way(tmp_path: Path) -> None:
+    """Of a tool that runs one call at a time: who had no slot has one where the call that had it does not happen.
+
+    And a call that was forbidden is not permitted anew while another one has the slot.
+    """
+
+    async def test() -> Recording:
+        made = Recording(tmp_path / "home")
+        async with made.started(OPEN + NO_WAR.replace("pay", "alone").replace("50.0", "90.0")) as lab:
+            told = lab.gate.runners[HttpBackend]
+            assert isinstance(told, Told)
+            first = asyncio.create_task(made.call(lab, Made("alone", 77)))
+            await told.begun.wait()
+            await made.call(lab, Made("alone", 60))
+            await made.call(lab, Made("alone", 91))
+            told.go.set()
+            await first
+            await made.call(lab, Made("alone", 92))
+        return made
+
+    made = asyncio.run(test())
+    assert made.codes == ["done", "concurrency_limited", "forbidden", "forbidden"]
+    before = NO_WAR.replace("pay", "alone").replace("50.0", "90.0")
+    assert made.simulated(OPEN + before).same == 4
+    assert made.differ(OPEN, "newly-permitted") == [3]
+    exactly = OPEN + before.replace("> 90.0", "== 77.0")
+    assert made.differ(exactly, "newly-forbidden") == [0]
+    assert made.differ(exactly, "newly-permitted") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
