@@ -65,6 +65,7 @@ def write_aged(home: Path, count: int = 5, calls: int = 12) -> None:
                 now += APART
             await write_calls(writer, 2, prefix="last")
 
+    home.mkdir(mode=0o700)
     asyncio.run(write())
 
 
