@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import ledger as ledgers
-from bench import policy, sandboxes
+from bench import policy, sandboxes, simulate
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
 
 CALLS, WARM, ROUNDS = 3000, 1000, 5
 ALONE, ALONE_WARM = 400, 100  # calls with one connection
+SIMULATED = 4000  # calls
 SAID = "hello {n}, this is the text of an ordinary call: some words, a number or two like 1972, and the name of a file"
 BODY = json.dumps({"arguments": {"text": f"{SAID} such as notes/today.txt, as agents send them all day long."}})
 EXPECT = "hello {n}, this is the text"
@@ -175,13 +176,23 @@ def recorded() -> list[Figure]:
     ]
 
 
+def decided_again() -> list[Figure]:
+    """Recorded calls under another policy: verified, read, decided twice."""
+    found = simulate.measure(SIMULATED)
+    each = {name: 1e6 * found[f"{name}_cpu"] / SIMULATED for name in ("open", "whole")}
+    return [
+        Figure("simulate_read_cpu", round(each["open"], 1), "µs/call"),
+        _over("simulate_cpu", each["whole"], "µs/call", each["open"]),
+    ]
+
+
 def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
     return Figure(name, round(value, 3), unit, round(baseline, 3), round(value / baseline, 4) if baseline else None)
 
 
 def main() -> None:
     """Measures, prints, writes."""
-    figures = [*serve_and_load(), *recorded(), *decided(), *sandboxed()]
+    figures = [*serve_and_load(), *recorded(), *decided(), *decided_again(), *sandboxed()]
     print(f"{'name':26} {'value':>10} {'unit':8} {'baseline':>10} {'ratio':>8}")
     for each in figures:
         baseline, ratio = ("-" if number is None else f"{number:g}" for number in (each.baseline, each.ratio))
