@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Asked:
 
 async def serve_replay(settings: Settings, listening: socket.socket, asked: Asked, *, as_json: bool) -> int:
     """Serves until told to stop. Exit 0 when the session was replayed whole and nothing of it was otherwise, else 1."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a replay goes by the policies it began with
     async with open_replay(settings, asked.session, asked.agent, _say) as service:
         session = service.replay.session
         on_record(settings.home, "serve", {"replay": session.session.uid}, len(session.calls))

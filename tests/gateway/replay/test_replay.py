@@ -13,6 +13,7 @@ import pytest
 from gateway.audit import query
 from gateway.audit.ledger import open_ledger
 from gateway.ports import Whose
+from gateway.replay.session import Unreplayable
 from gateway.upkeep import LedgerUpkeep
 from tests.gateway.replay.recording import OPEN, Made, Recording, answered
 
@@ -253,6 +254,31 @@ def test_what_was_erased_is_named_and_missed(tenant: bool, tmp_path: Path) -> No
         assert "erased" in now.problem.detail
         assert missed["call_id"] == (None if tenant else then.call_id)
         assert recording.upstream.count == 1
+
+    asyncio.run(run())
+
+
+def test_a_body_that_is_gone_is_named_and_missed(tmp_path: Path) -> None:
+    """A large result whose file was taken away: everything else is served. Altered, it stops the replay."""
+
+    async def run() -> None:
+        recording = Recording(tmp_path)
+        _, then = await recording.make([Made("say"), Made("say", "long")])
+        (blob,) = (recording.home / "audit" / "blobs").iterdir()
+        octets = blob.read_bytes()
+        blob.write_bytes(octets[:-1] + bytes([octets[-1] ^ 1]))
+        with pytest.raises(Unreplayable, match="its blob was altered"):
+            async with recording.replayed():
+                pass
+        blob.unlink()
+        async with recording.replayed() as replay:
+            assert (await replay.call(Made("say"))).status == "done"
+            now = await replay.call(Made("say", "long"))
+            assert (replay.report["served"], len(replay.report["missed"])) == (1, 1)
+        assert now.problem is not None
+        why = "its blob is not there any more"
+        assert f"on record as {then.call_id}, but its result cannot be read: {why}" in now.problem.detail
+        assert any(then.call_id in line and why in line for line in replay.said)
 
     asyncio.run(run())
 
