@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from gateway.audit import query
 from gateway.audit.keystore import KeyStore, master_key
+from gateway.audit.ledger import open_ledger
 from gateway.audit.verify import segments
 from gateway.audit.writer import Writer
 from gateway.model import Position
@@ -19,6 +22,7 @@ from gateway.ports import Ledger, Line
 from gateway.simulate.run import Unverified
 from gateway.tool import HttpBackend
 from gateway.upkeep import LedgerUpkeep
+from tests.gateway.audit.archives import archive
 from tests.gateway.simulate.recording import Made, Recording, Told, only
 
 OPEN = "rules:\n- {id: ok, effect: permit, match: {tools: ['*']}}\n"
@@ -218,6 +222,44 @@ def test_what_cannot_be_decided_again_is_counted_with_its_reason(tmp_path: Path)
         "its arguments are not on record",
         "its content cannot be read: its session key was erased",
     }
+
+
+def test_what_was_archived_is_not_looked_at_and_that_is_said(tmp_path: Path) -> None:
+    """Of five calls in segments of their own the first two are moved away; a time that does not reach there has all."""
+    made = recorded(tmp_path, OPEN, [Made("pay", pause=9000)] * 5)
+    assert made.lab is not None
+    home, begin = made.home.path, made.lab.trial.clock.at - 4 * 9000
+    (tmp_path / "elsewhere").mkdir()
+    moved = archive(home, tmp_path / "elsewhere", before=begin + 2 * 9000 + 1)
+    assert moved is not None
+    report = made.simulated(OPEN)
+    assert (report.calls, report.same, report.elsewhere) == (3, 3, moved.last + 1)
+    assert report.found["not-replayable"] == report.as_json()["records_elsewhere"] == moved.last + 1
+    assert list(report.lines())[-1] == f"not on record here: {moved.last + 1} records, which were archived"
+    later = made.simulated(OPEN, since=begin + 3 * 9000)
+    assert (later.calls, later.elsewhere) == (2, 0)
+
+
+def test_what_is_none_of_a_calls_records_is_passed_over(tmp_path: Path) -> None:
+    """Records of types there may be one day, of this shard and of one where reading is on record."""
+    made = recorded(tmp_path, OPEN, [Made("pay")] * 2)
+
+    async def more() -> None:
+        for shard in ("w1", "r1"):
+            async with opened(made.home.path, shard) as writer:
+                await writer.append(Line("some.day", {"call_id": made.ids[0], "session_id": "s", "outcome": 7}))
+
+    asyncio.run(more())
+    report = made.simulated(OPEN)
+    assert (report.calls, report.same, report.unreplayable.total()) == (2, 2, 0)
+
+
+@asynccontextmanager
+async def opened(home: Path, shard: str) -> AsyncIterator[Writer]:
+    """The writer of a shard."""
+    writer = open_ledger(home, shard=shard)
+    yield writer
+    await writer.close()
 
 
 def test_a_policy_that_is_not_kept_is_a_reason(tmp_path: Path) -> None:
