@@ -19,7 +19,7 @@ from gateway.replay.script import differences
 from gateway.replay.session import Unreplayable, read_session
 from gateway.stores.sqlite import SqliteKeys, State
 from tests.gateway.replay.recording import Made, Recording, answered
-from tests.house.tree import ROOT
+from tests.house.tree import ROOT, imported, sources
 from tests.kit import ask
 
 HOST = "127.0.0.1:8080"
@@ -199,3 +199,17 @@ def test_the_process_is_moved_into_an_empty_network(user: int, tmp_path: Path) -
     assert uid == owner == user
     if why is None:
         assert set(names) <= {"lo"}
+
+
+def test_nothing_that_reaches_outside_is_made_for_a_replay() -> None:
+    """Of runners it has its own; of the composition root what makes ids, ledger and doors; no vault, no sink."""
+    names = {name for path in sources("gateway/replay") for name in imported(path)}
+    assert {name for name in names if name.startswith("gateway.runners.")} == {"gateway.runners.replay.ReplayRunner"}
+    made = {"RandomIds", "doors_of", "ledger_of", "put_in_force", "tuning_of"}
+    assert {name for name in names if name.startswith("gateway.app.")} == {f"gateway.app.{each}" for each in made}
+    reaching = ("gateway.identity.vault", "gateway.heads", "gateway.audit.heads", "socket", "asyncio.streams")
+    assert [name for name in names if name.startswith(reaching)] == []
+    assert {name for name in names if name.startswith("sandboxes.")} == {
+        "sandboxes.confine.Call",
+        "sandboxes.confine.kernel",
+    }
