@@ -13,8 +13,8 @@ from gateway.tool import Json
 class Wanted:
     """Records that have every value given here. `type` may end in `*`: then it is how the type begins.
 
-    `parent` is the call whose code made the call. `status`, `code` and `effect` are those of outcome and decision; `rule` is any that determined the decision. `since`
-    and `until` are unix seconds, the second not included.
+    `parent` is the call whose code made the call. `status`, `code` and `effect` are those of outcome and decision;
+    `rule` is any that determined the decision. `since` and `until` are unix seconds, the second not included.
     """
 
     call: str | None = None
