@@ -21,6 +21,7 @@ from typing import Any
 import uvloop
 
 from bench.started import ROOT
+from gateway.app import RandomIds
 from gateway.audit import query
 from gateway.audit.glance import glance
 from gateway.audit.ledger import open_ledger
@@ -177,7 +178,7 @@ async def record(home: Home, calls: int) -> None:
     trial.authority.principals.update(CALLERS)
     ledger = open_ledger(home.path, tuning=Tuning(reserve=1 << 20, segment_age=WEEK), clock=trial.clock.now)
     texts = [text(luck, luck.choice([20, 60, 60, 200])) for _ in range(64)]
-    gate = replace(trial.gate, ledger=ledger, runners={HttpBackend: Canned(texts)})
+    gate = replace(trial.gate, ledger=ledger, runners={HttpBackend: Canned(texts)}, ids=RandomIds())
     for at in range(0, calls, AT_ONCE):
         if at >= calls // 2:
             gate = replace(gate, bundles=loaded[1])

@@ -34,8 +34,22 @@ class Glance(Contents):
         return found
 
 
+class _Keys(KeyStore):
+    """A key store that unwraps each tenant's key once."""
+
+    def __init__(self, database: Path, master: bytes) -> None:
+        super().__init__(database, master)
+        self._unwrapped: dict[str, bytes] = {}
+
+    def _tenant_key(self, tenant: str) -> bytes:
+        found = self._unwrapped.get(tenant)
+        if found is None:
+            found = self._unwrapped[tenant] = super()._tenant_key(tenant)
+        return found
+
+
 @contextmanager
 def glance(home: Path) -> Iterator[Contents]:
     """The contents of a home folder, for one look. Raises `OSError`, `ValueError`, `sqlite3.Error` for bad keys."""
-    with closing(KeyStore(home / "state.db", master_key(home))) as keys:
+    with closing(_Keys(home / "state.db", master_key(home))) as keys:
         yield Glance(keys, home / "audit", OsDisk())
