@@ -19,6 +19,7 @@ from gateway.tool import Json
 
 UNLIKE = "its record is not as this version writes it"
 NOT_KEPT = "its result is not on record, as its rule wanted"
+NOT_ENDED = "The call has no end on record: it was still under way."
 UNKNOWN = "The call was under way when the gateway stopped; nobody has said how it ended."
 _RESOLVED = {
     "done": "The call was under way when the gateway stopped; an operator said later that it was done.",
@@ -76,7 +77,9 @@ def answer_of(first: Record, last: Record | None, contents: Contents, owner: str
         if first["type"] == "call.refused":
             said = cast(Any, first["outcome"])
             return Denied(str(said["code"]), said.get("rule"), said.get("retry_after_ms"))
-        if last is None or last["type"] == "call.in_doubt":
+        if last is None:
+            return Instead(problem("outcome_unknown", NOT_ENDED))
+        if last["type"] == "call.in_doubt":
             return Instead(problem("outcome_unknown", UNKNOWN))
         if last["type"] == "call.resolved":
             return Instead(problem("outcome_unknown", _RESOLVED[str(last["as"])]))
