@@ -29,7 +29,8 @@ READERS = {
 ASKS_NOTHING = {"origin"}  # names rules
 UNNEEDED = {"cache"}  # as long as no result is ever served from one
 # Code in a sandbox sends nothing itself: what it calls is a call again, with the networks of those around it.
-SENDS_NOTHING = {Path("gateway/runners/sandboxed.py")}
+# A replay sends nothing at all.
+SENDS_NOTHING = {Path("gateway/runners/sandboxed.py"), Path("gateway/runners/replay.py")}
 
 
 def test_every_obligation_is_honoured_somewhere() -> None:
