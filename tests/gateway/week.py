@@ -179,6 +179,7 @@ async def _live(home: Path, made: Sequence[Made], policy: str, at_once: int) -> 
 
 def lived(home: Path, made: Sequence[Made], policy: str = OPEN, at_once: int = 20) -> Week:
     """A home in which these calls were made, so many at once."""
+    home.mkdir(parents=True, exist_ok=True)
     return asyncio.run(_live(home, made, policy, at_once))
 
 
