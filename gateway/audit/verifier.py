@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-PARTS = ("notes.py", "pieces.py", "verify.py", "verify_proof.py")
 _PACKAGE = "gateway/audit"
 _MAIN = b'''\
 """`python verify.pyz DIR ...` checks a log, `python verify.pyz proof PROOF ...` a proof; --help says more."""
