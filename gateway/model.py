@@ -88,7 +88,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A known caller: the agent, the person on whose behalf it acts, the tenant, and what the credential allows."""
+    """A known caller: the agent, the person on whose behalf it acts, the tenant, and what the credential allows.
+
+    `workload` is the SPIFFE ID of the process that calls, `actors` who acts for whom (RFC 8693 `act`, nearest first),
+    and `session` the one session that the credential is bound to, if it is.
+    """
 
     agent: str
     tenant: str
@@ -97,6 +101,9 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     authn: str = "api_key"
     token_id: str = ""
+    workload: str | None = None
+    actors: tuple[str, ...] = ()
+    session: str | None = None
 
     @property
     def key(self) -> str:
@@ -112,6 +119,7 @@ class Session:
     """What belongs together: calls of one principal that share labels and a content key. Times are unix seconds.
 
     `id` is what the caller sees (`s_…`, or the name given in the header); `uid` is unique over all principals.
+    `budget` is what it may use up, `request` the person's own words, turn by turn, `parent` the uid of the one above.
     """
 
     id: str
@@ -123,6 +131,9 @@ class Session:
     state: Literal["open", "closed"] = "open"
     calls: int = 0
     cost: float = 0.0
+    budget: Mapping[str, float] = field(default_factory=dict)
+    request: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,19 @@ class Caller:
 
     principal: Principal
     session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """For whom a credential is fetched: the caller, and the call it is for.
+
+    `credential` is the caller's own, to be exchanged (RFC 8693); it goes to nobody but the authorization server.
+    """
+
+    caller: Caller
+    call_id: str
+    tool: str
+    credential: str | None = field(default=None, repr=False)
 
 
 # ── what is called ───────────────────────────────────────────────────────────────────────────────────────────────────

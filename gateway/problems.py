@@ -30,6 +30,9 @@ TABLE: dict[str, Row] = {
     # identity
     "unauthenticated": Row("identity", "Not authenticated", 401, False, "Send a valid key as a Bearer token."),
     "insufficient_scope": Row("identity", "Scope not sufficient", 403, False, _NEVER),
+    "account_required": Row(
+        "identity", "An account has to be connected first", 403, False, "Open the link, then call again."
+    ),
     "session_closed": Row("identity", "Session is closed or not yours", 403, False, "Open a new session."),
     # request
     "malformed": Row("request", "Malformed request", 400, False, _CHANGE),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gateway.declared import Identity, ProviderShape
 from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
@@ -113,6 +114,11 @@ class Settings(_Part):
     candidate: Annotated[
         Path | None, Field(description="Folder of policies that are decided and recorded beside, and not followed.")
     ] = None
+    identity: Identity = Identity()
+    providers: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], ProviderShape],
+        Field(description="Where tokens for backends come from, by name: a spec says `from: oauth:NAME`."),
+    ] = {}
     audit: Audit = Audit()
     egress: Egress = Egress()
     sandboxes: Sandboxes = Sandboxes()

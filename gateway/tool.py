@@ -45,7 +45,11 @@ class SchemaCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A credential a tool's backend needs: where it comes from (`env:NAME`, `file:PATH`) and where it may go."""
+    """A credential a tool's backend needs: where it comes from, and where it may go.
+
+    `source` is `env:NAME`, `file:PATH`, `store:NAME` (the gateway's own encrypted store), `vault:PATH#FIELD` (HashiCorp
+    Vault or OpenBao, KV version 2), or `oauth:PROVIDER`, an access token that is fetched for the session.
+    """
 
     name: str
     source: str
@@ -53,6 +57,11 @@ class SecretUse:
     header: str
     template: str
     weak: bool = False
+
+    @property
+    def personal(self) -> bool:
+        """Whether it is another one for each caller and session."""
+        return self.source.startswith("oauth:")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.model import Holder
 from gateway.problems import refuse
 from gateway.tool import SecretUse
 
@@ -34,7 +35,7 @@ class LocalVault:
         self._files: dict[str, tuple[tuple[int, int, int], str]] = {}
         self._issued: dict[str, str] = {}  # by value, so that rotation adds and never replaces
 
-    def reveal(self, use: SecretUse) -> str:
+    async def reveal(self, use: SecretUse, holder: Holder | None = None) -> str:
         """The secret's value. Raises `Refusal(upstream_unreachable)` when it cannot be read or is too weak."""
         try:
             value = self.read(use)

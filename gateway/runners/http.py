@@ -139,6 +139,7 @@ class HttpRunner:
                 MAX_BODY_BYTES,
                 TEXT_TYPES,
                 networks_of(work.networks),
+                work.holder,
             )
         except Missing as missing:
             raise unfit(missing.name, "given: this tool cannot be called without it") from None

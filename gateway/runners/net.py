@@ -138,9 +138,9 @@ class Net:
         finally:
             self._done(sent)
 
-    def is_warm(self, ask: Ask) -> bool:
+    async def is_warm(self, ask: Ask) -> bool:
         """Is a connection open to where this would go? If not, whoever answers there may be somebody new."""
-        origin = _origin(ask.url, self._credentials(ask))
+        origin = _origin(ask.url, await self._credentials(ask))
         return self._busy[origin] > 0 or self._pool.holds(origin)
 
     async def close(self) -> None:
@@ -163,7 +163,7 @@ class Net:
     async def _send(self, ask: Ask, *, streamed: bool = False) -> _Sent:
         url = ask.url
         entry = permitted(ask)
-        credentials = self._credentials(ask)
+        credentials = await self._credentials(ask)
         request = request_bytes(ask, credentials)
         addresses = await self._route(url, entry)
         key, connection = await self._connection(_origin(url, credentials), addresses, ask)
@@ -177,11 +177,12 @@ class Net:
         timer = asyncio.get_running_loop().call_later(remaining, _expire, connection, exchange)
         return _Sent(key, connection, exchange, timer)
 
-    def _credentials(self, ask: Ask) -> Headers:
+    async def _credentials(self, ask: Ask) -> Headers:
         for use in ask.secrets:
             if not any(host_fits(pattern, ask.url.host) for pattern in use.hosts):
                 raise refuse("egress_denied", f"The credential {use.name} is not meant for this host.")
-        return tuple((use.header, use.template.replace("{}", self._vault.reveal(use))) for use in ask.secrets)
+        revealed = [(use, await self._vault.reveal(use, ask.holder)) for use in ask.secrets]
+        return tuple((use.header, use.template.replace("{}", value)) for use, value in revealed)
 
     def _done(self, sent: _Sent) -> None:
         sent.timer.cancel()

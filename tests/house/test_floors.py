@@ -57,6 +57,7 @@ FLOOR = {
     "gateway.loading": 6,
     "gateway.settings": 6,
     "gateway.suggest": 6,
+    "gateway.declared": 6,
     "gateway.simulate": 6,
     "gateway.trial": 6,
     "gateway.upkeep": 6,
@@ -65,10 +66,12 @@ FLOOR = {
 # Which files may import a library: a file, or a folder ending in a slash.
 IMPORTERS = {
     "aiohttp": (),
+    "authlib": ("gateway/identity/oauth.py",),
     "cel_expr_python": ("gateway/policy/engine.py",),
     "docker": ("sandboxes/engine.py", "sandboxes/images/build.py"),
     "cryptography": ("gateway/audit/", "gateway/identity/"),
     "fastapi": ("gateway/doors/", "gateway/app.py"),
+    "joserfc": ("gateway/identity/tokens.py",),
     "idna": ("gateway/urls.py",),
     "httptools": ("gateway/runners/http1.py",),
     "jsonschema": (),
@@ -77,6 +80,7 @@ IMPORTERS = {
     "pydantic": (
         "gateway/specs/",
         "gateway/policy/",
+        "gateway/declared.py",
         "gateway/settings.py",
         "gateway/doors/admin.py",
         "gateway/doors/bodies.py",

@@ -1,5 +1,6 @@
 """Secrets by reference: where they come from, which are refused, and what is remembered of them."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -18,31 +19,31 @@ def _use(source: str, name: str = "token", weak: bool = False) -> SecretUse:
 
 def _refused(vault: LocalVault, use: SecretUse) -> str:
     with pytest.raises(Refusal) as refused:
-        vault.reveal(use)
+        asyncio.run(vault.reveal(use))
     assert refused.value.problem.code == "upstream_unreachable"
     return refused.value.problem.detail
 
 
 def test_a_secret_comes_from_the_environment() -> None:
     """`env:NAME` is the variable's value."""
-    assert LocalVault({"TOKEN": GOOD}).reveal(_use("env:TOKEN")) == GOOD
+    assert asyncio.run(LocalVault({"TOKEN": GOOD}).reveal(_use("env:TOKEN"))) == GOOD
 
 
 def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     """`file:PATH` is the file's text without the line break at its end."""
     for end in ("", "\n", "\r\n"):
         (tmp_path / "token").write_bytes((GOOD + end).encode())
-        assert LocalVault({}).reveal(_use(f"file:{tmp_path}/token")) == GOOD
+        assert asyncio.run(LocalVault({}).reveal(_use(f"file:{tmp_path}/token"))) == GOOD
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     """A rotated secret is used with the next call; the old one is still known as given out."""
     file, vault = tmp_path / "token", LocalVault({})
     file.write_text(GOOD)
-    vault.reveal(_use(f"file:{file}"))
+    asyncio.run(vault.reveal(_use(f"file:{file}")))
     (tmp_path / "new").write_text(GOOD[::-1])
     os.replace(tmp_path / "new", file)
-    assert vault.reveal(_use(f"file:{file}")) == GOOD[::-1]
+    assert asyncio.run(vault.reveal(_use(f"file:{file}"))) == GOOD[::-1]
     assert vault.issued() == {"token": GOOD, "token#2": GOOD[::-1]}
 
 
@@ -52,7 +53,7 @@ def test_a_short_secret_is_refused_unless_marked_weak(value: str) -> None:
     vault = LocalVault({"TOKEN": value})
     assert value not in _refused(vault, _use("env:TOKEN"))
     assert vault.issued() == {}
-    assert vault.reveal(_use("env:TOKEN", weak=True)) == value
+    assert asyncio.run(vault.reveal(_use("env:TOKEN", weak=True))) == value
 
 
 @pytest.mark.parametrize("value", ["", "a" * 16 + "\n" + "b", "a" * 16 + "\r\nx: y", "a" * 16 + "é", "a" * 16 + "\x00"])
@@ -82,8 +83,8 @@ def test_what_was_given_out_is_known_by_name() -> None:
     """Two tools with one name for different secrets are both known; the same secret counts once."""
     vault = LocalVault({"A": GOOD, "B": GOOD.upper()})
     for source in ("env:A", "env:B", "env:A"):
-        vault.reveal(_use(source))
-    vault.reveal(_use("env:A", name="other"))
+        asyncio.run(vault.reveal(_use(source)))
+    asyncio.run(vault.reveal(_use("env:A", name="other")))
     assert vault.issued() == {"token": GOOD, "token#2": GOOD.upper()}
 
 

@@ -136,7 +136,7 @@ class Secrets:
     def __init__(self, **values: str) -> None:
         self.values = values
 
-    def reveal(self, use: SecretUse) -> str:
+    async def reveal(self, use: SecretUse, holder: object = None) -> str:
         return self.values[use.name]
 
     def issued(self) -> Mapping[str, str]:
