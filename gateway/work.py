@@ -29,10 +29,10 @@ class NestedRefusal(Exception):
 class Work:
     """What a runner gets: enough to do the work; of who asks, only the tenant is for it to read.
 
-    `deadline` is in monotonic seconds. `require` names the guarantees a sandbox must give for this call, by spec and by policy together. `files` are the
-    bytes of the call's inputs. `networks` are lists of allow entries, those of the calls around it too: a request must
-    match an entry of each, besides what the spec allows. `calls` is there for tools whose code may call others; `depth`
-    counts the calls around this one. `holder` is for the vault alone.
+    `deadline` is in monotonic seconds. `require` names the guarantees a sandbox must give for this call, by spec and by
+    policy together. `files` are the bytes of the call's inputs. `networks` are lists of allow entries, those of the
+    calls around it too: a request must match an entry of each, besides what the spec allows. `calls` is there for tools
+    whose code may call others; `depth` counts the calls around this one. `holder` is for the vault alone.
     """
 
     call_id: str
