@@ -25,7 +25,10 @@ Arguments = NewType("Arguments", Mapping[str, Json])  # validated by the tool's 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that went wrong, as a value. `code` is a row of `problems.TABLE`; `detail` may be shown to a model."""
+    """Something that went wrong, as a value. `code` is a row of `problems.TABLE`; `detail` may be shown to a model.
+
+    `needs` names the OAuth scopes that a token would need.
+    """
 
     code: str
     detail: str
@@ -33,6 +36,7 @@ class Problem:
     advice: str | None = None
     fix: tuple[Fix, ...] = ()
     rule: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 class Refusal(Exception):

@@ -88,9 +88,10 @@ def problem(
     advice: str | None = None,
     fix: tuple[Fix, ...] = (),
     rule: str | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Problem:
     """A `Problem` of the table. `detail` must be safe to show to a model. Raises `KeyError` for an unknown code."""
-    return Problem(code, detail, retry_after_ms, advice or TABLE[code].advice, fix, rule)
+    return Problem(code, detail, retry_after_ms, advice or TABLE[code].advice, fix, rule, needs)
 
 
 def refuse(code: str, detail: str, *, retry_after_ms: int | None = None, advice: str | None = None) -> Refusal:

@@ -16,6 +16,7 @@ BROAD = {
     "gateway/pipeline.py": "the pipeline's edge: whatever happened is an outcome on record",
     "gateway/doors/edge.py": "the door's edge: a fault of ours becomes a typed answer",
     "gateway/app.py": "a background loop that must outlive one bad look",
+    "gateway/identity/authority.py": "whatever went wrong while a credential was judged, nobody is let in by it",
     "gateway/history.py": "a background loop that must outlive one bad read",
     "gateway/audit/heads.py": "a background loop that must outlive one bad sink",
     "gateway/live.py": "a background loop that must outlive one bad policy",
