@@ -22,17 +22,22 @@ from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
+from gateway.doors.resource import Resource
 from gateway.doors.rest import CallRoute
 from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
+from gateway.identity.authority import Authorities
+from gateway.identity.jwks import KeySet, loader
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
+from gateway.identity.revocations import Revocations
+from gateway.identity.tokens import Verifier
 from gateway.identity.vault import BadSecret, LocalVault
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Runner, Upkeep, Vault
+from gateway.ports import Authority, Ledger, Runner, Upkeep, Vault
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
@@ -112,7 +117,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
-        keys, sessions = SqliteKeys(state), SqliteSessions(state)
+        keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
@@ -127,7 +132,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
         gate = Gate(
-            authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
+            authority=_authority(settings, keys, revocations, net, clock),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=live,
@@ -141,7 +146,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await _start(live, home)
-        for loop in (_keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch()):
+        fresh = _keep_fresh(state, keys, sessions, revocations, ledger)
+        for loop in (fresh, _keep_swept(artifacts), live.watch(), history.watch()):
             stack.push_async_callback(_stop, asyncio.create_task(loop))
         past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
         yield Service(gate, _doors(gate, live, heads, upkeep, past, settings), loaded, live, home)
@@ -206,6 +212,25 @@ def _net(settings: Settings, vault: Vault) -> Net:
         raise BadSettings([f"egress: {error}"]) from error
 
 
+def _authority(settings: Settings, keys: SqliteKeys, revoked: Revocations, net: Net, clock: SystemClock) -> Authority:
+    """Who may call: holders of keys, and of tokens by the issuers that are configured."""
+    known = KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look)
+    issuers = []
+    for issuer in settings.identity.made():
+        load = loader(issuer.keys, net, clock.monotonic)
+        use = "jwt-svid" if issuer.kind == "spiffe" else "sig"
+        issuers.append((issuer, KeySet(load, issuer.algorithms, clock.monotonic, use=use)))
+    return Authorities(known, Verifier(issuers, clock.now) if issuers else None, revoked, clock)
+
+
+def _resource(settings: Settings) -> Resource | None:
+    """What clients are told of how to get a token, where tokens are taken."""
+    issuers = settings.identity.made()
+    servers = tuple(issuer.iss for issuer in issuers if issuer.kind == "oidc")
+    scopes = tuple(dict.fromkeys(issuer.scope for issuer in issuers if issuer.scope is not None))
+    return Resource(settings.identity.resource or "", servers, scopes) if issuers else None
+
+
 def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, settings: Settings) -> App:
     def ready() -> Mapping[str, Json]:
         audit = "ok"
@@ -219,17 +244,27 @@ def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, set
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready, upkeep, past), hosts)
+    resource = _resource(settings)
+    admin = admin_app(gate, ready, upkeep, past, resource)
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
 
 
-async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:
-    """Takes over keys and sessions that another process changed."""
+async def _keep_fresh(
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, ledger: Ledger
+) -> None:
+    """Takes over keys, sessions and revocations that another process changed; the last are put on record here."""
+    behind = False
     while True:
         await asyncio.sleep(_REFRESH)
         try:
-            if await asyncio.to_thread(state.changed):
+            behind = await asyncio.to_thread(state.changed) or behind
+            if behind:  # until all of it was read: what changed is told only once
                 await asyncio.to_thread(keys.refresh)
+                await asyncio.to_thread(revocations.refresh)
                 sessions.refresh()
+                behind = False
+            with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
+                await revocations.record(ledger)
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")
 

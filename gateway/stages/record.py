@@ -206,13 +206,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "call_id": request.call_id,
         "session_id": session.id if session else (request.session or "")[:128],
         "tenant": principal.tenant,
-        "principal": {
-            "agent": principal.agent,
-            "user": principal.user,
-            "groups": principal.groups,
-            "authn": principal.authn,
-            "token_id": principal.token_id,
-        },
+        "principal": _principal(principal),
         "tool": {"name": tool.name, "version": tool.version, "digest": tool.digest}
         if tool
         else {"name": request.tool[:128]},
@@ -235,6 +229,22 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     kept = kind != "call.refused" or len(spelled) <= _REFUSED_KEPT
     content = _content(opened, kind, {"arguments": arguments} if kept else {"arguments_bytes": len(spelled)})
     return Line(kind, fields, content, session.uid, principal.tenant)
+
+
+def _principal(principal: Principal) -> Json:
+    """Who calls, with what is known of the process and of those between, where there are any."""
+    said: dict[str, Json] = {
+        "agent": principal.agent,
+        "user": principal.user,
+        "groups": principal.groups,
+        "authn": principal.authn,
+        "token_id": principal.token_id,
+    }
+    if principal.workload is not None:
+        said["workload"] = principal.workload
+    if principal.actors:
+        said["actors"] = principal.actors
+    return said
 
 
 def _session(session: Session, call: Call | None) -> Json:
