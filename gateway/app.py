@@ -207,7 +207,17 @@ def _net(settings: Settings, vault: Vault) -> Net:
     egress = settings.egress
     ca = str(egress.ca) if egress.ca else None
     try:
-        return Net(Egress(egress.networks, egress.resolver, ca, own_addresses=[settings.address]), vault)
+        made = Egress(
+            networks=egress.networks,
+            resolver=egress.resolver,
+            ca=ca,
+            client_cert=str(egress.client_cert) if egress.client_cert else None,
+            client_cert_hosts=egress.client_cert_hosts,
+            proxy=egress.proxy,
+            proxy_resolves=egress.proxy_resolves,
+            own_addresses=[settings.address],
+        )
+        return Net(made, vault)
     except (ValueError, OSError) as error:
         raise BadSettings([f"egress: {error}"]) from error
 

@@ -69,6 +69,7 @@ class HttpBackend:
     """A tool behind an HTTP endpoint. Either `url` (with `{argument}` placeholders) or `url_argument` plus `allow`.
 
     `allow` entries read `METHOD scheme://host[:port]/path-glob`. `body` is the JSON template, `None` for no body.
+    At most `redirects` are followed, to where `url` or `allow` lets it go.
     """
 
     method: str
@@ -78,6 +79,7 @@ class HttpBackend:
     body: Json = None
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    redirects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

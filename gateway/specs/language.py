@@ -99,7 +99,10 @@ class FromArgument(Shape):
 
 
 class HttpShape(Shape):
-    """One HTTP request. `url` has `{argument}` placeholders after the host, or is an argument matched by `allow`."""
+    """One HTTP request. `url` has `{argument}` placeholders after the host, or is an argument matched by `allow`.
+
+    With `redirects`, so many are followed, within the place of `url` and what `allow` lists.
+    """
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     url: Annotated[Annotated[Line, Tag("text")] | Annotated[FromArgument, Tag("from")], Discriminator(_kind)]
@@ -107,6 +110,7 @@ class HttpShape(Shape):
     query: Fields = Field(default_factory=dict)
     headers: Fields = Field(default_factory=dict)
     json_: Json = Field(default=None, alias="json")
+    redirects: int = Field(default=0, ge=0, le=3)
 
 
 class McpShape(Shape):
