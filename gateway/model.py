@@ -25,10 +25,7 @@ Arguments = NewType("Arguments", Mapping[str, Json])  # validated by the tool's 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that went wrong, as a value. `code` is a row of `problems.TABLE`; `detail` may be shown to a model.
-
-    `needs` names the OAuth scopes that a token would need.
-    """
+    """Something that went wrong, as a value. `code` is a row of `problems.TABLE`; `detail` may be shown to a model."""
 
     code: str
     detail: str
@@ -36,7 +33,7 @@ class Problem:
     advice: str | None = None
     fix: tuple[Fix, ...] = ()
     rule: str | None = None
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # OAuth scopes that a token would need
 
 
 class Refusal(Exception):
@@ -74,9 +71,8 @@ class Trace:
 class Request:
     """A call as it came: nothing in it is trusted.
 
-    `arguments` is the strictly decoded value of the caller's arguments. `defect` is what the door already found wrong
-    with the message (size, content type, JSON), so that it is refused on record, after the caller is known. `parent` is
-    the call whose code makes this one; no door can set it.
+    `arguments` are strictly decoded. `defect` is what the door found wrong with the message (size, content type, JSON):
+    refused on record, once the caller is known. `parent` is the call whose code makes this one; no door can set it.
     """
 
     call_id: str
