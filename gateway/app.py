@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
 from gateway.audit.heads import Heads
+from gateway.audit.keystore import master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
@@ -30,9 +31,11 @@ from gateway.home import BadHome, Home
 from gateway.identity.authority import Authorities
 from gateway.identity.jwks import KeySet, loader
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
+from gateway.identity.kv import KvServer, KvVault
 from gateway.identity.revocations import Revocations
+from gateway.identity.store import SecretStore
 from gateway.identity.tokens import Verifier
-from gateway.identity.vault import BadSecret, LocalVault
+from gateway.identity.vault import SecretVault, local_vault
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
@@ -47,6 +50,7 @@ from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
+from gateway.stores.secrets import SqliteSecrets
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
@@ -109,9 +113,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     require_tests(loaded.bundle)
-    vault = LocalVault(os.environ)
-    for line in _remarks(loaded, vault, settings):
-        progress(f"toolgate: {line}")
+    vault = local_vault(os.environ)
     home = Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
@@ -121,6 +123,9 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
+        _more_sources(vault, settings, home, state, net)
+        for line in _remarks(loaded, vault, settings):
+            progress(f"toolgate: {line}")
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
@@ -146,14 +151,13 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await _start(live, home)
-        fresh = _keep_fresh(state, keys, sessions, revocations, ledger)
-        for loop in (fresh, _keep_swept(artifacts), live.watch(), history.watch()):
-            stack.push_async_callback(_stop, asyncio.create_task(loop))
+        _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts))
+        _in_background(stack, _keep_fresh(state, keys, sessions, revocations, ledger))
         past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
         yield Service(gate, _doors(gate, live, heads, upkeep, past, settings), loaded, live, home)
 
 
-def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
+def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator[str]:
     """What keeps nothing from being served, but an operator wants to hear before an agent does."""
     yield from map(str, loaded.findings)
     if settings.address[0] in ("0.0.0.0", "::") and not settings.hosts:
@@ -161,10 +165,18 @@ def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[
     tools = [(tool.source, use) for tool in loaded.catalogue.all() for use in tool.secrets]
     servers = [(f"server {server.name}", use) for server in loaded.servers.values() for use in server.secrets]
     for place, use in tools + servers:
-        try:
-            vault.read(use)
-        except BadSecret as bad:
-            yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {bad.reason}"
+        if (reason := vault.look(use)) is not None:
+            yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {reason}"
+
+
+def _more_sources(vault: SecretVault, settings: Settings, home: Home, state: State, net: Net) -> None:
+    """The secrets of this home, and those of a server where one is named."""
+    try:
+        vault.add("store", SecretStore(SqliteSecrets(state), master_key(home.path)))
+    except (OSError, ValueError) as error:
+        raise BadHome(f"{home.path}: its secrets cannot be read: {error}") from error
+    if settings.vault.url is not None:
+        vault.add("vault", KvVault(KvServer(settings.vault.url, settings.vault.token, settings.vault.namespace), net))
 
 
 def _open_ledger(home: Home, tuning: Tuning) -> Writer:
@@ -287,6 +299,11 @@ async def _keep_swept(artifacts: FileArtifacts) -> None:
             await artifacts.sweep()
         except OSError:
             log.exception("artifacts that expired could not be removed")
+
+
+def _in_background(stack: AsyncExitStack, *loops: Coroutine[None, None, None]) -> None:
+    for loop in loops:
+        stack.push_async_callback(_stop, asyncio.create_task(loop))
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -120,6 +120,23 @@ class Identity(_Part):
         return tuple(each.made(self.resource) for each in self.issuers)
 
 
+class VaultServer(_Part):
+    """A HashiCorp Vault or OpenBao server."""
+
+    url: Annotated[
+        Text | None, Field(description="Where it is; specs then name secrets `vault:MOUNT/PATH#FIELD` (KV version 2).")
+    ] = None
+    token: Annotated[str, Field(pattern=r"^(env|file):[ -~]+$", description="Where the token is that reads there.")] = (
+        "env:VAULT_TOKEN"
+    )
+    namespace: Annotated[Text | None, Field(description="Its namespace, where it has any.")] = None
+
+    @field_validator("url")
+    @classmethod
+    def _https(cls, url: str | None) -> str | None:
+        return None if url is None else https(url)
+
+
 class ProviderShape(_Part):
     """One authorization server for credentials of backends."""
 

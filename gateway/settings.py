@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from gateway.declared import Identity, ProviderShape
+from gateway.declared import Identity, ProviderShape, VaultServer
 from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
@@ -146,6 +146,7 @@ class Settings(_Part):
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], ProviderShape],
         Field(description="Where tokens for backends come from, by name: a spec says `from: oauth:NAME`."),
     ] = {}
+    vault: VaultServer = VaultServer()
     audit: Audit = Audit()
     egress: Egress = Egress()
     sandboxes: Sandboxes = Sandboxes()

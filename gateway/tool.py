@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 Json = object  # a value as JSON has it: None, bool, int, float, str, list, dict
 Labels = frozenset[str]
@@ -59,9 +59,10 @@ class SecretUse:
     weak: bool = False
 
     @property
-    def personal(self) -> bool:
-        """Whether it is another one for each caller and session."""
-        return self.source.startswith("oauth:")
+    def varies(self) -> Literal["never", "tenant", "session"]:
+        """With what of its holder the value changes."""
+        kind = self.source.partition(":")[0]
+        return "session" if kind == "oauth" else "tenant" if kind == "store" else "never"
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,14 +209,17 @@ class McpRunner:
             await link.close()
 
     def _link(self, server: Server, work: Work) -> Link:
-        """What is agreed with the server under these credentials; where they are personal, in this session."""
+        """What is agreed with the server under these credentials, which may be those of a tenant or a session."""
         credential, holder = (*server.secrets, *work.tool.secrets), work.holder
-        whose = holder.caller.session.uid if holder and any(use.personal for use in credential) else ""
+        varies = {use.varies for use in credential}
+        whose = ""
+        if holder is not None and varies != {"never"}:
+            whose = holder.caller.session.uid if "session" in varies else holder.caller.principal.tenant
         link = self._links.get((server.name, credential, whose))
         if link is None:
             peer = Peer(self._net, parse_url(server.url), credential)
             link = self._links[server.name, credential, whose] = Link(peer, self._monotonic, self._check, self._wait)
-        link.peer.holder = holder  # whoever called last: where it matters it is always the same caller and session
+        link.peer.holder = holder  # whoever called last: where it matters, whose credential it is stays the same
         return link
 
     async def _checked(self, link: Link, server: Server, tool: str, deadline: float) -> tuple[Speech, Offer]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.identity.jwks import FRESH, PAUSE, STALE, Jwk, KeySet, NoKeys, loader, read_keys
-from gateway.identity.vault import LocalVault
+from gateway.identity.vault import local_vault
 from gateway.runners.net import Egress, Net
 from tests.gateway.identity.forgery import Forger
 from tests.gateway.identity.idp import GOOD, Idp, public
@@ -42,7 +42,7 @@ def over(server: KeyServer, work: Callable[[KeySet, Hand], Awaitable[None]]) -> 
     """Runs `work` with a set that is fetched from the server by the outbound client."""
 
     async def run() -> None:
-        net, clock = Net(Egress(), LocalVault({})), Hand()
+        net, clock = Net(Egress(), local_vault({})), Hand()
         loop = asyncio.get_running_loop()
         try:
             await asyncio.wait_for(work(KeySet(loader(server.url, net, loop.time), ALL, clock), clock), 60)
@@ -202,7 +202,7 @@ def test_a_file_is_read_again_like_a_url(tmp_path: Path) -> None:
     path, clock = tmp_path / "keys.json", Hand()
 
     async def run() -> None:
-        keys = KeySet(loader(f"file:{path}", Net(Egress(), LocalVault({})), clock), ALL, clock)
+        keys = KeySet(loader(f"file:{path}", Net(Egress(), local_vault({})), clock), ALL, clock)
         with pytest.raises(NoKeys):
             await keys.find("key-RS256", "RS256")
         path.write_bytes(IDP.jwks())
@@ -216,7 +216,7 @@ def test_a_private_network_is_not_asked() -> None:
     """A name that leads to a private address is refused by the outbound client, as for any other request."""
 
     async def run() -> None:
-        net = Net(Egress(), LocalVault({}))
+        net = Net(Egress(), local_vault({}))
         keys = KeySet(loader("https://localhost/keys", net, asyncio.get_running_loop().time), ALL, Hand())
         with pytest.raises(NoKeys):
             await keys.find("key-RS256", "RS256")
