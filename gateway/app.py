@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from gateway import __version__
 from gateway.audit.heads import Heads
-from gateway.audit.keystore import master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
+from gateway.credentials import open_credentials
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -31,9 +31,7 @@ from gateway.home import BadHome, Home
 from gateway.identity.authority import Authorities
 from gateway.identity.jwks import KeySet, loader
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
-from gateway.identity.kv import KvServer, KvVault
 from gateway.identity.revocations import Revocations
-from gateway.identity.store import SecretStore
 from gateway.identity.tokens import Verifier
 from gateway.identity.vault import SecretVault, local_vault
 from gateway.live import Live
@@ -50,7 +48,6 @@ from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
-from gateway.stores.secrets import SqliteSecrets
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
@@ -123,7 +120,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
-        _more_sources(vault, settings, home, state, net)
+        open_credentials(vault, settings, home, state, net)
         for line in _remarks(loaded, vault, settings):
             progress(f"toolgate: {line}")
         ledger = await asyncio.to_thread(_open_ledger, home, tuning)
@@ -167,16 +164,6 @@ def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator
     for place, use in tools + servers:
         if (reason := vault.look(use)) is not None:
             yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {reason}"
-
-
-def _more_sources(vault: SecretVault, settings: Settings, home: Home, state: State, net: Net) -> None:
-    """The secrets of this home, and those of a server where one is named."""
-    try:
-        vault.add("store", SecretStore(SqliteSecrets(state), master_key(home.path)))
-    except (OSError, ValueError) as error:
-        raise BadHome(f"{home.path}: its secrets cannot be read: {error}") from error
-    if settings.vault.url is not None:
-        vault.add("vault", KvVault(KvServer(settings.vault.url, settings.vault.token, settings.vault.namespace), net))
 
 
 def _open_ledger(home: Home, tuning: Tuning) -> Writer:

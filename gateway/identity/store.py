@@ -34,36 +34,41 @@ class SecretStore:
         nonce = os.urandom(12)
         self._rows.put(tenant, name, nonce + self._cipher.encrypt(nonce, value.encode(), _place(tenant, name)), at)
 
+    def find(self, tenant: str, name: str) -> str | None:
+        """The value of just that tenant; None when there is none. Raises `BadSecret` when it does not open."""
+        sealed = self._rows.find(tenant, name)
+        return None if sealed is None else self._opened(tenant, name, sealed)
+
     def remove(self, tenant: str, name: str) -> bool:
         """Forgets it; False when it was not there."""
         return self._rows.remove(tenant, name)
 
     def all(self) -> list[SecretRow]:
-        """What there is, without values."""
-        return self._rows.all()
+        """What operators keep, without values; not what the gateway keeps for itself, whose names have a colon."""
+        return [row for row in self._rows.all() if ":" not in row.name]
 
     def peek(self, place: str) -> None:
         """Whose it is depends on who calls. Raises `BadSecret` when there is none of that name at all."""
-        if all(row.name != place for row in self._rows.all()):
+        if all(row.name != place for row in self.all()):
             raise BadSecret("it is not set")
 
     async def fetch(self, place: str, holder: Holder | None) -> str:
         """The value, for this holder's tenant. Raises `BadSecret`."""
         tenant = holder.caller.principal.tenant if holder else ""
         try:
-            return self._open(tenant, place)
+            for owner in dict.fromkeys((tenant, "")):
+                value = self.find(owner, place)
+                if value is not None:
+                    return value
         except OSError:
             raise BadSecret("the secret store cannot be read") from None
-
-    def _open(self, tenant: str, name: str) -> str:
-        for owner in dict.fromkeys((tenant, "")):
-            sealed = self._rows.find(owner, name)
-            if sealed is not None:
-                try:
-                    return self._cipher.decrypt(sealed[:12], sealed[12:], _place(owner, name)).decode()
-                except InvalidTag:
-                    raise BadSecret("it does not open with this master key") from None
         raise BadSecret("it is not set")
+
+    def _opened(self, tenant: str, name: str, sealed: bytes) -> str:
+        try:
+            return self._cipher.decrypt(sealed[:12], sealed[12:], _place(tenant, name)).decode()
+        except InvalidTag:
+            raise BadSecret("it does not open with this master key") from None
 
 
 def _place(tenant: str, name: str) -> bytes:

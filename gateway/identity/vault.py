@@ -62,6 +62,18 @@ class SecretVault:
         self._issued.setdefault(value, use.name)
         return value
 
+    async def own(self, name: str, source: str) -> str:
+        """A secret of the gateway's own, for asking others for credentials. Raises as `reveal`."""
+        return await self.reveal(SecretUse(name, source, (), "", "{}", weak=True))
+
+    def remember(self, name: str, value: str) -> None:
+        """Something else that nobody is to see: it is looked for in results from now on."""
+        self._issued.setdefault(value, name)
+
+    def forget(self, value: str) -> None:
+        """It is worth nothing any more, and is not looked for."""
+        self._issued.pop(value, None)
+
     def look(self, use: SecretUse) -> str | None:
         """What is wrong with a secret, for checks at the start: nobody is asked, nothing counts as given out."""
         try:

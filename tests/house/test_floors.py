@@ -57,6 +57,7 @@ FLOOR = {
     "gateway.loading": 6,
     "gateway.settings": 6,
     "gateway.suggest": 6,
+    "gateway.credentials": 6,
     "gateway.declared": 6,
     "gateway.simulate": 6,
     "gateway.trial": 6,
