@@ -45,7 +45,7 @@ class Rotating(Protocol):
 
 
 @dataclass(slots=True)
-class Lease:
+class Minted:
     """A token as one session and tool have it. `id` stands on record."""
 
     id: str
@@ -76,7 +76,7 @@ class Leases:
     ) -> None:
         self._endpoints, self._accounts, self._rotating = endpoints, accounts, rotating
         self._ledger, self._sessions, self._clock, self._ids, self._forget = ledger, sessions, clock, ids, forget
-        self._leases: dict[Key, Lease] = {}
+        self._leases: dict[Key, Minted] = {}
         self._minting: dict[Key, asyncio.Task[str]] = {}
         self._echoes: list[tuple[float, str]] = []
 
@@ -139,7 +139,7 @@ class Leases:
         for key in list(self._leases):
             await self._drop(key, "stop")
 
-    def _stands(self, lease: Lease, uid: str, now: float) -> bool:
+    def _stands(self, lease: Minted, uid: str, now: float) -> bool:
         found = self._sessions.find(lease.owner, lease.session)
         return found is not None and found.uid == uid and found.state == "open" and now < found.expires_at
 
@@ -156,7 +156,7 @@ class Leases:
             raise BadSecret(none.reason) from None
         before, caller = self._leases.get(key), holder.caller
         owner, tenant = caller.principal.key, caller.principal.tenant
-        lease = Lease(self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, token)
+        lease = Minted(self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, token)
         await self._ledger.append(Line("credential.minted", self._minted(lease, endpoints, holder)))
         if before is not None:
             self._echo(before.token.access)
@@ -179,7 +179,7 @@ class Leases:
             raise BadSecret("the caller has no token that could be exchanged: it came with an API key")
         return await endpoints.exchanged(holder.credential)
 
-    def _minted(self, lease: Lease, endpoints: Endpoints, holder: Holder) -> dict[str, Json]:
+    def _minted(self, lease: Minted, endpoints: Endpoints, holder: Holder) -> dict[str, Json]:
         principal = holder.caller.principal
         return {
             "credential_id": lease.id,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.cli import main
 from gateway.identity.store import SecretStore
 from gateway.identity.vault import SecretVault
 from gateway.model import Holder, Principal, Refusal, Session
@@ -90,28 +89,26 @@ def test_a_replaced_secret_is_used_at_once_and_a_removed_one_no_more(tmp_path: P
         assert vault.look(_use()) == "it is not set"
 
 
-def _run(home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, *arguments: str) -> int:
-    read, write = os.pipe()
-    os.write(write, typed.encode())
-    os.close(write)
-    with os.fdopen(read) as given:
-        monkeypatch.setattr("sys.stdin", given)
-        return main(["secrets", *arguments, "--home", str(home)])
+def _run(home: Path, typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())", "secrets"]
+    return subprocess.run(
+        [*command, *arguments, "--home", home], input=typed, capture_output=True, text=True, timeout=60
+    )
 
 
-def test_the_command_keeps_lists_and_removes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_keeps_lists_and_removes(tmp_path: Path) -> None:
     """A value goes in by standard input, and no command prints it."""
-    assert _run(tmp_path, monkeypatch, VALUE + "\n", "set", "github") == 0
-    assert _run(tmp_path, monkeypatch, OTHER, "set", "github", "--tenant", "acme") == 0
-    assert _run(tmp_path, monkeypatch, "", "list") == 0
-    said = capsys.readouterr()
-    assert "github  (everybody)" in said.out
-    assert "github  acme" in said.out
-    assert VALUE not in said.out + said.err
-    assert _run(tmp_path, monkeypatch, "", "remove", "github") == 0
-    assert _run(tmp_path, monkeypatch, "", "remove", "github") == 1
+    done = [
+        _run(tmp_path, VALUE + "\n", "set", "github"),
+        _run(tmp_path, OTHER, "set", "github", "--tenant", "acme"),
+        _run(tmp_path, "", "list"),
+        _run(tmp_path, "", "remove", "github"),
+        _run(tmp_path, "", "remove", "github"),
+    ]
+    assert [each.returncode for each in done] == [0, 0, 0, 0, 1]
+    assert "github  (everybody)" in done[2].stdout
+    assert "github  acme" in done[2].stdout
+    assert all(VALUE not in each.stdout + each.stderr for each in done)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +123,9 @@ def test_the_command_keeps_lists_and_removes(
         ("a" * 20_000, ("set", "github")),
     ],
 )
-def test_what_is_no_secret_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, arguments: tuple[Any, ...]
-) -> None:
+def test_what_is_no_secret_is_refused(tmp_path: Path, typed: str, arguments: tuple[str, ...]) -> None:
     """Exit 2, and nothing is kept."""
-    assert _run(tmp_path, monkeypatch, typed, *arguments) == 2
+    assert _run(tmp_path, typed, *arguments).returncode == 2
     state, store = _store(tmp_path)
     with closing(state):
         assert store.all() == []
