@@ -117,13 +117,12 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
-        tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
         open_credentials(vault, settings, home, state, net)
         for line in _remarks(loaded, vault, settings):
             progress(f"toolgate: {line}")
-        ledger = await asyncio.to_thread(_open_ledger, home, tuning)
+        ledger = await asyncio.to_thread(_open_ledger, home, settings)
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
         await stack.enter_async_context(heads)
@@ -166,7 +165,8 @@ def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator
             yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {reason}"
 
 
-def _open_ledger(home: Home, tuning: Tuning) -> Writer:
+def _open_ledger(home: Home, settings: Settings) -> Writer:
+    tuning = Tuning(segment=settings.audit.segment, checkpoint_every=settings.audit.checkpoint_interval)
     try:
         return open_ledger(home.path, tuning=tuning)
     except (OSError, ValueError) as error:
