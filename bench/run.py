@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench import identity, policy, sandboxes, simulate
 from bench import ledger as ledgers
-from bench import policy, sandboxes, simulate
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
 
@@ -158,6 +158,13 @@ def decided() -> list[Figure]:
     ]
 
 
+def identified() -> list[Figure]:
+    """Tokens, seen before and new."""
+    found = identity.measure()
+    cached = Figure("token_cached", round(found.pop("cached"), 2), "µs")
+    return [cached, *(Figure(f"token_{name.lower()}", round(value, 1), "µs") for name, value in found.items())]
+
+
 def recorded() -> list[Figure]:
     """Intent and outcome through the writer's own API, no gateway around it; a long log beside a short one."""
     found = ledgers.measure()
@@ -192,7 +199,7 @@ def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
 
 def main() -> None:
     """Measures, prints, writes."""
-    figures = [*serve_and_load(), *recorded(), *decided(), *decided_again(), *sandboxed()]
+    figures = [*serve_and_load(), *recorded(), *decided(), *decided_again(), *identified(), *sandboxed()]
     print(f"{'name':26} {'value':>10} {'unit':8} {'baseline':>10} {'ratio':>8}")
     for each in figures:
         baseline, ratio = ("-" if number is None else f"{number:g}" for number in (each.baseline, each.ratio))

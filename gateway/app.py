@@ -18,21 +18,27 @@ from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
+from gateway.credentials import open_credentials
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
+from gateway.doors.resource import Resource
 from gateway.doors.rest import CallRoute
 from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
+from gateway.identity.authority import Authorities
+from gateway.identity.jwks import KeySet, loader
 from gateway.identity.keys import KeyAuthority, digest_of, new_key
-from gateway.identity.vault import BadSecret, LocalVault
+from gateway.identity.revocations import Revocations
+from gateway.identity.tokens import Verifier
+from gateway.identity.vault import SecretVault, local_vault
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Runner, Upkeep, Vault
+from gateway.ports import Authority, Ledger, Runner, Upkeep, Vault
 from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
@@ -105,16 +111,17 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     require_tests(loaded.bundle)
-    vault = LocalVault(os.environ)
-    for line in _remarks(loaded, vault, settings):
-        progress(f"toolgate: {line}")
+    vault = local_vault(os.environ)
     home = Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
-        keys, sessions = SqliteKeys(state), SqliteSessions(state)
+        keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
         net = _net(settings, vault, stack)
+        open_credentials(vault, settings, home, state, net)
+        for line in _remarks(loaded, vault, settings):
+            progress(f"toolgate: {line}")
         ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
@@ -126,7 +133,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
         gate = Gate(
-            authority=KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look),
+            authority=_authority(settings, keys, revocations, net, clock),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=live,
@@ -141,14 +148,15 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         )
         await put_in_force(live, home)
         upkeep = LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved)
-        _beside(stack, _keep_fresh(state, keys, sessions), _keep_swept(artifacts), live.watch(), history.watch())
+        _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts))
+        _beside(stack, _keep_fresh(state, keys, sessions, revocations, ledger))
         _beside(stack, expire_always(upkeep, settings.audit.retain))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
         yield Service(gate, doors, loaded, live, home)
 
 
-def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[str]:
+def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator[str]:
     """What keeps nothing from being served, but an operator wants to hear before an agent does."""
     yield from map(str, loaded.findings)
     if settings.address[0] in ("0.0.0.0", "::") and not settings.hosts:
@@ -156,10 +164,8 @@ def _remarks(loaded: Loaded, vault: LocalVault, settings: Settings) -> Iterator[
     tools = [(tool.source, use) for tool in loaded.catalogue.all() for use in tool.secrets]
     servers = [(f"server {server.name}", use) for server in loaded.servers.values() for use in server.secrets]
     for place, use in tools + servers:
-        try:
-            vault.read(use)
-        except BadSecret as bad:
-            yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {bad.reason}"
+        if (reason := vault.look(use)) is not None:
+            yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {reason}"
 
 
 def tuning_of(settings: Settings) -> Tuning:
@@ -209,11 +215,40 @@ def _net(settings: Settings, vault: Vault, stack: AsyncExitStack) -> Net:
     egress = settings.egress
     ca = str(egress.ca) if egress.ca else None
     try:
-        net = Net(Egress(egress.networks, egress.resolver, ca, own_addresses=[settings.address]), vault)
+        made = Egress(
+            networks=egress.networks,
+            resolver=egress.resolver,
+            ca=ca,
+            client_cert=str(egress.client_cert) if egress.client_cert else None,
+            client_cert_hosts=egress.client_cert_hosts,
+            proxy=egress.proxy,
+            proxy_resolves=egress.proxy_resolves,
+            own_addresses=[settings.address],
+        )
+        net = Net(made, vault)
     except (ValueError, OSError) as error:
         raise BadSettings([f"egress: {error}"]) from error
     stack.push_async_callback(net.close)
     return net
+
+
+def _authority(settings: Settings, keys: SqliteKeys, revoked: Revocations, net: Net, clock: SystemClock) -> Authority:
+    """Who may call: holders of keys, and of tokens by the issuers that are configured."""
+    known = KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look)
+    issuers = []
+    for issuer in settings.identity.made():
+        load = loader(issuer.keys, net, clock.monotonic)
+        use = "jwt-svid" if issuer.kind == "spiffe" else "sig"
+        issuers.append((issuer, KeySet(load, issuer.algorithms, clock.monotonic, use=use)))
+    return Authorities(known, Verifier(issuers, clock.now) if issuers else None, revoked, clock)
+
+
+def _resource(settings: Settings) -> Resource | None:
+    """What clients are told of how to get a token, where tokens are taken."""
+    issuers = settings.identity.made()
+    servers = tuple(issuer.iss for issuer in issuers if issuer.kind == "oidc")
+    scopes = tuple(dict.fromkeys(issuer.scope for issuer in issuers if issuer.scope is not None))
+    return Resource(settings.identity.resource or "", servers, scopes) if issuers else None
 
 
 def doors_of(
@@ -233,17 +268,27 @@ def doors_of(
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin_app(gate, ready, upkeep, past), hosts)
+    resource = _resource(settings)
+    admin = admin_app(gate, ready, upkeep, past, resource)
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
 
 
-async def _keep_fresh(state: State, keys: SqliteKeys, sessions: SqliteSessions) -> None:
-    """Takes over keys and sessions that another process changed."""
+async def _keep_fresh(
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, ledger: Ledger
+) -> None:
+    """Takes over keys, sessions and revocations that another process changed; the last are put on record here."""
+    behind = False
     while True:
         await asyncio.sleep(_REFRESH)
         try:
-            if await asyncio.to_thread(state.changed):
+            behind = await asyncio.to_thread(state.changed) or behind
+            if behind:  # until all of it was read: what changed is told only once
                 await asyncio.to_thread(keys.refresh)
+                await asyncio.to_thread(revocations.refresh)
                 sessions.refresh()
+                behind = False
+            with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
+                await revocations.record(ledger)
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")
 

@@ -1,9 +1,8 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
-This module never does anything: no I/O, no clock; what an operator declares stands in `tool.py`, what a permit
-requires in `obligations.py`, what policy knows of the past in `aggregates.py`. The *proof* types
-(`Permit`, `Lease`, `Intent`, `Parent`, `SafeOutput`, `Outcome`) are constructed in exactly one stage each, so holding
-one proves that the stage ran; a house test keeps it so.
+It never does anything: no I/O, no clock. What an operator declares stands in `tool.py`, what a permit requires in
+`obligations.py`, what policy knows of the past in `aggregates.py`. The *proof* types (`Permit`, `Lease`, `Intent`,
+`Parent`, `SafeOutput`, `Outcome`) are each constructed in one stage only, so holding one proves that the stage ran.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ class Problem:
     advice: str | None = None
     fix: tuple[Fix, ...] = ()
     rule: str | None = None
+    needs: tuple[str, ...] = ()  # OAuth scopes that a token would need
 
 
 class Refusal(Exception):
@@ -70,9 +70,8 @@ class Trace:
 class Request:
     """A call as it came: nothing in it is trusted.
 
-    `arguments` is the strictly decoded value of the caller's arguments. `defect` is what the door already found wrong
-    with the message (size, content type, JSON), so that it is refused on record, after the caller is known. `parent` is
-    the call whose code makes this one; no door can set it.
+    `arguments` are strictly decoded. `defect` is what the door found wrong with the message (size, content type, JSON):
+    refused on record, once the caller is known. `parent` is the call whose code makes this one; no door can set it.
     """
 
     call_id: str
@@ -88,7 +87,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A known caller: the agent, the person on whose behalf it acts, the tenant, and what the credential allows."""
+    """A known caller: the agent, the person on whose behalf it acts, the tenant, and what the credential allows.
+
+    `workload` is the SPIFFE ID of the calling process, `actors` who acts for whom (RFC 8693 `act`, nearest first).
+    `session` is the one that the credential is bound to, if it is.
+    """
 
     agent: str
     tenant: str
@@ -97,6 +100,9 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     authn: str = "api_key"
     token_id: str = ""
+    workload: str | None = None
+    actors: tuple[str, ...] = ()
+    session: str | None = None
 
     @property
     def key(self) -> str:
@@ -112,6 +118,7 @@ class Session:
     """What belongs together: calls of one principal that share labels and a content key. Times are unix seconds.
 
     `id` is what the caller sees (`s_…`, or the name given in the header); `uid` is unique over all principals.
+    `budget` is what it may use up, `request` the person's own words, turn by turn, `parent` the uid of the one above.
     """
 
     id: str
@@ -123,6 +130,9 @@ class Session:
     state: Literal["open", "closed"] = "open"
     calls: int = 0
     cost: float = 0.0
+    budget: Mapping[str, float] = field(default_factory=dict)
+    request: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,19 @@ class Caller:
 
     principal: Principal
     session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """For whom a credential is fetched: the caller, and the call it is for.
+
+    `credential` is the caller's own, to be exchanged (RFC 8693); it goes to nobody but the authorization server.
+    """
+
+    caller: Caller
+    call_id: str
+    tool: str
+    credential: str | None = field(default=None, repr=False)
 
 
 # ── what is called ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
-from gateway.model import Artifact, Call, Decision, Outcome, Position, Principal, RawOutput, Reason, Session
+from gateway.model import Artifact, Call, Decision, Holder, Outcome, Position, Principal, RawOutput, Reason, Session
 from gateway.tool import Json, Labels, Rate, SecretUse, Tool
 from gateway.work import Work
 
@@ -108,10 +108,14 @@ class Taken:
 
 
 class Vault(Protocol):
-    """Secrets by reference. What it ever gave out is what screening looks for."""
+    """Credentials by reference. What it ever gave out is what screening looks for."""
 
-    def reveal(self, use: SecretUse) -> str:
-        """The secret's value. Raises `Refusal(upstream_unreachable)` when it cannot be read."""
+    async def reveal(self, use: SecretUse, holder: Holder | None) -> str:
+        """The value, for this holder; without one, for the gateway itself. What is fetched anew is on record first.
+
+        Raises `Refusal`: `upstream_unreachable` when it cannot be had, `account_required` with the link by which the
+        caller's person connects an account, and those of `Ledger.check`.
+        """
         ...
 
     def issued(self) -> Mapping[str, str]:

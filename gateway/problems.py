@@ -30,6 +30,9 @@ TABLE: dict[str, Row] = {
     # identity
     "unauthenticated": Row("identity", "Not authenticated", 401, False, "Send a valid key as a Bearer token."),
     "insufficient_scope": Row("identity", "Scope not sufficient", 403, False, _NEVER),
+    "account_required": Row(
+        "identity", "An account has to be connected first", 403, False, "Open the link, then call again."
+    ),
     "session_closed": Row("identity", "Session is closed or not yours", 403, False, "Open a new session."),
     # request
     "malformed": Row("request", "Malformed request", 400, False, _CHANGE),
@@ -86,9 +89,10 @@ def problem(
     advice: str | None = None,
     fix: tuple[Fix, ...] = (),
     rule: str | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Problem:
     """A `Problem` of the table. `detail` must be safe to show to a model. Raises `KeyError` for an unknown code."""
-    return Problem(code, detail, retry_after_ms, advice or TABLE[code].advice, fix, rule)
+    return Problem(code, detail, retry_after_ms, advice or TABLE[code].advice, fix, rule, needs)
 
 
 def refuse(code: str, detail: str, *, retry_after_ms: int | None = None, advice: str | None = None) -> Refusal:

@@ -9,10 +9,11 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gateway.declared import Identity, ProviderShape, VaultServer
 from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
@@ -85,6 +86,33 @@ class Egress(_Part):
         str | None, Field(description="DNS server to ask, as address:port; the system's resolver when absent.")
     ] = None
     ca: Annotated[Path | None, Field(description="File of CA certificates to trust besides the system's.")] = None
+    client_cert: Annotated[
+        Path | None, Field(description="PEM file with the certificate and key that the gateway shows upstreams.")
+    ] = None
+    client_cert_hosts: Annotated[
+        list[str], Field(description="Hosts that `egress.client_cert` is shown to; `*.` stands for any name below.")
+    ] = []
+    proxy: Annotated[str | None, Field(description="Forward proxy to go through by CONNECT, as http://HOST:PORT.")] = (
+        None
+    )
+    proxy_resolves: Annotated[
+        bool, Field(description="Leave names to the proxy. Which address they have is then checked by nobody here.")
+    ] = False
+
+    @field_validator("proxy")
+    @classmethod
+    def _http(cls, proxy: str | None) -> str | None:
+        if proxy is not None and not proxy.startswith("http://"):
+            raise ValueError("must be http://HOST:PORT")
+        return proxy
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if (self.client_cert is None) != (not self.client_cert_hosts):
+            raise ValueError("client_cert and client_cert_hosts go together")
+        if self.proxy_resolves and self.proxy is None:
+            raise ValueError("proxy_resolves goes with proxy")
+        return self
 
     @field_validator("networks")
     @classmethod
@@ -140,6 +168,12 @@ class Settings(_Part):
     candidate: Annotated[
         Path | None, Field(description="Folder of policies that are decided and recorded beside, and not followed.")
     ] = None
+    identity: Identity = Identity()
+    providers: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], ProviderShape],
+        Field(description="Where tokens for backends come from, by name: a spec says `from: oauth:NAME`."),
+    ] = {}
+    vault: VaultServer = VaultServer()
     audit: Audit = Audit()
     egress: Egress = Egress()
     sandboxes: Sandboxes = Sandboxes()

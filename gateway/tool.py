@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 Json = object  # a value as JSON has it: None, bool, int, float, str, list, dict
 Labels = frozenset[str]
@@ -45,7 +45,11 @@ class SchemaCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A credential a tool's backend needs: where it comes from (`env:NAME`, `file:PATH`) and where it may go."""
+    """A credential a tool's backend needs: where it comes from, and where it may go.
+
+    `source` is `env:NAME`, `file:PATH`, `store:NAME` (the gateway's own encrypted store), `vault:PATH#FIELD` (HashiCorp
+    Vault or OpenBao, KV version 2), or `oauth:PROVIDER`, an access token that is fetched for the session.
+    """
 
     name: str
     source: str
@@ -54,12 +58,19 @@ class SecretUse:
     template: str
     weak: bool = False
 
+    @property
+    def varies(self) -> Literal["never", "tenant", "session"]:
+        """With what of its holder the value changes."""
+        kind = self.source.partition(":")[0]
+        return "session" if kind == "oauth" else "tenant" if kind == "store" else "never"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpBackend:
     """A tool behind an HTTP endpoint. Either `url` (with `{argument}` placeholders) or `url_argument` plus `allow`.
 
     `allow` entries read `METHOD scheme://host[:port]/path-glob`. `body` is the JSON template, `None` for no body.
+    At most `redirects` are followed, to where `url` or `allow` lets it go.
     """
 
     method: str
@@ -69,6 +80,7 @@ class HttpBackend:
     body: Json = None
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    redirects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

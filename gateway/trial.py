@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.loading import Loaded
-from gateway.model import Principal
+from gateway.model import Holder, Principal
 from gateway.pipeline import Gate
 from gateway.policy.cases import NOW
 from gateway.ports import Runner
@@ -68,7 +68,7 @@ class GivenAuthority:
 class NoVault:
     """A vault for tools whose backend is never reached: each secret is its own name, marked as made up."""
 
-    def reveal(self, use: SecretUse) -> str:
+    async def reveal(self, use: SecretUse, holder: Holder | None) -> str:
         return f"made-up-value-of-{use.name}"
 
     def issued(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.model import Arguments
+from gateway.model import Arguments, Holder
 from gateway.tool import Labels, Tool
 
 
@@ -27,12 +27,12 @@ class NestedRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a runner gets: enough to do the work, and of who asks only the tenant. `deadline` in monotonic seconds.
+    """What a runner gets: enough to do the work; of who asks, only the tenant is for it to read.
 
-    `require` names the guarantees a sandbox must give for this call, by spec and by policy together. `files` are the
-    bytes of the call's inputs. `networks` are lists of allow entries, those of the calls around it too: a request must
-    match an entry of each, besides what the spec allows. `calls` is there for tools whose code may call others; `depth`
-    counts the calls around this one.
+    `deadline` is in monotonic seconds. `require` names the guarantees a sandbox must give for this call, by spec and by
+    policy together. `files` are the bytes of the call's inputs. `networks` are lists of allow entries, those of the
+    calls around it too: a request must match an entry of each, besides what the spec allows. `calls` is there for tools
+    whose code may call others; `depth` counts the calls around this one. `holder` is for the vault alone.
     """
 
     call_id: str
@@ -47,3 +47,4 @@ class Work:
     networks: tuple[tuple[str, ...], ...] = ()
     calls: Calls | None = None
     depth: int = 0
+    holder: Holder | None = None

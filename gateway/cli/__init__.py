@@ -9,9 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.cli import audit, call, check, doctor, explain, identity, modules, serve, simulate, suggest, test
+from gateway.cli import (
+    audit,
+    call,
+    check,
+    doctor,
+    explain,
+    identity,
+    modules,
+    revoke,
+    secrets,
+    serve,
+    simulate,
+    suggest,
+    test,
+)
 from gateway.home import BadHome
 from gateway.settings import BadSettings
+
+_PARTS = (serve, call, check, test, doctor, explain, simulate, suggest, audit, identity, revoke, secrets, modules)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +39,21 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("toolgate", description="A tool-execution gateway for AI agents.")
     top.add_argument("--version", action="version", version=f"toolgate {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for part in (serve, call, check, test, doctor, explain, simulate, suggest, audit, identity, modules):
+    for part in (
+        serve,
+        call,
+        check,
+        test,
+        doctor,
+        explain,
+        simulate,
+        suggest,
+        audit,
+        identity,
+        revoke,
+        secrets,
+        modules,
+    ):
         part.add(verbs, common)
     return top
 

@@ -21,6 +21,7 @@ from gateway.doors.openapi import document
 from gateway.doors.past import READERS, add_past
 from gateway.doors.past import described as described_past
 from gateway.doors.records import add_records
+from gateway.doors.resource import Resource, add_resource
 from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
 from gateway.pipeline import Gate
 from gateway.ports import Upkeep
@@ -47,6 +48,7 @@ def admin_app(
     ready: Callable[[], Mapping[str, Json]],
     upkeep: Upkeep | None = None,
     past: Past | None = None,
+    resource: Resource | None = None,
 ) -> FastAPI:
     """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`.
 
@@ -59,6 +61,8 @@ def admin_app(
     _sessions(app, gate)
     add_artifacts(app, gate)
     add_explaining(app, gate, _known(gate))
+    if resource is not None:
+        add_resource(app, resource)
     if upkeep is not None:
         add_records(app, upkeep, _known(gate))
     if past is not None:

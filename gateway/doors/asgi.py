@@ -176,6 +176,10 @@ def problem_headers(problem: Problem, call_id: str | None) -> Headers:
     if problem.code == "unauthenticated":
         headers.append((b"www-authenticate", b'Bearer realm="toolgate"'))
         headers.append((b"connection", b"close"))  # the body was not read
+    if problem.needs:
+        scope = " ".join(problem.needs)
+        headers.append((b"www-authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'.encode()))
+        headers.append((b"connection", b"close"))
     if problem.code in ("too_large", "request_timeout"):
         headers.append((b"connection", b"close"))
     if problem.retry_after_ms is not None:

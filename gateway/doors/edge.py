@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from gateway.doors.asgi import App, Receive, Scope, Send, read_head, send_problem
+from gateway.doors.resource import Resource
 from gateway.doors.rest import CallRoute
 from gateway.model import Refusal
 from gateway.problems import problem, refuse
@@ -18,14 +19,20 @@ class Edge:
 
     `hosts` are the names this server answers to (`host:port` or `host`); a request for another name, or from a page of
     another origin, is refused on every route, so that a web page cannot reach a gateway on loopback (DNS rebinding).
+    `resource` is what is told to who comes without a token that will do, where tokens are taken.
     """
 
-    def __init__(self, call: CallRoute, mcp: App, admin: App, hosts: frozenset[str]) -> None:
+    def __init__(
+        self, call: CallRoute, mcp: App, admin: App, hosts: frozenset[str], resource: Resource | None = None
+    ) -> None:
         self._call, self._mcp, self._admin, self._hosts = call, mcp, admin, hosts
+        self._resource = resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if self._resource is not None:
+            send = self._resource.challenging(scope, send)
         try:
             self._check_names(scope)
             await self._route(scope, receive, send)

@@ -98,7 +98,7 @@ class McpDoor:
         try:
             return await self._gate.authenticate(head.credential, head.get("toolgate-session"))
         except Refusal as refusal:
-            if refusal.problem.code == "unauthenticated":
+            if refusal.problem.code in ("unauthenticated", "insufficient_scope"):
                 raise
             return refusal.problem
 

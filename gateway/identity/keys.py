@@ -10,7 +10,7 @@ from gateway.model import Principal
 from gateway.ports import Clock, Key, Keys
 from gateway.problems import refuse
 
-SCOPES = frozenset({"agent", "auditor", "operator"})
+SCOPES = frozenset({"agent", "approver", "auditor", "operator"})
 _PREFIX = "tg_"  # lets secret scanners recognise a leaked key
 _LONGEST = 8192
 

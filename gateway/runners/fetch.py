@@ -77,6 +77,7 @@ def _ask(work: Work) -> Ask:
         MAX_BODY_BYTES,
         TEXT_TYPES,
         networks_of(work.networks),
+        work.holder,
     )
 
 

@@ -1,7 +1,8 @@
 """The http runner: one call of a tool is one request to the endpoint its spec names, and the answer is the output.
 
-It never retries, never follows a redirect, and never lets an argument choose method, scheme or host, unless the spec
-takes the URL from an argument; then the URL has to be on the spec's allow list.
+It never retries, follows a redirect only where the spec lets it and to where the spec lets it, and never lets an
+argument choose method, scheme or host, unless the spec takes the URL from an argument; then the URL has to be on the
+spec's allow list.
 """
 
 from __future__ import annotations
@@ -121,12 +122,12 @@ class HttpRunner:
 
     async def run(self, work: Work) -> RawOutput:
         """One request. Raises Refusal when nothing was sent, Failure when it may have been."""
-        ask = self._ask(work)
-        answer = await self._net.request(ask)
+        plan = self._plan(work)
+        ask = self._ask(plan, work)
+        answer = await self._net.request(ask, plan.backend.redirects)
         return _output(answer, ask.url.host)
 
-    def _ask(self, work: Work) -> Ask:
-        plan = self._plan(work)
+    def _ask(self, plan: Plan, work: Work) -> Ask:
         try:
             return Ask(
                 plan.backend.method,
@@ -139,6 +140,7 @@ class HttpRunner:
                 MAX_BODY_BYTES,
                 TEXT_TYPES,
                 networks_of(work.networks),
+                work.holder,
             )
         except Missing as missing:
             raise unfit(missing.name, "given: this tool cannot be called without it") from None
@@ -158,15 +160,17 @@ class HttpRunner:
 
 
 def _allow(backend: HttpBackend) -> tuple[Allow, ...]:
-    """Where the tool may go: its allow list, or scheme, host and port of its fixed URL, which hold no placeholder."""
+    """Where the tool may go: scheme, host and port of its fixed URL, which hold no placeholder, and its allow list."""
     if backend.url is None:
         if backend.url_argument is None or not backend.allow:
             raise BadTemplate("a url is needed, or a url argument with an allow list")
         return tuple(map(Allow.parse, backend.allow))
     scheme, separator, rest = backend.url.partition("://")
     authority = rest.partition("/")[0].partition("?")[0]
-    fixed = Allow.fixed(backend.method, parse_url(f"{scheme}{separator}{authority}/"))
-    return tuple(map(Allow.parse, backend.allow)) or (fixed,)
+    place = parse_url(f"{scheme}{separator}{authority}/")
+    # A redirect turns other methods into GET, which then has to be allowed where it goes.
+    methods = {backend.method, "GET"} if backend.redirects else {backend.method}
+    return *(Allow.fixed(method, place) for method in sorted(methods)), *map(Allow.parse, backend.allow)
 
 
 def _given(value: Text, arguments: Mapping[str, Json]) -> bool:

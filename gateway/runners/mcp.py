@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +72,7 @@ class Link:
     async def ready(self, deadline: float) -> Speech:
         """The agreed speech, with offers that are fresh enough. Raises `Refusal(upstream_unreachable)`."""
         age = self._monotonic() - self._listed_at
-        if self._speech is None or age >= self._wait or not self.peer.is_warm():
+        if self._speech is None or age >= self._wait or not await self.peer.is_warm():
             await self.refresh(deadline)
         elif age >= self._check:
             self._begin()
@@ -178,7 +178,7 @@ class McpRunner:
     ) -> None:
         self._net, self._servers, self._pins = net, servers, pins
         self._check, self._wait, self._monotonic = check, wait, monotonic
-        self._links: dict[tuple[str, tuple[SecretUse, ...]], Link] = {}
+        self._links: dict[tuple[str, tuple[SecretUse, ...], str], Link] = {}
         self._warned: dict[tuple[str, str], str] = {}
 
     async def run(self, work: Work) -> RawOutput:
@@ -194,7 +194,7 @@ class McpRunner:
         server = self._servers[backend.server]
         if not within(networks_of(work.networks), "POST", parse_url(server.url)):
             raise refuse("egress_denied", "The policy does not let this call send anything to its MCP server.")
-        link = self._link(server, work.tool.secrets)
+        link = self._link(server, work)
         for _ in range(2):
             speech, offer = await self._checked(link, server, backend.tool, work.deadline)
             reply = await _sent(link, speech, offer, backend.tool, work)
@@ -208,12 +208,18 @@ class McpRunner:
         for link in self._links.values():
             await link.close()
 
-    def _link(self, server: Server, secrets: Sequence[SecretUse]) -> Link:
-        credential = (*server.secrets, *secrets)
-        link = self._links.get((server.name, credential))
+    def _link(self, server: Server, work: Work) -> Link:
+        """What is agreed with the server under these credentials, which may be those of a tenant or a session."""
+        credential, holder = (*server.secrets, *work.tool.secrets), work.holder
+        varies = {use.varies for use in credential}
+        whose = ""
+        if holder is not None and varies != {"never"}:
+            whose = holder.caller.session.uid if "session" in varies else holder.caller.principal.tenant
+        link = self._links.get((server.name, credential, whose))
         if link is None:
             peer = Peer(self._net, parse_url(server.url), credential)
-            link = self._links[server.name, credential] = Link(peer, self._monotonic, self._check, self._wait)
+            link = self._links[server.name, credential, whose] = Link(peer, self._monotonic, self._check, self._wait)
+        link.peer.holder = holder  # whoever called last: where it matters, whose credential it is stays the same
         return link
 
     async def _checked(self, link: Link, server: Server, tool: str, deadline: float) -> tuple[Speech, Offer]:

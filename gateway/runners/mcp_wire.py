@@ -15,7 +15,7 @@ from typing import Final
 
 from gateway.allow import Allow
 from gateway.mirrors import wrapped
-from gateway.model import Failure
+from gateway.model import Failure, Holder
 from gateway.problems import problem, refuse
 from gateway.runners.message import MAX_BODY_BYTES, Ask
 from gateway.runners.net import Net, Streamed
@@ -73,6 +73,7 @@ class Peer:
         self._allow = (Allow.fixed("POST", url),)
         self._secrets = tuple(secrets)
         self._ids = itertools.count(1)
+        self.holder: Holder | None = None
 
     @property
     def host(self) -> str:
@@ -97,9 +98,9 @@ class Peer:
                 heard.take(await _whole(answer), strict=answer.status == 200)
             return Reply(answer.status, heard.result, heard.error, answer.headers.get("mcp-session-id"), heard.changed)
 
-    def is_warm(self) -> bool:
+    async def is_warm(self) -> bool:
         """Is the connection still open over which the server was last heard?"""
-        return self._net.is_warm(self._ask([], {}, 0.0))
+        return await self._net.is_warm(self._ask([], {}, 0.0))
 
     async def tell(self, speech: Speech, method: str, deadline: float) -> None:
         """A notification. Whatever the server answers is not looked at."""
@@ -117,6 +118,7 @@ class Peer:
             body=canonical(message),
             secrets=self._secrets,
             content_types=_TYPES,
+            holder=self.holder,
         )
 
 

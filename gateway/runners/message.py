@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.allow import Allow, Networks, find, within
-from gateway.model import Failure
+from gateway.model import Failure, Holder
 from gateway.problems import problem, refuse
 from gateway.tool import SecretUse
 from gateway.urls import BadUrl, Url, parse_url
@@ -38,7 +38,7 @@ class Ask:
     `allow` holds the entries of which one has to permit it, `networks` lists of which each has to besides; `deadline`
     is in monotonic seconds; `max_bytes` bounds the answer's body after decompression. `content_types` (of a 2xx answer)
     are media types, `text/*` or `*+json`; None takes any. `secrets` are revealed and put into headers only once the
-    host is found to be one of theirs.
+    host is found to be one of theirs, for `holder`.
     """
 
     method: str
@@ -51,6 +51,7 @@ class Ask:
     max_bytes: int = MAX_BODY_BYTES
     content_types: Collection[str] | None = None
     networks: Networks = ()
+    holder: Holder | None = None
 
 
 @dataclass(frozen=True, slots=True)

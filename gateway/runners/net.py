@@ -2,8 +2,8 @@
 
 A request is one parsed `Url`. It leaves only when an allow-list entry permits it (and one of each list that policy
 adds) and *every* address its name resolves to may be dialled; the connection goes to a checked address, so a name that
-resolves differently a moment later changes nothing. One request is sent at most once. Proxies, cookies, netrc and other
-hints of the environment are not looked at.
+resolves differently a moment later changes nothing. One request is sent at most once. Cookies, netrc and what the
+environment says of proxies are not looked at.
 
 It never says which address a name resolved to, never sends a secret to a host the secret is not meant for, and never
 follows a redirect unless asked. `Refusal` (`egress_denied`, `upstream_unreachable`): nothing was sent. `Failure`
@@ -40,13 +40,15 @@ from gateway.runners.message import (
 )
 from gateway.runners.names import Datagrams, endpoint
 from gateway.runners.pool import Key, Origin, Pool
-from gateway.urls import Url
+from gateway.runners.proxy import tunnel
+from gateway.urls import Url, parse_url
 
 CONNECT_SECONDS = 2.0
 RESOLVE_SECONDS = 2.0
 MAX_ADDRESSES = 16
 MAX_TRIED = 3
 MAX_ROUTES = 4096
+NOWHERE = IPv4Address(0)  # stands for whatever a proxy finds behind a name
 _DENIED = "The host's address is not one that may be dialled."
 
 
@@ -54,13 +56,20 @@ _DENIED = "The host's address is not one that may be dialled."
 class Egress:
     """Where the gateway may dial. `networks`: CIDRs that may be private. `resolver`: `address:port` of a DNS server.
 
-    `ca` is a file of certificates to trust besides the system's. `own_addresses` are (address, port) pairs on which the
-    gateway listens; they are refused always. `keep` is how many seconds a checked resolution may be used again.
+    `ca` is a file of certificates to trust besides the system's. `client_cert` is a PEM file with a certificate and its
+    key, shown to `client_cert_hosts` that ask for one. `proxy` (`http://host:port`) is gone through by CONNECT: to the
+    address that was checked, or with `proxy_resolves` to the name, and then nobody here has checked any.
+    `own_addresses` are (address, port) pairs on which the gateway listens; they are refused always. `keep` is how many
+    seconds a checked resolution may be used again.
     """
 
     networks: Collection[str] = ()
     resolver: str | None = None
     ca: str | None = None
+    client_cert: str | None = None
+    client_cert_hosts: Collection[str] = ()
+    proxy: str | None = None
+    proxy_resolves: bool = False
     own_addresses: Collection[tuple[str, int]] = ()
     keep: float = 10.0
 
@@ -100,15 +109,19 @@ class Net:
     """The client. One per gateway: it holds the warm connections and the one TLS configuration."""
 
     def __init__(self, egress: Egress, vault: Vault, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Raises ValueError for a network, resolver or address that is none, OSError for an unreadable `ca`."""
+        """Raises ValueError for a network, resolver, proxy or address that is none, OSError for an unreadable file."""
         self._networks = Networks.of(egress.networks, egress.own_addresses)
         self._resolver = None if egress.resolver is None else endpoint(egress.resolver)
         self._keep = egress.keep
         self._vault = vault
         self._monotonic = monotonic
-        self._tls = ssl.create_default_context()
-        if egress.ca is not None:
-            self._tls.load_verify_locations(egress.ca)
+        self._proxy = None if egress.proxy is None else parse_url(egress.proxy)
+        self._by_name = self._proxy is not None and egress.proxy_resolves
+        self._tls = self._known_by = _tls(egress.ca)
+        self._known_to = egress.client_cert_hosts
+        if egress.client_cert is not None:
+            self._known_by = _tls(egress.ca)
+            self._known_by.load_cert_chain(egress.client_cert)
         self._routes: dict[tuple[str, int, Address | None], tuple[float, tuple[Address, ...]]] = {}
         self._pool = Pool()
         self._busy: Counter[Origin] = Counter()
@@ -138,9 +151,9 @@ class Net:
         finally:
             self._done(sent)
 
-    def is_warm(self, ask: Ask) -> bool:
+    async def is_warm(self, ask: Ask) -> bool:
         """Is a connection open to where this would go? If not, whoever answers there may be somebody new."""
-        origin = _origin(ask.url, self._credentials(ask))
+        origin = _origin(ask.url, await self._credentials(ask))
         return self._busy[origin] > 0 or self._pool.holds(origin)
 
     async def deliver(self, url: Url, octets: bytes, seconds: float) -> None:
@@ -152,7 +165,7 @@ class Net:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                opened = await self._reach_one(addresses[:MAX_TRIED], url.port)
+                opened = await self._reach_one(addresses[:MAX_TRIED], url)
                 with closing(opened):
                     await loop.sock_sendall(opened, octets)
                     opened.shutdown(socket.SHUT_WR)
@@ -183,7 +196,7 @@ class Net:
     async def _send(self, ask: Ask, *, streamed: bool = False) -> _Sent:
         url = ask.url
         entry = permitted(ask)
-        credentials = self._credentials(ask)
+        credentials = await self._credentials(ask)
         request = request_bytes(ask, credentials)
         addresses = await self._route(url, entry)
         key, connection = await self._connection(_origin(url, credentials), addresses, ask)
@@ -197,11 +210,12 @@ class Net:
         timer = asyncio.get_running_loop().call_later(remaining, _expire, connection, exchange)
         return _Sent(key, connection, exchange, timer)
 
-    def _credentials(self, ask: Ask) -> Headers:
+    async def _credentials(self, ask: Ask) -> Headers:
         for use in ask.secrets:
             if not any(host_fits(pattern, ask.url.host) for pattern in use.hosts):
                 raise refuse("egress_denied", f"The credential {use.name} is not meant for this host.")
-        return tuple((use.header, use.template.replace("{}", self._vault.reveal(use))) for use in ask.secrets)
+        revealed = [(use, await self._vault.reveal(use, ask.holder)) for use in ask.secrets]
+        return tuple((use.header, use.template.replace("{}", value)) for use, value in revealed)
 
     def _done(self, sent: _Sent) -> None:
         sent.timer.cancel()
@@ -218,6 +232,8 @@ class Net:
         known = self._routes.get(key)
         if known is not None and known[0] > self._monotonic():
             return known[1]
+        if self._by_name and url.address is None:
+            return (NOWHERE,)
         found = (plain(url.address),) if url.address is not None else await self._resolve(url.host)
         literal = None if entry.address is None else plain(entry.address)
         allowed = all(self._networks.allows(address, url.port, literal=literal) for address in found)
@@ -282,39 +298,61 @@ class Net:
     async def _dial(self, address: Address, url: Url) -> Connection:
         loop = asyncio.get_running_loop()
         with ExitStack() as undo:
-            opened = undo.enter_context(closing(await self._reach(address, url.port)))
-            tls = self._tls if url.scheme == "https" else None
+            opened = undo.enter_context(closing(await self._reach(address, url)))
+            tls = self._tls_to(url.host) if url.scheme == "https" else None
             name = url.host if tls is not None else None
             _, connection = await loop.create_connection(Connection, sock=opened, ssl=tls, server_hostname=name)
             undo.pop_all()
             return connection
 
-    async def _reach_one(self, addresses: tuple[Address, ...], port: int) -> socket.socket:
+    async def _reach_one(self, addresses: tuple[Address, ...], url: Url) -> socket.socket:
         for address in addresses:
             try:
-                return await self._reach(address, port)
+                return await self._reach(address, url)
             except TimeoutError:
                 raise
             except OSError:
                 continue
         raise refuse("upstream_unreachable", "The upstream could not be connected to.")
 
-    async def _reach(self, address: Address, port: int) -> socket.socket:
-        """A socket that is connected to a checked address."""
+    async def _reach(self, address: Address, url: Url) -> socket.socket:
+        """A socket that is connected to a checked address, through the proxy where there is one."""
         loop = asyncio.get_running_loop()
-        family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+        target, port = (address, url.port) if self._proxy is None else await self._at_proxy(self._proxy)
+        family = socket.AF_INET if isinstance(target, IPv4Address) else socket.AF_INET6
         with ExitStack() as undo:
             opened = socket.socket(family, socket.SOCK_STREAM)
             undo.callback(opened.close)
             opened.setblocking(False)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(opened, (str(address), port))
+            await loop.sock_connect(opened, (str(target), port))
             peer = parse_address(opened.getpeername()[0])
             ours = opened.getsockname()[0] == opened.getpeername()[0]
-            if peer != address or self._networks.is_own(address, port, this_machine=ours):
+            if peer != target or self._networks.is_own(target, port, this_machine=ours):
                 raise refuse("egress_denied", _DENIED)
+            if self._proxy is not None:
+                await tunnel(opened, _authority(url.host if self._by_name else str(address), url.port))
             undo.pop_all()
             return opened
+
+    async def _at_proxy(self, proxy: Url) -> tuple[Address, int]:
+        """Where the proxy is. An operator named it, so its address may be any but our own."""
+        found = (plain(proxy.address),) if proxy.address is not None else await self._resolve(proxy.host)
+        return found[0], proxy.port
+
+    def _tls_to(self, host: str) -> ssl.SSLContext:
+        return self._known_by if any(host_fits(pattern, host) for pattern in self._known_to) else self._tls
+
+
+def _tls(ca: str | None) -> ssl.SSLContext:
+    found = ssl.create_default_context()
+    if ca is not None:
+        found.load_verify_locations(ca)
+    return found
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _origin(url: Url, credentials: Headers) -> Origin:

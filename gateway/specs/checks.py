@@ -97,14 +97,16 @@ class Checks:
         at = ("runner", "http")
         if isinstance(shape.url, str):
             self._fixed_url(shape.url, tool)
-            if shape.allow:
-                self.note("allow goes with `url: {argument: NAME}` only: this URL is fixed", *at, "allow")
+            if shape.allow and not shape.redirects:
+                self.note(
+                    "allow goes with `url: {argument: NAME}` or with `redirects`: this URL is fixed", *at, "allow"
+                )
         else:
             self.argument(shape.url.argument, "string", tool, *at, "url", "argument")
             if not shape.allow:
                 self.note('a URL from an argument needs `allow`, such as ["GET https://example.org/**"]', *at)
-            for place, entry in enumerate(shape.allow):
-                self.entry(entry, *at, "allow", place)
+        for place, entry in enumerate(shape.allow):
+            self.entry(entry, *at, "allow", place)
         if shape.json_ is not None and shape.method in ("GET", "HEAD"):
             self.note(f"{shape.method} sends no body: leave json out or take another method", *at, "json")
         for name, text in shape.headers.items():

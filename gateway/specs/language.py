@@ -78,11 +78,17 @@ class LimitsShape(Shape):
     calls: RateText | None = None
 
 
+SOURCE = (
+    r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/[ -~]+|store:[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+    r"|vault:[A-Za-z0-9._-]+/[A-Za-z0-9._/-]+#[A-Za-z0-9._-]+|oauth:[a-z][a-z0-9_-]{0,63})$"
+)
+
+
 class SecretShape(Shape):
     """A credential by reference. `header` reads `Name: template` with one `{}` for the secret."""
 
     name: Name
-    from_: Annotated[str, Field(alias="from", pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/[ -~]+)$")]
+    from_: Annotated[str, Field(alias="from", pattern=SOURCE, max_length=512)]
     hosts: Annotated[list[str], Field(min_length=1, max_length=32)]
     header: Line
     weak: bool = False
@@ -99,7 +105,10 @@ class FromArgument(Shape):
 
 
 class HttpShape(Shape):
-    """One HTTP request. `url` has `{argument}` placeholders after the host, or is an argument matched by `allow`."""
+    """One HTTP request. `url` has `{argument}` placeholders after the host, or is an argument matched by `allow`.
+
+    With `redirects`, so many are followed, within the place of `url` and what `allow` lists.
+    """
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     url: Annotated[Annotated[Line, Tag("text")] | Annotated[FromArgument, Tag("from")], Discriminator(_kind)]
@@ -107,6 +116,7 @@ class HttpShape(Shape):
     query: Fields = Field(default_factory=dict)
     headers: Fields = Field(default_factory=dict)
     json_: Json = Field(default=None, alias="json")
+    redirects: int = Field(default=0, ge=0, le=3)
 
 
 class McpShape(Shape):

@@ -260,6 +260,7 @@ def _plain_backend(runner: RunnerShape) -> Backend:
         url=shape.url if isinstance(shape.url, str) else None,
         url_argument=None if isinstance(shape.url, str) else shape.url.argument,
         allow=tuple(shape.allow),
+        redirects=shape.redirects,
         body=shape.json_,
         query=shape.query,
         headers=shape.headers,

@@ -38,7 +38,8 @@ async def authenticate(
         return await _again(credential, parent, authority, sessions, clock)
     principal = await authority.identify(credential)
     try:
-        return Caller(principal, await _enter(principal, session_id, sessions, clock, ids))
+        named = _own(principal, session_id)
+        return Caller(principal, await _enter(principal, named, sessions, clock, ids))
     except Refusal as refusal:
         raise Refusal(refusal.problem, principal) from None
 
@@ -63,6 +64,15 @@ async def _again(
     if session is None or not same or session.state != "open" or session.expires_at <= clock.now():
         raise Refusal(problem("session_closed", "The session was closed, or expired, meanwhile."), principal)
     return Caller(principal, session)
+
+
+def _own(principal: Principal, session_id: str | None) -> str | None:
+    """The session that is meant: the one that the credential is bound to goes before what a header says."""
+    if principal.session is None or session_id == principal.session:
+        return session_id
+    if session_id is not None:
+        raise refuse("session_closed", "This token is for another session.")
+    return principal.session
 
 
 async def _enter(principal: Principal, session_id: str | None, sessions: Sessions, clock: Clock, ids: Ids) -> Session:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway import strictjson
-from gateway.model import Allowance, Failure, Intent, Outcome, Parent, Problem, RawOutput, Request
+from gateway.model import Allowance, Failure, Holder, Intent, Outcome, Parent, Problem, RawOutput, Request
 from gateway.ports import Artifacts, Clock, Runner
 from gateway.problems import problem, refuse, text
 from gateway.stages.inputs import read_inputs
@@ -63,6 +63,7 @@ async def execute(
         networks=_networks(intent),
         calls=nested,
         depth=request.parent.depth if request.parent else 0,
+        holder=Holder(call.caller, call.id, tool.name, request.credential),
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):

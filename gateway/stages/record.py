@@ -208,13 +208,7 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
         "call_id": request.call_id,
         "session_id": session.id if session else (request.session or "")[:128],
         "tenant": principal.tenant,
-        "principal": {
-            "agent": principal.agent,
-            "user": principal.user,
-            "groups": sorted(principal.groups),
-            "authn": principal.authn,
-            "token_id": principal.token_id,
-        },
+        "principal": _principal(principal),
         "tool": {"name": tool.name, "version": tool.version, "digest": tool.digest}
         if tool
         else {"name": request.tool[:128]},
@@ -239,6 +233,22 @@ def _line(opened: Opened, kind: str, ledger: Ledger, extra: dict[str, Json] | No
     if words is not None and isinstance(content, dict):
         content["refused"] = words
     return Line(kind, fields, content, session.uid, principal.tenant)
+
+
+def _principal(principal: Principal) -> Json:
+    """Who calls, with what is known of the process and of those between, where there are any."""
+    said: dict[str, Json] = {
+        "agent": principal.agent,
+        "user": principal.user,
+        "groups": sorted(principal.groups),
+        "authn": principal.authn,
+        "token_id": principal.token_id,
+    }
+    if principal.workload is not None:
+        said["workload"] = principal.workload
+    if principal.actors:
+        said["actors"] = list(principal.actors)
+    return said
 
 
 def _session(session: Session, call: Call | None) -> Json:

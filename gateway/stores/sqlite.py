@@ -33,6 +33,10 @@ CREATE TABLE IF NOT EXISTS artifacts (
   owner TEXT NOT NULL, handle TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
   labels TEXT NOT NULL, action TEXT NOT NULL, call_id TEXT NOT NULL, kept_at REAL NOT NULL,
   PRIMARY KEY (owner, handle));
+CREATE TABLE IF NOT EXISTS revocations (
+  id TEXT PRIMARY KEY, token TEXT, agent TEXT, user TEXT, tenant TEXT, issuer TEXT, at REAL NOT NULL,
+  earlier_only INTEGER NOT NULL, why TEXT NOT NULL, who TEXT NOT NULL, lifted_at REAL, lifted_by TEXT,
+  recorded INTEGER NOT NULL);
 """
 _KEYS = "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
 _SAVE = """

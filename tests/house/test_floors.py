@@ -60,6 +60,8 @@ FLOOR = {
     "gateway.retention": 6,
     "gateway.settings": 6,
     "gateway.suggest": 6,
+    "gateway.credentials": 6,
+    "gateway.declared": 6,
     "gateway.simulate": 6,
     "gateway.trial": 6,
     "gateway.upkeep": 6,
@@ -68,10 +70,12 @@ FLOOR = {
 # Which files may import a library: a file, or a folder ending in a slash.
 IMPORTERS = {
     "aiohttp": (),
+    "authlib": ("gateway/identity/oauth.py",),
     "cel_expr_python": ("gateway/policy/engine.py",),
     "docker": ("sandboxes/engine.py", "sandboxes/images/build.py"),
     "cryptography": ("gateway/audit/", "gateway/identity/"),
     "fastapi": ("gateway/doors/", "gateway/app.py"),
+    "joserfc": ("gateway/identity/tokens.py",),
     "idna": ("gateway/urls.py",),
     "httptools": ("gateway/runners/http1.py",),
     "jsonschema": (),
@@ -80,6 +84,7 @@ IMPORTERS = {
     "pydantic": (
         "gateway/specs/",
         "gateway/policy/",
+        "gateway/declared.py",
         "gateway/settings.py",
         "gateway/doors/admin.py",
         "gateway/doors/bodies.py",
@@ -112,6 +117,7 @@ IMPORTERS = {
         "gateway/cli/rerun.py",  # its exceptions, which the key store lets through
         "gateway/replay/opened.py",  # its exceptions, which the key store and the stores let through
         "gateway/replay/session.py",  # the same
+        "gateway/stores/secrets.py",
         "gateway/simulate/run.py",  # its exceptions, which the key store lets through
         "gateway/suggest/run.py",  # the same
         "gateway/upkeep.py",

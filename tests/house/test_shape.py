@@ -17,6 +17,8 @@ BROAD = {
     "gateway/doors/edge.py": "the door's edge: a fault of ours becomes a typed answer",
     "gateway/app.py": "a background loop that must outlive one bad look",
     "gateway/retention.py": "a background loop that must outlive one bad look",
+    "gateway/identity/authority.py": "whatever went wrong while a credential was judged, nobody is let in by it",
+    "gateway/identity/leases.py": "a background loop: one bad look must not end it",
     "gateway/history.py": "a background loop that must outlive one bad read",
     "gateway/audit/heads.py": "a background loop that must outlive one bad sink",
     "gateway/live.py": "a background loop that must outlive one bad policy",

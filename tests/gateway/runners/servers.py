@@ -6,11 +6,17 @@ Nothing here checks anything; every socket is closed when the `async with` block
 from __future__ import annotations
 
 import asyncio
+import datetime
 import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.allow import Allow
 from gateway.model import Arguments, Failure, Refusal
@@ -136,7 +142,7 @@ class Secrets:
     def __init__(self, **values: str) -> None:
         self.values = values
 
-    def reveal(self, use: SecretUse) -> str:
+    async def reveal(self, use: SecretUse, holder: object = None) -> str:
         return self.values[use.name]
 
     def issued(self) -> Mapping[str, str]:
@@ -180,3 +186,30 @@ async def fails(client: Net, what: Ask) -> str:
     except Failure as failure:
         return f"failed {failure.problem.code}"
     raise AssertionError("the request succeeded")
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A self-signed certificate for `up.test` and 127.0.0.1, in `cert.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "up.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("up.test"), x509.IPAddress(ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return tls

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import ssl
 from collections.abc import Callable, Coroutine
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.allow import Allow
 from gateway.model import Failure
 from gateway.tool import SecretUse
 from gateway.urls import parse_url
-from tests.gateway.runners.servers import Resolver, Upstream, ask, fails, http, new_net
+from tests.gateway.runners.servers import Resolver, Upstream, ask, certificate, fails, http, new_net
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 TOKEN = SecretUse("token", "env:TOKEN", ("127.0.0.1",), "Authorization", "Bearer {}")
@@ -97,7 +91,7 @@ def test_a_redirect_never_leaves_https(tmp_path: Path) -> None:
     async def calls() -> None:
         async with Upstream() as plain:
             moved = http(b"", "302 Found", extra=f"location: http://127.0.0.1:{plain.port}/\r\n")
-            async with Upstream(moved, tls=_certificate(tmp_path)) as upstream:
+            async with Upstream(moved, tls=certificate(tmp_path)) as upstream:
                 places = (f"https://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{plain.port}")
                 allow = tuple(Allow.parse(f"GET {place}/**") for place in places)
                 with pytest.raises(Failure) as failed:
@@ -131,39 +125,12 @@ def test_cookies_are_not_kept() -> None:
     uvloop.run(calls())
 
 
-def _certificate(folder: Path) -> ssl.SSLContext:
-    """A self-signed certificate for `up.test` and 127.0.0.1, in `cert.pem`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "up.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("up.test"), x509.IPAddress(ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return tls
-
-
 def test_the_certificate_is_checked_against_the_name(run: Run, tmp_path: Path) -> None:
     """TLS to a checked address: the name's own certificate passes, another name or an unknown issuer sends nothing."""
 
     async def calls() -> None:
         table = {"up.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]}
-        async with Upstream(tls=_certificate(tmp_path)) as upstream, Resolver(table) as dns:
+        async with Upstream(tls=certificate(tmp_path)) as upstream, Resolver(table) as dns:
             net = new_net("127.0.0.0/8", resolver=dns.at, ca=str(tmp_path / "cert.pem"))
             for host in ("up.test", "127.0.0.1", "up.test"):
                 assert (await net.request(ask(f"https://{host}:{upstream.port}/"))).body == b"ok"
