@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -120,8 +120,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
         net = _net(settings, vault, stack)
         open_credentials(vault, settings, home, state, net)
-        for line in _remarks(loaded, vault, settings):
-            progress(f"toolgate: {line}")
+        _say(_remarks(loaded, vault, settings), progress)
         ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
@@ -154,6 +153,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         past = stack.enter_context(contextlib.closing(Search(home.path)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
         yield Service(gate, doors, loaded, live, home)
+
+
+def _say(lines: Iterable[str], progress: Progress) -> None:
+    for line in lines:
+        progress(f"toolgate: {line}")
 
 
 def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator[str]:

@@ -36,15 +36,12 @@ class Problem:
 
 
 class Refusal(Exception):
-    """We said no and nothing ran (or nothing was sent). Carries the `Problem`.
-
-    `principal` is who was refused, where that is known before there is a `Caller`: in a session that is not theirs.
-    """
+    """We said no and nothing ran (or nothing was sent). Carries the `Problem`."""
 
     def __init__(self, problem: Problem, principal: Principal | None = None) -> None:
         super().__init__(problem.code)
         self.problem = problem
-        self.principal = principal
+        self.principal = principal  # who was refused, if known before there is a Caller: in a session not theirs
 
 
 class Failure(Exception):
