@@ -45,7 +45,7 @@ from gateway.runners.http import HttpRunner
 from gateway.runners.mcp import McpRunner
 from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
-from gateway.screening import IssuedSecrets, Screener, bundled
+from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
@@ -127,7 +127,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         await stack.enter_async_context(heads)
         stack.push_async_callback(ledger.close)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
-        screener, counters = Screener(bundled(), IssuedSecrets(vault.issued)), MemoryCounters()
+        screener, counters = Screener(bundled(), vault.issued), MemoryCounters()
         history = History(home.path, counters, clock, progress)
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)

@@ -17,7 +17,7 @@ from gateway.policy.past import Misfit
 from gateway.runners.canned import Upstream
 from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.tool import Json, Rate, SandboxBackend, Tool
-from gateway.trial import NoVault, Trial, make_trial
+from gateway.trial import Trial, make_trial
 from sandboxes.model import Backend as Sandbox
 
 
@@ -37,7 +37,7 @@ def sandboxed(loaded: Loaded) -> list[Tool]:
 
 def fresh_trial(loaded: Loaded, sandboxes: Mapping[str, Sandbox], upstream: Upstream | None) -> Trial:
     """A gateway in memory that no case has touched."""
-    return make_trial(loaded, Screener(bundled(), IssuedSecrets(NoVault().issued)), sandboxes, upstream)
+    return make_trial(loaded, Screener(bundled(), IssuedSecrets()), sandboxes, upstream)
 
 
 async def run_case(trial: Trial, case: Case) -> CaseResult:

@@ -358,7 +358,7 @@ class Verdict:
 class SafeOutput:
     """Proof that a result was screened: all that may reach a model. Made in `stages/screen.py` only.
 
-    `raw` is kept for the record's digest only; no door reads it.
+    `raw` is what the tool gave without issued secrets, which are taken out: for the record only; no door reads it.
     """
 
     text: str

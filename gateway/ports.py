@@ -118,10 +118,6 @@ class Vault(Protocol):
         """
         ...
 
-    def issued(self) -> Mapping[str, str]:
-        """Every live secret by name, of all tools and tenants."""
-        ...
-
 
 class Catalogue(Protocol):
     """The loaded tools."""

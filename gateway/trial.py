@@ -71,9 +71,6 @@ class NoVault:
     async def reveal(self, use: SecretUse, holder: Holder | None) -> str:
         return f"made-up-value-of-{use.name}"
 
-    def issued(self) -> Mapping[str, str]:
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:

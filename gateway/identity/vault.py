@@ -14,6 +14,7 @@ from typing import Protocol
 
 from gateway.model import Holder
 from gateway.problems import refuse
+from gateway.screening.secrets import IssuedSecrets
 from gateway.tool import SecretUse
 
 MIN_SECRET_CHARS = 16
@@ -46,7 +47,7 @@ class SecretVault:
     def __init__(self, sources: Mapping[str, Source]) -> None:
         """`sources` by the word before the colon."""
         self._sources = dict(sources)
-        self._issued: dict[str, str] = {}  # by value, so that rotation adds and never replaces
+        self.issued = IssuedSecrets()  # by value, so that rotation adds and never replaces
 
     def add(self, kind: str, source: Source) -> None:
         """Another source, made of what needs this vault itself."""
@@ -59,7 +60,7 @@ class SecretVault:
             value = _fit(await source.fetch(place, holder), use)
         except BadSecret as bad:
             raise refuse("upstream_unreachable", f"The credential {use.name} cannot be used: {bad.reason}.") from None
-        self._issued.setdefault(value, use.name)
+        self.issued.add(use.name, value)
         return value
 
     async def own(self, name: str, source: str) -> str:
@@ -68,11 +69,11 @@ class SecretVault:
 
     def remember(self, name: str, value: str) -> None:
         """Something else that nobody is to see: it is looked for in results from now on."""
-        self._issued.setdefault(value, name)
+        self.issued.add(name, value)
 
     def forget(self, value: str) -> None:
         """It is worth nothing any more, and is not looked for."""
-        self._issued.pop(value, None)
+        self.issued.discard(value)
 
     def look(self, use: SecretUse) -> str | None:
         """What is wrong with a secret, for checks at the start: nobody is asked, nothing counts as given out."""
@@ -84,17 +85,6 @@ class SecretVault:
         except BadSecret as bad:
             return bad.reason
         return None
-
-    def issued(self) -> Mapping[str, str]:
-        """Every secret given out so far, by name; a name that gave several values has `#2`, `#3` … after it."""
-        named: dict[str, str] = {}
-        for value, name in self._issued.items():
-            free, count = name, 1
-            while free in named:
-                count += 1
-                free = f"{name}#{count}"
-            named[free] = value
-        return named
 
     def _source(self, use: SecretUse) -> tuple[Source, str]:
         kind, _, place = use.source.partition(":")

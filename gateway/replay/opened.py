@@ -38,8 +38,6 @@ from gateway.stores.memory import MemoryCounters, MemoryKeys, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, State
 from gateway.upkeep import LedgerUpkeep
 
-_NO_SECRETS: dict[str, str] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayService:
@@ -76,7 +74,7 @@ async def open_replay(
         stack.push_async_callback(ledger.close)
         keys, (known, artifacts) = MemoryKeys(), await asyncio.to_thread(_of_state, source, session)
         key = await _fresh_key(keys, known, replay)
-        screener = Screener(bundled(), IssuedSecrets(lambda: _NO_SECRETS))
+        screener = Screener(bundled(), IssuedSecrets())
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress)
         anonymous = session.principal.authn == "anonymous" and settings.on_loopback

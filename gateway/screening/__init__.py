@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.model import Artifact, Problem, SafeOutput, Verdict
 from gateway.screening.rules import RuleSet, bundled, load_rules
-from gateway.screening.secrets import IssuedSecrets, SecretForms
+from gateway.screening.secrets import IssuedSecrets
 from gateway.tool import Json
 
 
@@ -33,14 +33,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Screener:
-    """What the screen stage needs: the rules, and the forms of what the vault has issued by now.
+    """What the screen stage needs: the rules, and what the vault has issued by now.
 
     `shown` is there only where a recorded call is replayed.
     """
 
     rules: RuleSet
-    secrets: Callable[[], SecretForms]
+    secrets: IssuedSecrets
     shown: Shown | None = None
 
 
-__all__ = ["IssuedSecrets", "RuleSet", "Screener", "SecretForms", "Shown", "bundled", "load_rules"]
+__all__ = ["IssuedSecrets", "RuleSet", "Screener", "Shown", "bundled", "load_rules"]

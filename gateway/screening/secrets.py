@@ -4,59 +4,87 @@ Forms: as it is; base64 at its three alignments, both alphabets; hex; percent-en
 JSON- and `\\x`-escaped; reversed. Each is looked for with white space, quotes, commas, plus signs and backslashes taken
 out of text and form alike, so a split one is found, and in the decoded views of the text. It never guesses: what is
 not the whole of an issued secret stays.
+
+Sessions hold credentials of their own, so there may be many thousands: a gram index finds which forms a text may
+hold, at a cost that does not grow with their number, and adding one costs what its own forms cost.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from urllib.parse import quote, quote_plus
 
-from gateway import regex
 from gateway.model import Finding
 from gateway.screening.canonical import canonical, well_formed
+from gateway.screening.grams import GramIndex
 from gateway.screening.pieces import Hit, taken_out
 from gateway.screening.views import Span, Views, squeezed, squeezed_view, views
 
 MIN_PLAIN = 4  # characters, squeezed: a shorter one would be found in any text
 MIN_ENCODED = 8
 
-_META = frozenset("\\.+*?()|[]{}^$")
 
+class IssuedSecrets:
+    """What was given out by now, and is looked for. It shows a value to nobody but who put it in.
 
-class SecretForms:
-    """The forms of a fixed set of issued secrets, compiled. Made by `build`; it never shows a value."""
+    Changed by one thread; a text may be searched in another one meanwhile.
+    """
 
-    __slots__ = ("_forms", "_set", "longest", "numeric")
+    __slots__ = ("_forms", "_numeric", "_values", "longest")
 
-    def __init__(self, forms: list[tuple[str, str]], numeric: bool) -> None:
-        self._forms = forms
-        self._set = regex.PatternSet()
-        self.longest = max((len(form) for form, _ in forms), default=0)
-        self.numeric = numeric  # a secret that could stand in JSON as a number
-        for form, _ in forms:
-            self._set.add(_literal(form))
-        self._set.compile()
+    def __init__(self, issued: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`issued`: values by name."""
+        self._values: dict[str, str] = {}
+        self._forms = GramIndex()
+        self._numeric = 0
+        self.longest = 0  # characters of the longest form there ever was
+        for name, value in issued.items():
+            self.add(name, value)
 
-    @classmethod
-    def build(cls, issued: Mapping[str, str]) -> SecretForms:
-        """Compile the forms of secrets by name."""
-        named = {form: name for name, value in issued.items() for form in _forms(well_formed(value))}
-        return cls(list(named.items()), any(value.strip().isdigit() for value in issued.values()))
+    def add(self, name: str, value: str) -> None:
+        """Looks for it from now on. A value that is known keeps its first name."""
+        if value in self._values:
+            return
+        self._values[value] = name
+        self._numeric += value.strip().isdigit()
+        for form in _forms(well_formed(value)):
+            self._forms.add(form, name)
+            self.longest = max(self.longest, len(form))
 
-    def __bool__(self) -> bool:
-        return bool(self._forms)
+    def discard(self, value: str) -> None:
+        """Looks for it no more."""
+        name = self._values.pop(value, None)
+        if name is None:
+            return
+        self._numeric -= value.strip().isdigit()
+        for form in _forms(well_formed(value)):
+            self._forms.discard(form, name)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The name of each value."""
+        return MappingProxyType(self._values)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether one could stand in JSON as a number."""
+        return self._numeric > 0
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def occur(self, raw: bytes) -> bool:
         """Whether bytes of any kind hold an issued secret in one of its forms: as UTF-8, UTF-16 or UTF-32.
 
         Not in encodings of the bytes as a whole: what is compressed or encrypted is not found.
         """
-        if not self._forms:
+        if not self._values:
             return False
         # Without NUL, letters of wider ones stand side by side.
-        return bool(self._set.match(squeezed(raw.replace(b"\0", b"").decode("latin-1"))))
+        return bool(self._forms.within(squeezed(raw.replace(b"\0", b"").decode("latin-1"))))
 
     def redact(
         self, text: str, own_names: Collection[str] = (), decoded: Views | None = None
@@ -66,7 +94,7 @@ class SecretForms:
         A secret in `own_names` becomes `[redacted:name]`, any other `[redacted]`: its name would confirm a guess.
         `decoded` are the views of `text`, when they are known. Spans count characters of the text returned.
         """
-        if not self._forms:
+        if not self._values:
             return text, []
         hits = self._find(text, views(text) if decoded is None else decoded)
         if not hits:
@@ -87,31 +115,11 @@ class SecretForms:
     def _find_in(self, text: str) -> list[Hit]:
         text = well_formed(text)
         dense = squeezed(text)
-        matched = self._set.match(dense)
-        if not matched:
+        there = self._forms.within(dense)
+        if not there:
             return []
         view = squeezed_view(text)
-        return [
-            Hit(*view.place(*span), name)
-            for form, name in (self._forms[number] for number in matched)
-            for span in _occurrences(dense, form)
-        ]
-
-
-class IssuedSecrets:
-    """The forms of what the vault has issued by now, compiled anew only when that set changed."""
-
-    def __init__(self, issued: Callable[[], Mapping[str, str]]) -> None:
-        self._issued = issued
-        self._known: dict[str, str] = {}
-        self._forms = SecretForms.build({})
-
-    def __call__(self) -> SecretForms:
-        issued = self._issued()
-        if issued != self._known:
-            known = dict(issued)
-            self._forms, self._known = SecretForms.build(known), known
-        return self._forms
+        return [Hit(*view.place(*span), name) for form, name in there.items() for span in _occurrences(dense, form)]
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -159,10 +167,6 @@ def _lower_escapes(quoted: str) -> str:
 
 def _parts(text: str, size: int) -> Iterator[str]:
     return (text[at : at + size] for at in range(0, len(text), size))
-
-
-def _literal(form: str) -> str:
-    return "".join("\\" + char if char in _META else char for char in form)
 
 
 def _occurrences(text: str, form: str) -> Iterator[Span]:

@@ -33,6 +33,7 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)
     suspicious: bool = False
     withheld: bool = False
+    leaky: bool = False  # what came holds an issued secret, or was not searched whole
 
     @property
     def joined(self) -> str:

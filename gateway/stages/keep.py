@@ -18,7 +18,7 @@ from gateway.ports import Artifacts, NotKept
 from gateway.screening import Screener, rules, values
 from gateway.screening.canonical import canonical, comparable, hidden
 from gateway.screening.leaves import NotJson, gather
-from gateway.screening.secrets import SecretForms
+from gateway.screening.secrets import IssuedSecrets
 from gateway.screening.views import NONE as NO_VIEWS
 from gateway.screening.views import views
 from gateway.stages.injection import STRICT
@@ -59,7 +59,7 @@ def leaves_something(raw: RawOutput, safe: SafeOutput) -> bool:
 class _Judge:
     """What pieces are held against: the secrets that were issued, the rules, and what policy asks of the call."""
 
-    forms: SecretForms
+    forms: IssuedSecrets
     known: rules.RuleSet
     asked: Obligations
 
@@ -107,7 +107,7 @@ class _Judge:
 
 def judge(raw: RawOutput, safe: SafeOutput, intent: Intent, screener: Screener) -> Pieces:
     """The pieces that may be kept, of a result that may be shown. Linear in their size; for a thread of its own."""
-    by = _Judge(screener.secrets(), screener.rules, intent.obligations)
+    by = _Judge(screener.secrets, screener.rules, intent.obligations)
     own = {use.name for use in intent.call.tool.secrets}
     files = [(name, content, "allow") for name, content in raw.files.items()]
     pieces = Pieces()

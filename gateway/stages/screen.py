@@ -15,12 +15,13 @@ from gateway.problems import problem
 from gateway.screening import Screener, Shown, values
 from gateway.screening.canonical import canonical, hidden, is_plain, well_formed
 from gateway.screening.leaves import Leaves, NotJson, gather
-from gateway.screening.secrets import SecretForms
+from gateway.screening.secrets import IssuedSecrets
 from gateway.screening.views import Views, views
 from gateway.stages.draft import OWN, Draft
 from gateway.stages.injection import judge as judge_injection
 from gateway.stages.inputs import labels_of
 from gateway.stages.keep import STRUCTURED_CUT, SUSPICIOUS, TEXT_CUT, judge, keep, leaves_something
+from gateway.stages.scrub import scrubbed
 from gateway.tool import Tool
 
 HARD_LIMIT = 2 * 1024 * 1024  # bytes
@@ -78,12 +79,13 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     tool, asked = intent.call.tool, intent.obligations
     labels = tool.labels | asked.labels | raw.labels | labels_of(intent.call)
     limit = tool.output_limit if asked.output is None else min(tool.output_limit, asked.output)
-    forms = screener.secrets()
+    forms = screener.secrets
     try:
         draft = _draft(raw, tool, limit, forms, asked.redact)
     except _Blocked as blocked:
         findings = (Finding("S0", blocked.problem.code, "block"),)
-        return SafeOutput(blocked.problem.detail, None, blocked.problem, Verdict("block", labels, findings), raw)
+        verdict = Verdict("block", labels, findings)
+        return SafeOutput(blocked.problem.detail, None, blocked.problem, verdict, scrubbed(raw, forms))
     decoded = _redact(draft, forms, {use.name for use in tool.secrets}, asked.redact)
     judge_injection(draft, decoded, screener.rules, hidden(raw.text), asked.injection)
     _cut(draft, limit)
@@ -93,6 +95,8 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
         # Places in a text that is not shown would only help to shape the next one.
         draft.findings = [replace(each, path="", span=None) for each in draft.findings]
     verdict = Verdict(_strongest(draft.findings), labels, tuple(draft.findings))
+    if draft.leaky:
+        raw = scrubbed(raw, forms)
     if draft.withheld:
         return SafeOutput(WITHHELD, None, problem("output_withheld", WITHHELD), verdict, raw)
     text, detail, advice = draft.strings[:OWN]
@@ -100,14 +104,15 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     return SafeOutput(text, draft.structured, failure, verdict, raw, draft.truncated)
 
 
-def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms, kinds: frozenset[str]) -> Draft:
+def _draft(raw: RawOutput, tool: Tool, limit: int, forms: IssuedSecrets, kinds: frozenset[str]) -> Draft:
     text = well_formed(raw.text)
     if _size(text) > HARD_LIMIT:
         raise _Blocked("output_too_large", TOO_LARGE)
     if not _is_text(raw.content_type):
         raise _Blocked("output_invalid", NOT_TEXT)
+    numbers = forms.numeric  # another thread may issue one meanwhile
     try:
-        leaves = gather(raw.structured, forms.numeric)
+        leaves = gather(raw.structured, numbers)
     except NotJson:
         raise _Blocked("output_invalid", INVALID) from None
     if leaves.size > HARD_LIMIT:
@@ -125,13 +130,15 @@ def _draft(raw: RawOutput, tool: Tool, limit: int, forms: SecretForms, kinds: fr
     strings += leaves.strings
     if not is_plain("".join(strings)):
         strings = [canonical(string) for string in strings]
-    draft = Draft(strings, structured, leaves, forms.numeric, failure, truncated, len(start) < len(text))
+    shortened = len(start) < len(text)
+    draft = Draft(strings, structured, leaves, numbers, failure, truncated, shortened)
+    draft.leaky = shortened or structured is not raw.structured
     if truncated and not raw.truncated:
         draft.findings.append(Finding("S0", STRUCTURED_CUT, "cut"))
     return draft
 
 
-def _redact(draft: Draft, forms: SecretForms, own_names: set[str], kinds: frozenset[str]) -> Views:
+def _redact(draft: Draft, forms: IssuedSecrets, own_names: set[str], kinds: frozenset[str]) -> Views:
     """Takes secrets out of all strings at once, so that one split over two fields is found; gives the views left.
 
     `kinds` are the kinds of values that policy wants taken out besides.
@@ -140,6 +147,7 @@ def _redact(draft: Draft, forms: SecretForms, own_names: set[str], kinds: frozen
     decoded = views(joined)
     clean, found = forms.redact(joined, own_names, decoded)
     if found:
+        draft.leaky = True
         draft.put(clean, found[:_MOST_FOUND])
         decoded = views(clean)
     else:

@@ -49,7 +49,7 @@ def test_a_tenants_own_secret_stands_before_everybodys(tmp_path: Path) -> None:
         with pytest.raises(Refusal) as refused:
             asyncio.run(vault.reveal(_use("only"), _holder("umbrella")))
         assert "it is not set" in refused.value.problem.detail
-        assert set(vault.issued().values()) == {VALUE, OTHER}
+        assert set(vault.issued.names) == {VALUE, OTHER}
 
 
 def test_nothing_on_the_disk_shows_a_value(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "new").write_text(GOOD[::-1])
     os.replace(tmp_path / "new", file)
     assert asyncio.run(vault.reveal(_use(f"file:{file}"))) == GOOD[::-1]
-    assert vault.issued() == {"token": GOOD, "token#2": GOOD[::-1]}
+    assert vault.issued.names == {GOOD: "token", GOOD[::-1]: "token"}
 
 
 @pytest.mark.parametrize("value", ["x", "0123456789abcde", "changeme"])
@@ -52,7 +52,7 @@ def test_a_short_secret_is_refused_unless_marked_weak(value: str) -> None:
     """Fewer than 16 characters need the operator's word."""
     vault = local_vault({"TOKEN": value})
     assert value not in _refused(vault, _use("env:TOKEN"))
-    assert vault.issued() == {}
+    assert vault.issued.names == {}
     assert asyncio.run(vault.reveal(_use("env:TOKEN", weak=True))) == value
 
 
@@ -85,7 +85,7 @@ def test_what_was_given_out_is_known_by_name() -> None:
     for source in ("env:A", "env:B", "env:A"):
         asyncio.run(vault.reveal(_use(source)))
     asyncio.run(vault.reveal(_use("env:A", name="other")))
-    assert vault.issued() == {"token": GOOD, "token#2": GOOD.upper()}
+    assert vault.issued.names == {GOOD: "token", GOOD.upper(): "token"}
 
 
 def test_reading_for_a_check_gives_nothing_out() -> None:
@@ -94,4 +94,4 @@ def test_reading_for_a_check_gives_nothing_out() -> None:
     assert vault.look(_use("env:TOKEN")) is None
     assert vault.look(_use("env:OTHER")) == "it is not set"
     assert "not marked weak" in (local_vault({"TOKEN": "short"}).look(_use("env:TOKEN")) or "")
-    assert vault.issued() == {}
+    assert vault.issued.names == {}

@@ -145,9 +145,6 @@ class Secrets:
     async def reveal(self, use: SecretUse, holder: object = None) -> str:
         return self.values[use.name]
 
-    def issued(self) -> Mapping[str, str]:
-        return self.values
-
 
 class Anything:
     """A schema that takes every value."""
