@@ -12,13 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
+from gateway.accounts import Connecting
 from gateway.audit.heads import Heads
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
-from gateway.credentials import open_credentials
+from gateway.credentials import Credentials, open_credentials
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -48,7 +49,8 @@ from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
-from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
+from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
+from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
 from gateway.wanted import Past
@@ -116,17 +118,18 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
-        keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
+        keys, revocations = SqliteKeys(state), Revocations(state)
         net = _net(settings, vault)
         stack.push_async_callback(net.close)
-        open_credentials(vault, settings, home, state, net)
-        for line in _remarks(loaded, vault, settings):
-            progress(f"toolgate: {line}")
+        credentials = open_credentials(vault, settings, home, state, net)
         ledger = await asyncio.to_thread(_open_ledger, home, settings)
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
         await stack.enter_async_context(heads)
         stack.push_async_callback(ledger.close)
+        sessions = _open_sessions(state, ledger, stack)
+        connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
+        _tell(_remarks(loaded, vault, settings), progress)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
         screener, counters = Screener(bundled(), IssuedSecrets(vault.issued)), MemoryCounters()
         history = History(home.path, counters, clock, progress)
@@ -147,10 +150,16 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await _start(live, home)
-        _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts))
-        _in_background(stack, _keep_fresh(state, keys, sessions, revocations, ledger))
-        past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
-        yield Service(gate, _doors(gate, live, heads, upkeep, past, settings), loaded, live, home)
+        fresh = _keep_fresh(state, keys, sessions, revocations, gate)
+        _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts), fresh)
+        past = stack.enter_context(contextlib.closing(Search(home.path)))
+        upkeep = LedgerUpkeep(home.path, ledger, sessions.forget_requests)
+        yield Service(gate, _doors(gate, live, heads, upkeep, past, settings, connecting), loaded, live, home)
+
+
+def _tell(remarks: Iterator[str], progress: Progress) -> None:
+    for line in remarks:
+        progress(f"toolgate: {line}")
 
 
 def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator[str]:
@@ -240,7 +249,24 @@ def _resource(settings: Settings) -> Resource | None:
     return Resource(settings.identity.resource or "", servers, scopes) if issuers else None
 
 
-def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, settings: Settings) -> App:
+def _grants(
+    credentials: Credentials,
+    ledger: Ledger,
+    sessions: SqliteSessions,
+    clock: SystemClock,
+    ids: RandomIds,
+    stack: AsyncExitStack,
+) -> Connecting:
+    """Tokens from providers, for calls; ended, as far as that goes, while the ledger is still open."""
+    granted = credentials.granted(ledger, sessions, clock, ids)
+    stack.push_async_callback(granted.leases.close)
+    _in_background(stack, granted.leases.watch(), granted.connections.watch())
+    return granted.connector
+
+
+def _doors(
+    gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, settings: Settings, connecting: Connecting
+) -> App:
     def ready() -> Mapping[str, Json]:
         audit = "ok"
         try:
@@ -254,14 +280,21 @@ def _doors(gate: Gate, live: Live, heads: Heads, upkeep: Upkeep, past: Past, set
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
     resource = _resource(settings)
-    admin = admin_app(gate, ready, upkeep, past, resource)
+    admin = admin_app(gate, ready, upkeep, past, resource, connecting if settings.connects else None)
     return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
 
 
+def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> SqliteSessions:
+    """After the ledger, whose keys seal what persons asked for."""
+    sessions = SqliteSessions(state, seal=ledger.contents)
+    stack.push_async_callback(sessions.flush)
+    return sessions
+
+
 async def _keep_fresh(
-    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, ledger: Ledger
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, gate: Gate
 ) -> None:
-    """Takes over keys, sessions and revocations that another process changed; the last are put on record here."""
+    """Takes over keys, sessions and revocations that another process changed, and puts on record what it did."""
     behind = False
     while True:
         await asyncio.sleep(_REFRESH)
@@ -273,7 +306,9 @@ async def _keep_fresh(
                 sessions.refresh()
                 behind = False
             with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
-                await revocations.record(ledger)
+                await revocations.record(gate.ledger)
+                await gate.record_sessions()
+            await sessions.flush()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")
 

@@ -12,10 +12,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from gateway.accounts import Connecting
 from gateway.doors import render
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit, read_shape
+from gateway.doors.connect import add_connections, add_pages
 from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
 from gateway.doors.past import READERS, add_past
@@ -49,10 +51,12 @@ def admin_app(
     upkeep: Upkeep | None = None,
     past: Past | None = None,
     resource: Resource | None = None,
+    connecting: Connecting | None = None,
 ) -> FastAPI:
     """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`.
 
-    Without `upkeep` and `past`, which a ledger in memory does not have, there are no routes under `/v1/audit`.
+    Without `upkeep` and `past`, which a ledger in memory does not have, there are no routes under `/v1/audit`; without
+    `connecting` none for accounts.
     """
     app = FastAPI(title="Toolgate", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
@@ -63,6 +67,9 @@ def admin_app(
     add_explaining(app, gate, _known(gate))
     if resource is not None:
         add_resource(app, resource)
+    if connecting is not None:
+        add_connections(app, connecting, _known(gate))
+        add_pages(app, connecting)
     if upkeep is not None:
         add_records(app, upkeep, _known(gate))
     if past is not None:
