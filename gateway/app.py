@@ -112,15 +112,13 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     require_tests(loaded.bundle)
-    vault = local_vault(os.environ)
-    home = Home(settings.home)
+    vault, home = local_vault(os.environ), Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
         keys, revocations = SqliteKeys(state), Revocations(state)
-        net = _net(settings, vault)
-        stack.push_async_callback(net.close)
+        net = _net(settings, vault, stack)
         credentials = open_credentials(vault, settings, home, state, net)
         ledger = await asyncio.to_thread(_open_ledger, home, settings)
         # Below the ledger: the head that it signs when it is closed is brought too.
@@ -150,10 +148,10 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await _start(live, home)
-        fresh = _keep_fresh(state, keys, sessions, revocations, gate)
-        _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts), fresh)
-        past = stack.enter_context(contextlib.closing(Search(home.path)))
-        upkeep = LedgerUpkeep(home.path, ledger, sessions.forget_requests)
+        _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts))
+        _in_background(stack, _keep_fresh(state, keys, sessions, revocations, gate))
+        past, upkeep = Search(home.path), LedgerUpkeep(home.path, ledger, sessions.forget_requests)
+        stack.callback(past.close)
         yield Service(gate, _doors(gate, live, heads, upkeep, past, settings, connecting), loaded, live, home)
 
 
@@ -211,7 +209,7 @@ async def _runners(
     return runners
 
 
-def _net(settings: Settings, vault: Vault) -> Net:
+def _net(settings: Settings, vault: Vault, stack: AsyncExitStack) -> Net:
     egress = settings.egress
     ca = str(egress.ca) if egress.ca else None
     try:
@@ -225,9 +223,11 @@ def _net(settings: Settings, vault: Vault) -> Net:
             proxy_resolves=egress.proxy_resolves,
             own_addresses=[settings.address],
         )
-        return Net(made, vault)
+        net = Net(made, vault)
     except (ValueError, OSError) as error:
         raise BadSettings([f"egress: {error}"]) from error
+    stack.push_async_callback(net.close)
+    return net
 
 
 def _authority(settings: Settings, keys: SqliteKeys, revoked: Revocations, net: Net, clock: SystemClock) -> Authority:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -35,10 +35,13 @@ class _Found:
 
 
 class LedgerUpkeep:
-    """The port `Upkeep`, over the ledger of `home` and its one writer."""
+    """The port `Upkeep`, over the ledger of `home` and its one writer.
 
-    def __init__(self, home: Path, ledger: Writer) -> None:
-        self._home, self._ledger = home, ledger
+    `erased` is told whose content is gone, by the `uid` of the sessions: a copy in memory goes too.
+    """
+
+    def __init__(self, home: Path, ledger: Writer, erased: Callable[[Collection[str]], None] = lambda _: None) -> None:
+        self._home, self._ledger, self._erased = home, ledger, erased
         self._turn = asyncio.Lock()
 
     async def resolve(
@@ -80,6 +83,7 @@ class LedgerUpkeep:
                     advice="Erase again.",
                 ) from error
             meant = sorted(found.sessions | gone)
+            self._erased(meant)
             if not meant:
                 raise refuse("not_found", "There is no such session with content.")
             position = await self._note(
