@@ -7,18 +7,19 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
+from gateway.accounts import Connecting
 from gateway.audit.heads import Heads
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
-from gateway.credentials import open_credentials
+from gateway.credentials import Credentials, open_credentials
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
@@ -49,7 +50,8 @@ from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
-from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, SqliteSessions, State
+from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
+from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
 from gateway.wanted import Past
@@ -111,21 +113,22 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
     """
     loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
     require_tests(loaded.bundle)
-    vault = local_vault(os.environ)
-    home = Home(settings.home)
+    vault, home = local_vault(os.environ), Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
-        keys, sessions, revocations = SqliteKeys(state), SqliteSessions(state), Revocations(state)
+        keys, revocations = SqliteKeys(state), Revocations(state)
         net = _net(settings, vault, stack)
-        open_credentials(vault, settings, home, state, net)
-        _say(_remarks(loaded, vault, settings), progress)
+        credentials = open_credentials(vault, settings, home, state, net)
         ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
         # Below the ledger: the head that it signs when it is closed is brought too.
         heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
         await stack.enter_async_context(heads)
         stack.push_async_callback(ledger.close)
+        sessions = _open_sessions(state, ledger, stack)
+        connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
+        _tell(_remarks(loaded, vault, settings), progress)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
         screener, counters = Screener(bundled(), vault.issued), MemoryCounters()
         history = History(home.path, counters, clock, progress)
@@ -146,17 +149,25 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             ids=ids,
         )
         await put_in_force(live, home)
-        upkeep = LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved)
-        _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts))
-        _beside(stack, _keep_fresh(state, keys, sessions, revocations, ledger))
-        _beside(stack, expire_always(upkeep, settings.audit.retain))
+        upkeep = _upkeep(home, ledger, settings, state, history, sessions)
+        _beside(
+            stack, live.watch(), history.watch(), _keep_swept(artifacts), expire_always(upkeep, settings.audit.retain)
+        )
+        _beside(stack, _keep_fresh(state, keys, sessions, revocations, gate))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
-        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings)
+        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting)
         yield Service(gate, doors, loaded, live, home)
 
 
-def _say(lines: Iterable[str], progress: Progress) -> None:
-    for line in lines:
+def _upkeep(
+    home: Home, ledger: Writer, settings: Settings, state: State, history: History, sessions: SqliteSessions
+) -> LedgerUpkeep:
+    kept_for = keeping(settings.audit.retain, state)
+    return LedgerUpkeep(home.path, ledger, kept_for, history.resolved, sessions.forget_requests)
+
+
+def _tell(remarks: Iterator[str], progress: Progress) -> None:
+    for line in remarks:
         progress(f"toolgate: {line}")
 
 
@@ -255,8 +266,28 @@ def _resource(settings: Settings) -> Resource | None:
     return Resource(settings.identity.resource or "", servers, scopes) if issuers else None
 
 
+def _grants(
+    credentials: Credentials,
+    ledger: Ledger,
+    sessions: SqliteSessions,
+    clock: SystemClock,
+    ids: RandomIds,
+    stack: AsyncExitStack,
+) -> Connecting:
+    """Tokens from providers, for calls; ended, as far as that goes, while the ledger is still open."""
+    granted = credentials.granted(ledger, sessions, clock, ids)
+    stack.push_async_callback(granted.leases.close)
+    _beside(stack, granted.leases.watch(), granted.connections.watch())
+    return granted.connector
+
+
 def doors_of(
-    gate: Gate, state: Callable[[], Mapping[str, Json]], upkeep: Upkeep, past: Past, settings: Settings
+    gate: Gate,
+    state: Callable[[], Mapping[str, Json]],
+    upkeep: Upkeep,
+    past: Past,
+    settings: Settings,
+    connecting: Connecting | None = None,
 ) -> App:
     """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written."""
 
@@ -273,14 +304,21 @@ def doors_of(
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
     resource = _resource(settings)
-    admin = admin_app(gate, ready, upkeep, past, resource)
+    admin = admin_app(gate, ready, upkeep, past, resource, connecting if settings.connects else None)
     return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
 
 
+def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> SqliteSessions:
+    """After the ledger, whose keys seal what persons asked for."""
+    sessions = SqliteSessions(state, seal=ledger.contents)
+    stack.push_async_callback(sessions.flush)
+    return sessions
+
+
 async def _keep_fresh(
-    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, ledger: Ledger
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, gate: Gate
 ) -> None:
-    """Takes over keys, sessions and revocations that another process changed; the last are put on record here."""
+    """Takes over keys, sessions and revocations that another process changed, and puts on record what it did."""
     behind = False
     while True:
         await asyncio.sleep(_REFRESH)
@@ -292,7 +330,9 @@ async def _keep_fresh(
                 sessions.refresh()
                 behind = False
             with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
-                await revocations.record(ledger)
+                await revocations.record(gate.ledger)
+                await gate.record_sessions()
+            await sessions.flush()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
             log.exception("state.db could not be read")
 

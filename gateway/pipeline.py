@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway import ports
+from gateway.lifetimes import Opening
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
 from gateway.problems import problem, refuse
 from gateway.screening import Screener
@@ -25,6 +26,7 @@ from gateway.stages.inputs import find_inputs
 from gateway.stages.record import Opened, close_record, open_record, record_intent
 from gateway.stages.resolve import resolve
 from gateway.stages.screen import screen
+from gateway.stages.sessions import add_request, end_session, open_asked, record_changes
 from gateway.stages.validate import validate
 from gateway.tool import Backend, Json, Tool
 
@@ -76,7 +78,7 @@ class Gate:
             decision = opened.saw(decide(call, bundle, self.counters))
             permit = opened.saw(await approve(decision))
             try:
-                async with (admitted := admit(permit, self.counters, self.clock)) as lease:
+                async with (admitted := admit(permit, self.counters, self.sessions, self.clock)) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
                     raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
                     opened.mark("execute")
@@ -87,7 +89,24 @@ class Gate:
 
     async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""
-        return await authenticate(credential, session, parent, self.authority, self.sessions, self.clock, self.ids)
+        known = (self.authority, self.sessions, self.clock, self.ids, self.ledger)
+        return await authenticate(credential, session, parent, *known)
+
+    async def open_session(self, principal: Principal, asked: Opening) -> Session:
+        """A new session of the caller's own. Raises `Refusal`, as `stages/sessions.py` says."""
+        return await open_asked(principal, asked, self.sessions, self.ledger, self.clock, self.ids)
+
+    async def add_request(self, principal: Principal, session: Session, words: str) -> Session:
+        """One more turn of what the person asked for."""
+        return await add_request(session, principal, words, self.sessions, self.ledger, self.clock.now())
+
+    async def end_session(self, session: Session, who: Mapping[str, Json] | None) -> Session:
+        """Closes a session and all below it; `who` is the operator who does so, None for its own caller."""
+        return await end_session(session, who, self.sessions, self.ledger, self.clock.now())
+
+    async def record_sessions(self) -> None:
+        """Puts on record which sessions have ended meanwhile. Raises the refusals of `Ledger.check`."""
+        await record_changes(self.sessions, self.ledger, self.clock.now())
 
     def listing(self, principal: Principal) -> Sequence[Tool]:
         """The tools this principal may see, by name."""

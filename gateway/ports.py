@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
+from gateway.lifetimes import Change, Used
 from gateway.model import Artifact, Call, Decision, Holder, Outcome, Position, Principal, RawOutput, Reason, Session
 from gateway.tool import Json, Labels, Rate, SecretUse, Tool
 from gateway.work import Work
@@ -55,19 +56,59 @@ class Authority(Protocol):
 
 
 class Sessions(Protocol):
-    """Sessions by owner and id. Every look-up names the owner: another principal's session does not exist."""
+    """Sessions by owner and id. Every look-up names the owner: another principal's session does not exist.
+
+    What one session of a tree sees all of it has seen: labels go to those above and below at once.
+    """
 
     def find(self, owner: str, session_id: str) -> Session | None: ...
+    def line(self, uid: str) -> Sequence[Session]:
+        """The session of that `uid` and those above it, nearest first; nothing when there is none."""
+        ...
+
     async def open(self, session: Session) -> Session:
         """Keeps a new session; returns the one already open under that owner and id, if there is one."""
         ...
 
-    async def close(self, owner: str, session_id: str) -> Session | None: ...
+    async def ask(self, session: Session, words: str) -> Session | None:
+        """Adds a turn to what the person asked for; None when the session is not open any more."""
+        ...
+
+    async def close(
+        self, owner: str, session_id: str, why: str = "closed", who: Mapping[str, Json] | None = None
+    ) -> Session | None:
+        """Closes it and all below it; whatever is admitted later is refused. None when there is none of that name."""
+        ...
+
+    def take(self, session: Session, cost: float) -> None:
+        """Takes one call out of the budgets of the session and those above it, all or nothing.
+
+        Raises `Refusal`: `budget_exhausted`; `session_closed` when it was closed meanwhile.
+        """
+        ...
+
+    def give_back(self, session: Session, cost: float) -> None:
+        """A call that was taken did not happen."""
+        ...
+
+    def used(self, session: Session) -> Used: ...
+    def is_open(self, session: Session) -> bool: ...
     async def spend(self, session: Session, labels: Labels, cost: float) -> None:
         """Adds a finished call to the session: its labels (which only grow), its cost, one more call."""
         ...
 
     def all(self) -> Sequence[Session]: ...
+    def changes(self, now: float) -> Sequence[Change]:
+        """What has to be put on record, for whoever asks to do it: nobody else is given the same again."""
+        ...
+
+    def put_back(self, changes: Sequence[Change]) -> None:
+        """They could not be put on record: whoever asks next is given them."""
+        ...
+
+    async def recorded(self, changes: Sequence[Change]) -> None:
+        """They are on record."""
+        ...
 
 
 class Counters(Protocol):

@@ -56,6 +56,9 @@ TABLE: dict[str, Row] = {
     # limits
     "rate_limited": Row("limits", "Too many calls", 429, True, "Wait, then call again."),
     "concurrency_limited": Row("limits", "Too many calls at once", 429, True, "Wait for running calls to end."),
+    "budget_exhausted": Row(
+        "limits", "The budget of the session is used up", 403, False, "Do not repeat the call; the session is spent."
+    ),
     # execution
     "tool_error": Row("execution", "The tool reported an error", 200, False, "Read the error, change the call."),
     "timeout": Row("execution", "The tool did not finish in time", 200, False, "Ask for less work per call."),

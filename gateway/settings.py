@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from gateway.declared import Identity, ProviderShape, VaultServer
+from gateway.declared import Identity, ProviderShape, VaultServer, https
 from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
 from gateway.units import seconds
+from gateway.urls import parse_url
 
 _PREFIX = "TOOLGATE_"
 _MAX_PORT = 65535
@@ -185,6 +186,20 @@ class Settings(_Part):
         return host.strip("[]"), int(port)
 
     @property
+    def site(self) -> str | None:
+        """Where people's browsers find this server: scheme and host of `identity.resource`, else on this machine."""
+        try:
+            url = parse_url(https(self.identity.resource or ""))
+        except ValueError:
+            return f"http://{self.listen}" if self.on_loopback else None
+        return f"{url.scheme}://{url.authority}"
+
+    @property
+    def connects(self) -> list[str]:
+        """The providers where people connect accounts of their own."""
+        return [name for name, shape in self.providers.items() if shape.grant == "connect"]
+
+    @property
     def on_loopback(self) -> bool:
         """True when only this machine can connect."""
         host = self.address[0]
@@ -206,6 +221,9 @@ class Settings(_Part):
         if self.anonymous and not self.on_loopback:
             sentence = "anonymous: only on a loopback address; listen on 127.0.0.1, or make keys and leave it off"
             raise BadSettings([sentence])
+        if self.connects and self.site is None:
+            sentence = "people come here with a browser: set identity.resource to this server's https URL"
+            raise BadSettings([f"providers.{self.connects[0]}: {sentence}"])
 
     @field_validator("listen")
     @classmethod

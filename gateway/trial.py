@@ -21,7 +21,8 @@ from gateway.runners.http import HttpRunner
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener
 from gateway.stores.artifacts import MemoryArtifacts
-from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes, MemorySessions
+from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes
+from gateway.stores.sessions import MemorySessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
 from sandboxes.model import Backend as Sandbox
 

@@ -58,9 +58,17 @@ class Keeping:
 class LedgerUpkeep:
     """The port `Upkeep`, over the ledger of `home` and its one writer."""
 
-    def __init__(self, home: Path, ledger: Writer, keeping: Keeping | None = None, count: Count | None = None) -> None:
-        """Without `keeping` content is kept until it is erased. `count` is told how a call in doubt ended."""
-        self._home, self._ledger, self._keeping, self._count = home, ledger, keeping, count
+    def __init__(
+        self,
+        home: Path,
+        ledger: Writer,
+        keeping: Keeping | None = None,
+        count: Count | None = None,
+        erased: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
+        """Without `keeping` content is kept until it is erased. `count` is told how a call in doubt ended, `erased`
+        whose content is gone, by the `uid` of the sessions: a copy in memory goes too."""
+        self._home, self._ledger, self._keeping, self._count, self._erased = home, ledger, keeping, count, erased
         self._turn = asyncio.Lock()
         self._rotated: Position | None = None  # where the record of the latest rotation is
 
@@ -168,6 +176,7 @@ class LedgerUpkeep:
                 advice="Erase again.",
             ) from error
         meant = sorted(sessions | gone)
+        self._erased(meant)
         if not meant:
             raise refuse("not_found", "There is no such session with content.")
         position = await self._note(meant, {"keys": len(gone)} | said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
 from gateway.loading import Loaded, load_files
 from gateway.model import Outcome, Principal, Request
+from gateway.ports import Line
 from gateway.runners.canned import Upstream
 from gateway.trial import Trial
 from sandboxes.model import Backend as Sandbox
@@ -63,6 +64,11 @@ class Reply:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def of_calls(lines: Iterable[Line]) -> list[Line]:
+    """The records of calls among others."""
+    return [line for line in lines if line.type.startswith("call.")]
 
 
 async def ask(app: App, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:

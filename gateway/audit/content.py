@@ -125,6 +125,24 @@ class Contents:
         self._disk.sync_folder(self._blobs)
         return name
 
+    async def seal_words(self, session: str, tenant: str, words: str) -> bytes:
+        """What a person said, for a store beside the log: erased with the session's content.
+
+        Raises `sqlite3.Error` or `OSError` where the key cannot be made durable.
+        """
+        key = self.cached(session) or await self.ensure(session, tenant)
+        return _encrypt(key(b"words"), _bound("words", session), words.encode(errors="surrogatepass"))
+
+    def open_words(self, session: str, box: bytes) -> str | None:
+        """What `seal_words` sealed; None once that was erased, or where it is not that."""
+        key = self._keys.find_session(session)
+        if key is None:
+            return None
+        try:
+            return _decrypt(Mac(key)(b"words"), _bound("words", session), box).decode(errors="surrogatepass")
+        except (InvalidTag, ValueError):
+            return None
+
     def open(self, record: Mapping[str, Json]) -> Json:
         """The content of a record as it is in the log, decrypted; `None` when it has none. Raises `Unreadable`."""
         content = record.get("content")

@@ -11,7 +11,8 @@ from gateway.cli.common import Arguments, Verbs, home_of, say, when
 from gateway.identity.keys import SCOPES, new_key
 from gateway.model import Session
 from gateway.ports import Key
-from gateway.stores.sqlite import SqliteKeys, SqliteSessions, State
+from gateway.stores.sqlite import SqliteKeys, State
+from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.units import seconds
 
 _MAX_NAME = 128

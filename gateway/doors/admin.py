@@ -1,4 +1,4 @@
-"""The REST routes beside the call path: tools, sessions, call status, health and the OpenAPI page (FastAPI).
+"""The REST routes beside the call path: tools, call status, health and the OpenAPI page; others are added (FastAPI).
 
 It never calls a tool, and shows a caller nothing but its own things.
 """
@@ -9,20 +9,22 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from gateway.accounts import Connecting
 from gateway.doors import render
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
-from gateway.doors.bodies import misfit, read_shape
+from gateway.doors.bodies import misfit
+from gateway.doors.connect import add_connections, add_pages
 from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
 from gateway.doors.past import READERS, add_past
 from gateway.doors.past import described as described_past
 from gateway.doors.records import add_records
 from gateway.doors.resource import Resource, add_resource
-from gateway.model import SESSION_TTL, Principal, Problem, Refusal, Session
+from gateway.doors.sessions import add_sessions
+from gateway.model import Principal, Problem, Refusal
 from gateway.pipeline import Gate
 from gateway.ports import Upkeep
 from gateway.problems import TABLE, problem, refuse
@@ -30,17 +32,6 @@ from gateway.tool import Json, Tool
 from gateway.wanted import Past
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
-_MAX_SESSION = 16 * 1024  # bytes
-_NO_SESSION = "There is no session of that id."
-
-
-class NewSession(BaseModel):
-    """The body of `POST /v1/sessions`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    labels: list[Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,64}$")]] = Field(default=[], max_length=32)
-    ttl: float = Field(default=SESSION_TTL, ge=1, le=30 * 24 * 3600, description="Seconds the session lives.")
 
 
 def admin_app(
@@ -49,20 +40,25 @@ def admin_app(
     upkeep: Upkeep | None = None,
     past: Past | None = None,
     resource: Resource | None = None,
+    connecting: Connecting | None = None,
 ) -> FastAPI:
     """The FastAPI application. `ready` says what is ready, each under its name, for `/readyz`.
 
-    Without `upkeep` and `past`, which a ledger in memory does not have, there are no routes under `/v1/audit`.
+    Without `upkeep` and `past`, which a ledger in memory does not have, there are no routes under `/v1/audit`; without
+    `connecting` none for accounts.
     """
     app = FastAPI(title="Toolgate", openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
     _health(app, ready)
     _tools(app, gate)
-    _sessions(app, gate)
+    add_sessions(app, gate, _known(gate))
     add_artifacts(app, gate)
     add_explaining(app, gate, _known(gate))
     if resource is not None:
         add_resource(app, resource)
+    if connecting is not None:
+        add_connections(app, connecting, _known(gate))
+        add_pages(app, connecting)
     if upkeep is not None:
         add_records(app, upkeep, _known(gate))
     if past is not None:
@@ -126,47 +122,6 @@ def _tools(app: FastAPI, gate: Gate) -> None:
         return JSONResponse(render.outcome_json(outcome))
 
 
-def _sessions(app: FastAPI, gate: Gate) -> None:
-    known = _known(gate)
-
-    async def writer(principal: Annotated[Principal, Depends(known)]) -> Principal:
-        if principal.scopes == {"auditor"}:
-            raise refuse("insufficient_scope", "A key with the scope auditor reads, and changes nothing.")
-        return principal
-
-    @app.post("/v1/sessions", status_code=201)
-    async def open_session(principal: Annotated[Principal, Depends(writer)], request: Request) -> JSONResponse:
-        """Opens a session, bound to this caller."""
-        body = await read_shape(request, NewSession, _MAX_SESSION)
-        now = gate.clock.now()
-        fresh = Session(
-            id=gate.ids.new("s_"),
-            uid=gate.ids.new("u_"),
-            owner=principal.key,
-            opened_at=now,
-            expires_at=now + body.ttl,
-            labels=frozenset(body.labels),
-        )
-        return JSONResponse(_session(await gate.sessions.open(fresh)), 201)
-
-    @app.get("/v1/sessions/{session_id}")
-    async def show_session(session_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:
-        """A session of one's own."""
-        found = gate.sessions.find(principal.key, session_id)
-        if found is None:
-            raise refuse("not_found", _NO_SESSION)
-        return JSONResponse(_session(found))
-
-    @app.delete("/v1/sessions/{session_id}")
-    async def close_session(session_id: str, principal: Annotated[Principal, Depends(writer)]) -> JSONResponse:
-        """Closes a session of one's own: calls in it are refused from now on, and what it did is signed."""
-        closed = await gate.sessions.close(principal.key, session_id)
-        if closed is None:
-            raise refuse("not_found", _NO_SESSION)
-        gate.ledger.checkpoint()
-        return JSONResponse(_session(closed))
-
-
 def _plain(tool: Tool) -> dict[str, Json]:
     return {
         "name": tool.name,
@@ -177,18 +132,6 @@ def _plain(tool: Tool) -> dict[str, Json]:
         "input_schema": tool.input_schema,
         "output_schema": tool.output_schema,
         "effects": sorted(tool.effects),
-    }
-
-
-def _session(session: Session) -> dict[str, Json]:
-    return {
-        "id": session.id,
-        "labels": sorted(session.labels),
-        "opened_at": session.opened_at,
-        "expires_at": session.expires_at,
-        "state": session.state,
-        "calls": session.calls,
-        "cost": session.cost,
     }
 
 

@@ -11,17 +11,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from gateway.identity.oauth import Endpoints, NoToken, Token
+from gateway.identity.oauth import MARGIN, Endpoints, NoToken, Token
 from gateway.identity.vault import BadSecret
 from gateway.model import Holder, Refusal
 from gateway.ports import Clock, Ids, Ledger, Line, Sessions
 from gateway.tool import Json
 
 log = logging.getLogger("toolgate")
-MARGIN: Final = 30.0  # seconds before its end from which a token is not begun to be used
 LOOK: Final = 0.5  # seconds between two looks for sessions that ended
 ECHO: Final = 600.0  # seconds after which a token that is used no more is not looked for in results any more
 
@@ -29,8 +29,12 @@ ECHO: Final = 600.0  # seconds after which a token that is used no more is not l
 class Accounts(Protocol):
     """The accounts that people connected."""
 
-    async def token(self, holder: Holder, endpoints: Endpoints) -> Token:
-        """A token of the account of the holder's person. Raises `NoToken`, `Refusal(account_required)`."""
+    async def token(self, holder: Holder, endpoints: Endpoints) -> tuple[str, Token]:
+        """Id and token of the account of the holder's person. Raises `NoToken`, `Refusal(account_required)`."""
+        ...
+
+    def stands(self, account: str) -> bool:
+        """Whether the account of this id is in use still."""
         ...
 
 
@@ -46,7 +50,7 @@ class Rotating(Protocol):
 
 @dataclass(slots=True)
 class Minted:
-    """A token as one session and tool have it. `id` stands on record."""
+    """A token as one session and tool have it. `id` stands on record; `account` is the one it came of, if it did."""
 
     id: str
     owner: str
@@ -54,6 +58,7 @@ class Minted:
     provider: str
     tool: str
     tenant: str
+    account: str | None
     token: Token = field(repr=False)
 
 
@@ -78,7 +83,9 @@ class Leases:
         self._ledger, self._sessions, self._clock, self._ids, self._forget = ledger, sessions, clock, ids, forget
         self._leases: dict[Key, Minted] = {}
         self._minting: dict[Key, asyncio.Task[str]] = {}
+        self._rotations: dict[str, asyncio.Lock] = {}
         self._echoes: list[tuple[float, str]] = []
+        self._wake = asyncio.Event()
 
     def peek(self, place: str) -> None:
         """Raises `BadSecret` when no provider has that name."""
@@ -93,29 +100,25 @@ class Leases:
             raise BadSecret("its provider is another tenant's")
         key = (holder.caller.session.uid, holder.tool, place)
         lease = self._leases.get(key)
-        if lease is not None and lease.token.expires_at - self._clock.now() > MARGIN:
+        if lease is not None and lease.token.expires_at - self._clock.now() > MARGIN and self._connected(lease):
             return lease.token.access
         # Whoever comes meanwhile waits for the same one; nobody's going away ends it for the others.
         task = self._minting.get(key)
         if task is None:
             task = self._minting[key] = asyncio.create_task(self._mint(key, endpoints, holder))
-            task.add_done_callback(lambda _: self._minting.pop(key, None))
+            task.add_done_callback(lambda done: self._over(key, done))
         return await asyncio.shield(task)
 
-    async def end(self, uid: str, why: str) -> None:
-        """Drops what a session has, puts that on record, and takes it back at the providers that can."""
-        for key in [key for key in self._leases if key[0] == uid]:
-            await self._drop(key, why)
-
-    async def disconnect(self, owner: str, provider: str) -> None:
-        """Drops what every session of a caller has from one provider."""
-        for key in [k for k, lease in self._leases.items() if (lease.owner, lease.provider) == (owner, provider)]:
-            await self._drop(key, "disconnected")
+    def look(self) -> None:
+        """A session was closed: looks for what has to end now, not at the next look."""
+        self._wake.set()
 
     async def watch(self) -> None:
         """Ends the leases of sessions that were closed or ran out, by whomever. For ever."""
         while True:
-            await asyncio.sleep(LOOK)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK)
+            self._wake.clear()
             try:
                 await self.sweep()
             except Exception:  # a background loop must outlive one bad look; the next one is half a second away
@@ -124,20 +127,21 @@ class Leases:
     async def sweep(self) -> None:
         """One look."""
         now = self._clock.now()
-        gone = {
-            (lease.owner, lease.session, key[0])
-            for key, lease in self._leases.items()
-            if not self._stands(lease, key[0], now)
-        }
-        for *_, uid in gone:
-            await self.end(uid, "session ended")
+        gone = [key for key, lease in self._leases.items() if not self._stands(lease, key[0], now)]
+        await asyncio.gather(*(self._drop(key, "session ended") for key in gone))
+        out = [key for key, lease in self._leases.items() if not self._connected(lease)]
+        await asyncio.gather(*(self._drop(key, "disconnected") for key in out))
         while self._echoes and self._echoes[0][0] <= time.monotonic():
             self._forget(self._echoes.pop(0)[1])
 
     async def close(self) -> None:
         """At a stop: every token is dropped, and taken back where that is possible."""
-        for key in list(self._leases):
-            await self._drop(key, "stop")
+        for task in list(self._minting.values()):
+            task.cancel()
+        await asyncio.gather(*(self._drop(key, "stop") for key in list(self._leases)))
+
+    def _connected(self, lease: Minted) -> bool:
+        return lease.account is None or self._accounts.stands(lease.account)
 
     def _stands(self, lease: Minted, uid: str, now: float) -> bool:
         found = self._sessions.find(lease.owner, lease.session)
@@ -151,33 +155,52 @@ class Leases:
 
     async def _mint(self, key: Key, endpoints: Endpoints, holder: Holder) -> str:
         try:
-            token = await self._granted(endpoints, holder)
+            account, token = await self._granted(endpoints, holder)
         except NoToken as none:
             raise BadSecret(none.reason) from None
         before, caller = self._leases.get(key), holder.caller
+        if before is not None and not self._connected(before):
+            await self._drop(key, "disconnected")
         owner, tenant = caller.principal.key, caller.principal.tenant
-        lease = Minted(self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, token)
-        await self._ledger.append(Line("credential.minted", self._minted(lease, endpoints, holder)))
+        lease = Minted(self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, account, token)
+        try:
+            await self._ledger.append(Line("credential.minted", self._minted(lease, endpoints, holder)))
+        except Refusal:
+            await self._taken_back(lease)
+            raise
         if before is not None:
             self._echo(before.token.access)
         self._leases[key] = lease
+        if not self._connected(lease):
+            await self._drop(key, "disconnected")
+            raise BadSecret("its account was disconnected just now")
         return token.access
 
-    async def _granted(self, endpoints: Endpoints, holder: Holder) -> Token:
+    def _over(self, key: Key, done: asyncio.Task[str]) -> None:
+        self._minting.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; where nobody waits any more nobody misses it
+
+    async def _granted(self, endpoints: Endpoints, holder: Holder) -> tuple[str | None, Token]:
         grant, principal = endpoints.provider.grant, holder.caller.principal
         if grant == "client_credentials":
-            return await endpoints.client_credentials()
+            return None, await endpoints.client_credentials()
         if grant == "connect":
             return await self._accounts.token(holder, endpoints)
         if grant == "refresh_token":
-            name = endpoints.provider.name
+            return None, await self._rotated(endpoints)
+        if principal.authn != "jwt" or not holder.credential:
+            raise BadSecret("the caller has no token that could be exchanged: it came with an API key")
+        return None, await endpoints.exchanged(holder.credential)
+
+    async def _rotated(self, endpoints: Endpoints) -> Token:
+        """One at a time for each provider: a refresh token may work once only, and the next one has to be kept."""
+        name = endpoints.provider.name
+        async with self._rotations.setdefault(name, asyncio.Lock()):
             token = await endpoints.refreshed(await self._rotating.current(name))
             if token.refresh is not None:
                 await self._rotating.replaced(name, token.refresh)
             return token
-        if principal.authn != "jwt" or not holder.credential:
-            raise BadSecret("the caller has no token that could be exchanged: it came with an API key")
-        return await endpoints.exchanged(holder.credential)
 
     def _minted(self, lease: Minted, endpoints: Endpoints, holder: Holder) -> dict[str, Json]:
         principal = holder.caller.principal
@@ -198,10 +221,7 @@ class Leases:
         if lease is None:
             return
         self._echo(lease.token.access)
-        endpoints = self._endpoints[lease.provider]
-        # A connected account's token may serve other sessions too: it is taken back when the account is.
-        shared = endpoints.provider.grant == "connect"
-        taken_back = False if shared else await endpoints.revoke(lease.token.access, "access_token")
+        taken_back = await self._taken_back(lease)
         agent, user = lease.owner.split("\x1f")[1:3]
         said: dict[str, Json] = {
             "credential_id": lease.id,
@@ -217,6 +237,12 @@ class Leases:
             await self._ledger.append(Line("credential.revoked", said))
         except Refusal:
             log.warning("that the credential %s was dropped could not be put on record", lease.id)
+
+    async def _taken_back(self, lease: Minted) -> bool:
+        """Not of an account: its token may serve other sessions too, and is taken back when the account is."""
+        return lease.account is None and await self._endpoints[lease.provider].revoke(
+            lease.token.access, "access_token"
+        )
 
     def _echo(self, value: str) -> None:
         self._echoes.append((time.monotonic() + ECHO, value))

@@ -6,6 +6,7 @@ the requests go through the one outbound client. It keeps nothing, and no text i
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from gateway.tool import Json
 from gateway.urls import parse_url
 
 WAIT_SECONDS: Final = 10.0
+REVOKE_SECONDS: Final = 3.0  # nobody waits longer at the end of a session, or when the gateway stops
+MARGIN: Final = 30.0  # seconds before its end from which a token is not begun to be used
 LIFETIME: Final = 300.0  # seconds a token is used whose answer does not say how long it lives
 MAX_LIFETIME: Final = 24 * 3600.0
 _MAX_BYTES = 64 * 1024
@@ -52,11 +55,11 @@ class Token:
 
 
 class NoToken(Exception):
-    """There is no token; `reason` is safe to show. `denied`: the provider said so, and will say so again."""
+    """There is no token; `reason` is safe to show. `code` is the error that the provider named (RFC 6749 §5.2)."""
 
-    def __init__(self, reason: str, *, denied: bool) -> None:
+    def __init__(self, reason: str, code: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.denied = reason, denied
+        self.reason, self.code = reason, code
 
 
 class Endpoints:
@@ -69,7 +72,7 @@ class Endpoints:
         self._client, self._secret, self._now = client, secret, now
 
     async def client_credentials(self) -> Token:
-        """A token of the gateway's own. Raises `NoToken`."""
+        """A token of the gateway's own. Raises `NoToken`; `Refusal` where its secret cannot be had, as all do."""
         return await self._token("client_credentials")
 
     async def refreshed(self, refresh: str) -> Token:
@@ -115,8 +118,9 @@ class Endpoints:
             return False
         body, _ = prepare_revoke_token_request(token, hint)
         try:
-            answer = await self._post(url, body)
-        except (NoToken, Refusal, Failure):
+            async with asyncio.timeout(REVOKE_SECONDS):
+                answer = await self._post(url, body, None if self._secret is None else await self._secret())
+        except (Refusal, Failure, TimeoutError):
             return False
         return answer.status == 200
 
@@ -126,15 +130,15 @@ class Endpoints:
             more["scope"] = " ".join(provider.scopes)
         given = {name: value for name, value in (more | {"resource": provider.resource}).items() if value}
         body: str = prepare_token_request(grant, **given)
+        secret = None if self._secret is None else await self._secret()
         try:
-            answer = await self._post(provider.token_url, body)
+            answer = await self._post(provider.token_url, body, secret)
         except (Refusal, Failure):
-            raise NoToken("the authorization server cannot be reached", denied=False) from None
+            raise NoToken("the authorization server cannot be reached") from None
         return self._read(answer)
 
-    async def _post(self, url: str, body: str) -> Answer:
+    async def _post(self, url: str, body: str, secret: str | None) -> Answer:
         provider, target = self.provider, parse_url(url)
-        secret = None if self._secret is None else await self._secret()
         method = "none" if secret is None else f"client_secret_{provider.client_auth}"
         headers: dict[str, str] = {}
         auth = ClientAuth(provider.client_id, secret, method)
@@ -156,12 +160,11 @@ class Endpoints:
         if answer.status != 200:
             code = said.get("error")
             known = code if isinstance(code, str) and code.isascii() and code.isprintable() and len(code) <= 64 else ""
-            denied = answer.status in (400, 401, 403)
-            raise NoToken(f"the authorization server refused{f' ({known})' if known else ''}", denied=denied)
+            raise NoToken(f"the authorization server refused{f' ({known})' if known else ''}", known)
         access, kind, refresh = said.get("access_token"), said.get("token_type"), said.get("refresh_token")
         # A token that is exchanged may be of the type N_A (RFC 8693 §2.2.1): it is used as a bearer token all the same.
         if not isinstance(access, str) or not access or str(kind).lower() not in ("bearer", "n_a"):
-            raise NoToken("the authorization server gave no bearer token", denied=False)
+            raise NoToken("the authorization server gave no bearer token")
         lives, scope = said.get("expires_in"), said.get("scope")
         seconds = float(lives) if isinstance(lives, int | float) and not isinstance(lives, bool) else LIFETIME
         return Token(

@@ -19,6 +19,25 @@ from gateway.stores.secrets import SecretRow, SqliteSecrets
 _PURPOSE = b"toolgate secrets v1"
 
 
+class Seal:
+    """Seals short texts for one purpose, each bound to the place where it is kept."""
+
+    def __init__(self, master: bytes, purpose: bytes) -> None:
+        self._cipher = AESGCM(hmac.digest(master, purpose, "sha256"))
+
+    def close(self, text: str, place: bytes) -> bytes:
+        """The sealed bytes."""
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, text.encode(), place)
+
+    def open(self, sealed: bytes, place: bytes) -> str:
+        """The text. Raises `BadSecret` when it was sealed under another key, or for another place."""
+        try:
+            return self._cipher.decrypt(sealed[:12], sealed[12:], place).decode()
+        except InvalidTag:
+            raise BadSecret("it does not open with this master key") from None
+
+
 class SecretStore:
     """A source of secrets, `store:NAME`. One of the caller's tenant stands before one that is everybody's.
 
@@ -27,17 +46,16 @@ class SecretStore:
 
     def __init__(self, rows: SqliteSecrets, master: bytes) -> None:
         self._rows = rows
-        self._cipher = AESGCM(hmac.digest(master, _PURPOSE, "sha256"))
+        self._seal = Seal(master, _PURPOSE)
 
     def put(self, tenant: str, name: str, value: str, at: float) -> None:
         """Keeps a value, instead of the one that was there. `tenant` is empty for everybody's."""
-        nonce = os.urandom(12)
-        self._rows.put(tenant, name, nonce + self._cipher.encrypt(nonce, value.encode(), _place(tenant, name)), at)
+        self._rows.put(tenant, name, self._seal.close(value, _place(tenant, name)), at)
 
     def find(self, tenant: str, name: str) -> str | None:
         """The value of just that tenant; None when there is none. Raises `BadSecret` when it does not open."""
         sealed = self._rows.find(tenant, name)
-        return None if sealed is None else self._opened(tenant, name, sealed)
+        return None if sealed is None else self._seal.open(sealed, _place(tenant, name))
 
     def remove(self, tenant: str, name: str) -> bool:
         """Forgets it; False when it was not there."""
@@ -63,12 +81,6 @@ class SecretStore:
         except OSError:
             raise BadSecret("the secret store cannot be read") from None
         raise BadSecret("it is not set")
-
-    def _opened(self, tenant: str, name: str, sealed: bytes) -> str:
-        try:
-            return self._cipher.decrypt(sealed[:12], sealed[12:], _place(tenant, name)).decode()
-        except InvalidTag:
-            raise BadSecret("it does not open with this master key") from None
 
 
 def _place(tenant: str, name: str) -> bytes:

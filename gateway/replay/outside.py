@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.aggregates import Cell, Ended, Level, Reservation
+from gateway.lifetimes import Change, Used
 from gateway.model import Artifact, Position, Principal, Session
 from gateway.ports import Artifacts, Authority, Clock, Counters, Ledger, Line, Taken
 from gateway.problems import refuse
@@ -65,7 +66,40 @@ class OneSession:
     async def open(self, session: Session) -> Session:
         return self._session
 
-    async def close(self, owner: str, session_id: str) -> Session | None:
+    def line(self, uid: str) -> Sequence[Session]:
+        return [self._session]
+
+    async def ask(self, session: Session, words: str) -> Session | None:
+        self._session = replace(self._session, request=(*self._session.request, words))
+        return self._session
+
+    def take(self, session: Session, cost: float) -> None:
+        """What a budget refused is refused again, by the record."""
+        if self._session.state == "closed":
+            raise refuse("session_closed", "The session was closed meanwhile.")
+
+    def give_back(self, session: Session, cost: float) -> None:
+        """Nothing was taken."""
+
+    def used(self, session: Session) -> Used:
+        return Used(self._session.calls, self._session.cost)
+
+    def is_open(self, session: Session) -> bool:
+        return self._session.state == "open"
+
+    def changes(self, now: float) -> Sequence[Change]:
+        """None: whether a session was opened and closed is on record where it was."""
+        return ()
+
+    def put_back(self, changes: Sequence[Change]) -> None:
+        """There are none."""
+
+    async def recorded(self, changes: Sequence[Change]) -> None:
+        """There are none."""
+
+    async def close(
+        self, owner: str, session_id: str, why: str = "closed", who: Mapping[str, Json] | None = None
+    ) -> Session | None:
         if owner != self._session.owner:
             return None
         self._session = replace(self._session, state="closed")

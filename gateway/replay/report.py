@@ -12,7 +12,7 @@ from gateway.tool import Json
 
 _SECRET, _FILE = "secret.issued", "file."
 # What a machine did, not a rule: no check makes it happen again, so it is given again as it was.
-UNREPEATABLE = frozenset({"precondition_pending", "cancelled", "internal"})
+UNREPEATABLE = frozenset({"precondition_pending", "budget_exhausted", "cancelled", "internal"})
 _PERMITTED = "permitted"
 
 

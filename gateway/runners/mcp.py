@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -39,6 +40,7 @@ WAIT_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10.0
 MAX_PAGES: Final = 100
 MAX_TOOLS: Final = 10_000
+MAX_LINKS: Final = 4096  # servers, times the sessions that have credentials of their own
 PINNED: Final = ("name", "description", "inputSchema", "outputSchema", "annotations")
 
 _NOT_TAKEN = frozenset({-32020, -32022, -32601})  # how a modern server says that it did not look at the call
@@ -178,7 +180,7 @@ class McpRunner:
     ) -> None:
         self._net, self._servers, self._pins = net, servers, pins
         self._check, self._wait, self._monotonic = check, wait, monotonic
-        self._links: dict[tuple[str, tuple[SecretUse, ...], str], Link] = {}
+        self._links: OrderedDict[tuple[str, tuple[SecretUse, ...], str], Link] = OrderedDict()
         self._warned: dict[tuple[str, str], str] = {}
 
     async def run(self, work: Work) -> RawOutput:
@@ -209,16 +211,22 @@ class McpRunner:
             await link.close()
 
     def _link(self, server: Server, work: Work) -> Link:
-        """What is agreed with the server under these credentials, which may be those of a tenant or a session."""
+        """What is agreed with the server under these credentials, of a tenant or of a tool in a session perhaps."""
         credential, holder = (*server.secrets, *work.tool.secrets), work.holder
         varies = {use.varies for use in credential}
         whose = ""
         if holder is not None and varies != {"never"}:
-            whose = holder.caller.session.uid if "session" in varies else holder.caller.principal.tenant
-        link = self._links.get((server.name, credential, whose))
+            tenant, session = holder.caller.principal.tenant, holder.caller.session.uid
+            whose = f"{session}\x1f{holder.tool}" if "session" in varies else tenant
+        key = (server.name, credential, whose)
+        link = self._links.get(key)
         if link is None:
             peer = Peer(self._net, parse_url(server.url), credential)
-            link = self._links[server.name, credential, whose] = Link(peer, self._monotonic, self._check, self._wait)
+            link = Link(peer, self._monotonic, self._check, self._wait)
+            if len(self._links) >= MAX_LINKS:  # sessions come and go; the one that was used longest ago goes first
+                self._links.popitem(last=False)
+        self._links[key] = link
+        self._links.move_to_end(key)
         link.peer.holder = holder  # whoever called last: where it matters, whose credential it is stays the same
         return link
 

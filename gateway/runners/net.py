@@ -200,6 +200,8 @@ class Net:
         request = request_bytes(ask, credentials)
         addresses = await self._route(url, entry)
         key, connection = await self._connection(_origin(url, credentials), addresses, ask)
+        if any(use.varies == "session" for use in ask.secrets):
+            await self._unchanged(ask, credentials, connection)
         remaining = ask.deadline - self._monotonic()
         if remaining <= 0:
             connection.close()
@@ -216,6 +218,17 @@ class Net:
                 raise refuse("egress_denied", f"The credential {use.name} is not meant for this host.")
         revealed = [(use, await self._vault.reveal(use, ask.holder)) for use in ask.secrets]
         return tuple((use.header, use.template.replace("{}", value)) for use, value in revealed)
+
+    async def _unchanged(self, ask: Ask, credentials: Headers, connection: Connection) -> None:
+        """Resolving and dialling took their time, and an account may have been disconnected meanwhile."""
+        try:
+            if await self._credentials(ask) == credentials:
+                return
+        except Refusal:
+            connection.close()
+            raise
+        connection.close()
+        raise refuse("upstream_unreachable", "The credential changed while the upstream was connected to.")
 
     def _done(self, sent: _Sent) -> None:
         sent.timer.cancel()

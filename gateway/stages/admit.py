@@ -1,6 +1,7 @@
 """Stage 7: rates, concurrency and declared state, taken together or not at all. It never takes what was not asked for.
 
-The slot is given back when the call ends; what was reserved is taken back only where nothing was dispatched.
+The slot is given back when the call ends; what was reserved, and what a budget gave, is taken back only where nothing
+was dispatched.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import math
 from gateway.aggregates import Ended, Reservation
 from gateway.model import Call, Decision, Intent, Lease, Permit, Refusal, SafeOutput
 from gateway.obligations import Limit
-from gateway.ports import Clock, Counters, Taken
-from gateway.problems import problem
+from gateway.ports import Clock, Counters, Sessions, Taken
+from gateway.problems import problem, refuse
 from gateway.tool import Rate
 
 DEFAULT_CONCURRENCY = 256  # calls of one principal to one tool at a time
@@ -31,15 +32,16 @@ class admit:
     Named like the other stages, which are functions: it is used as `async with admit(…) as lease`.
 
     Raises, on entering:
-        Refusal: `rate_limited` or `concurrency_limited`, with the time after which to call again.
+        Refusal: `budget_exhausted`, `session_closed`; `rate_limited` or `concurrency_limited`, with the time after
+        which to call again.
         StateChanged: what the decision read of the past is not so any more; nothing was taken.
     """
 
-    __slots__ = ("_clock", "_counters", "_ended", "_permit", "_reservation", "_slots")
+    __slots__ = ("_clock", "_counters", "_ended", "_permit", "_reservation", "_sessions", "_slots")
 
-    def __init__(self, permit: Permit, counters: Counters, clock: Clock) -> None:
+    def __init__(self, permit: Permit, counters: Counters, sessions: Sessions, clock: Clock) -> None:
         self._slots = (slot(permit.decision.call),)
-        self._permit, self._counters, self._clock = permit, counters, clock
+        self._permit, self._counters, self._sessions, self._clock = permit, counters, sessions, clock
         self._reservation = _reservation(permit)
         self._ended: Ended = "refused"
 
@@ -47,18 +49,23 @@ class admit:
         decision = self._permit.decision
         call, obligations, tool = decision.call, decision.obligations, decision.call.tool
         started = self._clock.monotonic()
+        self._sessions.take(call.caller.session, tool.cost)
         taken = self._counters.take(buckets(decision), self._slots, started, self._reservation)
-        if taken.kind == "changed":
-            raise StateChanged
         if taken.refused is not None:
-            raise _refused(taken)
+            self._sessions.give_back(call.caller.session, tool.cost)
+            raise StateChanged if taken.kind == "changed" else _refused(taken)
         deadline = started + min(tool.timeout, obligations.timeout or math.inf)
         if call.parent is not None:
             deadline = min(deadline, call.parent.intent.lease.deadline)
         return Lease(self._permit, deadline, self._reservation)
 
     def begins(self, intent: Intent) -> Intent:
-        """Notes that from here on the call may happen, and gives its intent on."""
+        """Notes that from here on the call may happen, and gives its intent on.
+
+        Raises `Refusal(session_closed)` when the session was closed while the intent was written.
+        """
+        if not self._sessions.is_open(intent.call.caller.session):
+            raise refuse("session_closed", "The session was closed meanwhile.")
         self._ended = "failed"
         return intent
 
@@ -70,8 +77,12 @@ class admit:
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._counters.leave(self._slots)
+        ended: Ended = "refused" if isinstance(error, Refusal) else self._ended
+        if ended == "refused":
+            call = self._permit.decision.call
+            self._sessions.give_back(call.caller.session, call.tool.cost)
         if self._reservation is not None:
-            self._counters.settle(self._reservation, "refused" if isinstance(error, Refusal) else self._ended)
+            self._counters.settle(self._reservation, ended)
 
 
 def slot(call: Call) -> tuple[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gateway.model import SESSION_TTL, Caller, Parent, Principal, Refusal, Session
-from gateway.ports import Authority, Clock, Ids, Sessions
+from gateway.ports import Authority, Clock, Ids, Ledger, Sessions
 from gateway.problems import problem, refuse
+from gateway.stages.sessions import open_session
 
 DEFAULT_SESSION = "default"
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -19,6 +20,7 @@ async def authenticate(
     sessions: Sessions,
     clock: Clock,
     ids: Ids,
+    ledger: Ledger,
 ) -> Caller:
     """The caller behind `credential`, in the session it names, or in its own default session.
 
@@ -39,7 +41,12 @@ async def authenticate(
     principal = await authority.identify(credential)
     try:
         named = _own(principal, session_id)
-        return Caller(principal, await _enter(principal, named, sessions, clock, ids))
+        session = _known(principal, named, sessions, clock)
+        if session is None:
+            now = clock.now()
+            fresh = Session(named or DEFAULT_SESSION, ids.new("u_"), principal.key, now, now + SESSION_TTL)
+            session = await open_session(fresh, principal, sessions, ledger)
+        return Caller(principal, session)
     except Refusal as refusal:
         raise Refusal(refusal.problem, principal) from None
 
@@ -75,14 +82,15 @@ def _own(principal: Principal, session_id: str | None) -> str | None:
     return principal.session
 
 
-async def _enter(principal: Principal, session_id: str | None, sessions: Sessions, clock: Clock, ids: Ids) -> Session:
+def _known(principal: Principal, session_id: str | None, sessions: Sessions, clock: Clock) -> Session | None:
+    """The session that is open under that name; None where it is to be opened."""
     name = session_id or DEFAULT_SESSION
     found = sessions.find(principal.key, name)
     if found is not None and found.state == "open" and clock.now() < found.expires_at:
         return found
     if session_id is not None or (found is not None and found.state == "closed" and clock.now() < found.expires_at):
         _must_be_new(name, found)
-    return await _open(principal, name, sessions, clock, ids)
+    return None
 
 
 def _must_be_new(name: str, found: Session | None) -> None:
@@ -90,9 +98,3 @@ def _must_be_new(name: str, found: Session | None) -> None:
         raise refuse("malformed", "Toolgate-Session must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
     if found is not None or name.startswith(_OPENED_BY_US):
         raise refuse("session_closed", "This session is closed, has expired, or is not one of yours.")
-
-
-async def _open(principal: Principal, name: str, sessions: Sessions, clock: Clock, ids: Ids) -> Session:
-    now = clock.now()
-    fresh = Session(name, ids.new("u_"), principal.key, now, now + SESSION_TTL)
-    return await sessions.open(fresh)

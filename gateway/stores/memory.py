@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +12,11 @@ from typing import Any
 
 from gateway.aggregates import Cell, Ended, Level, Reservation
 from gateway.audit.content import encode
-from gateway.model import Outcome, Position, Session
+from gateway.model import Outcome, Position
 from gateway.ports import Key, Line, Taken
-from gateway.problems import refuse
 from gateway.reliability.cells import Cells
 from gateway.reliability.limits import earliest, spend
-from gateway.tool import Json, Labels, Rate
+from gateway.tool import Json, Rate
 
 _FULL_SECONDS = 60.0  # after which a caller whose values are too many may ask again
 _BLOWN_UP = 16  # bytes that a value takes in memory, for each byte of it as JSON
@@ -45,74 +43,6 @@ class MemoryKeys:
 
     def all(self) -> Sequence[Key]:
         return sorted(self._by_digest.values(), key=lambda key: key.created_at)
-
-
-class MemorySessions:
-    """Sessions by owner and id, at most `most` of one owner: callers name them, and each is kept until it expires."""
-
-    def __init__(self, most: int = 10_000) -> None:
-        self._sessions: dict[tuple[str, str], Session] = {}
-        self._most = most
-
-    def find(self, owner: str, session_id: str) -> Session | None:
-        return self._sessions.get((owner, session_id))
-
-    def put(self, session: Session) -> None:
-        """Keeps a session as it is, whatever was there."""
-        self._sessions[session.owner, session.id] = session
-
-    async def open(self, session: Session) -> Session:
-        place = (session.owner, session.id)
-        if place not in self._sessions:
-            await self._make_room(session.owner, session.opened_at)
-        there = self._sessions.get(place)
-        if there is not None and there.state == "open" and session.opened_at < there.expires_at:
-            return there
-        self._sessions[place] = session
-        return session
-
-    async def _make_room(self, owner: str, now: float) -> None:
-        """Forgets what has expired when there is no room for one more. Raises `Refusal(rate_limited)`."""
-        if len(self._sessions) < self._most:
-            return
-        owned = [place for place in self._sessions if place[0] == owner]
-        if len(owned) < self._most:
-            return
-        expired = [place for place in owned if self._sessions[place].expires_at <= now]
-        if not expired:
-            wait_ms = math.ceil(1000 * (min(self._sessions[place].expires_at for place in owned) - now))
-            raise refuse("rate_limited", "There are too many sessions of this caller: use one.", retry_after_ms=wait_ms)
-        for place in expired:
-            del self._sessions[place]
-
-    async def close(self, owner: str, session_id: str) -> Session | None:
-        there = self._sessions.get((owner, session_id))
-        if there is None:
-            return None
-        closed = replace(there, state="closed")
-        self._sessions[owner, session_id] = closed
-        return closed
-
-    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
-        place = (session.owner, session.id)
-        there = self._sessions.get(place)
-        if there is not None and there.uid == session.uid:
-            seen = there.labels if labels <= there.labels else there.labels | labels
-            # Written out: `dataclasses.replace` costs three times as much, and this is every call.
-            self._sessions[place] = Session(
-                there.id,
-                there.uid,
-                there.owner,
-                there.opened_at,
-                there.expires_at,
-                seen,
-                there.state,
-                there.calls + 1,
-                there.cost + cost,
-            )
-
-    def all(self) -> Sequence[Session]:
-        return list(self._sessions.values())
 
 
 class MemoryCounters:

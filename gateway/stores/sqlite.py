@@ -11,14 +11,11 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from gateway.model import Artifact, Session
+from gateway.model import Artifact
 from gateway.ports import Key
-from gateway.problems import refuse
-from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
-from gateway.tool import Labels
+from gateway.stores.memory import MemoryKeys, MemoryPins
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -27,6 +24,7 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS sessions (
   owner TEXT NOT NULL, id TEXT NOT NULL, uid TEXT NOT NULL, opened_at REAL NOT NULL, expires_at REAL NOT NULL,
   labels TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS requests (uid TEXT NOT NULL, box BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pins (
   server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
 CREATE TABLE IF NOT EXISTS artifacts (
@@ -39,13 +37,17 @@ CREATE TABLE IF NOT EXISTS revocations (
   recorded INTEGER NOT NULL);
 """
 _KEYS = "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
-_SAVE = """
-INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET
-  state = CASE WHEN sessions.uid = excluded.uid AND sessions.state = 'closed' THEN 'closed' ELSE excluded.state END,
-  uid = excluded.uid, opened_at = excluded.opened_at, expires_at = excluded.expires_at,
-  labels = excluded.labels, calls = excluded.calls, cost = excluded.cost
-"""
-_RETRY_MS = 500
+# What tables had not from the beginning: a home of an earlier version gets it when it is opened.
+_ADDED = {
+    "sessions": (
+        "budget TEXT NOT NULL DEFAULT '{}'",
+        "parent TEXT",
+        "used_calls INTEGER NOT NULL DEFAULT 0",
+        "used_cost REAL NOT NULL DEFAULT 0",
+        "ended TEXT",
+        "recorded INTEGER NOT NULL DEFAULT 0",
+    )
+}
 
 
 class State:
@@ -58,6 +60,7 @@ class State:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._add_columns()
         self._version = -1
         # Reads have a connection of their own: in WAL mode they wait for no writer, of this process or another.
         self._reading = threading.Lock()
@@ -73,9 +76,29 @@ class State:
         with self._lock:
             self._db.execute(sql, values())
 
+    def write_all(self, sql: str, rows: Callable[[], Sequence[Sequence[object]]]) -> None:
+        """As `write_latest`, for many rows: all of them or none."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(sql, rows())
+            except BaseException:  # whatever it was goes on, but nothing is half written
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
     def read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         with self._reading:
             return self._reader.execute(sql, values).fetchall()
+
+    def _add_columns(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        for table, columns in _ADDED.items():
+            there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            for column in columns:
+                if column.split()[0] not in there:
+                    self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+        self._db.execute("COMMIT")
 
     def changed(self) -> bool:
         """True when another connection committed since the last time this was asked (and the first time)."""
@@ -119,71 +142,6 @@ class SqliteKeys(MemoryKeys):
         sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
         changed = await asyncio.to_thread(self._state.write, sql, (at, key_id))
         return bool(changed) and await super().revoke(key_id, at)
-
-
-class SqliteSessions(MemorySessions):
-    """Sessions, read from memory, written through when they open, close or gain a label.
-
-    The number of calls and their cost are written with the next such change; a crash may forget the last of them.
-    """
-
-    def __init__(self, state: State, most: int = 10_000) -> None:
-        super().__init__(most)
-        self._state = state
-        for row in state.read("SELECT owner, id, uid, opened_at, expires_at, labels, state, calls, cost FROM sessions"):
-            session = _session(row)
-            self._sessions[session.owner, session.id] = session
-
-    def refresh(self) -> None:
-        """Takes over what another process closed."""
-        for owner, session_id in self._state.read("SELECT owner, id FROM sessions WHERE state = 'closed'"):
-            place = (str(owner), str(session_id))
-            there = self._sessions.get(place)
-            if there is not None and there.state == "open":
-                self._sessions[place] = replace(there, state="closed")
-
-    async def open(self, session: Session) -> Session:
-        kept = await super().open(session)
-        if kept is session:
-            await self._save(session)
-        return kept
-
-    async def _make_room(self, owner: str, now: float) -> None:
-        before = len(self._sessions)
-        await super()._make_room(owner, now)
-        if len(self._sessions) < before:
-            sql = "DELETE FROM sessions WHERE owner = ? AND expires_at <= ?"
-            await self._durably(self._state.write, sql, (owner, now))
-
-    async def close(self, owner: str, session_id: str) -> Session | None:
-        closed = await super().close(owner, session_id)
-        if closed is not None:
-            sql = "UPDATE sessions SET state = 'closed' WHERE owner = ? AND id = ?"
-            await self._durably(self._state.write, sql, (owner, session_id))
-        return closed
-
-    async def spend(self, session: Session, labels: Labels, cost: float) -> None:
-        before = self.find(session.owner, session.id)
-        await super().spend(session, labels, cost)
-        after = self.find(session.owner, session.id)
-        if before is not None and after is not None and after.labels != before.labels:
-            await self._save(after)
-
-    async def _save(self, session: Session) -> None:
-        """Writes what is true of the session by then. What another process closed stays closed."""
-
-        def values() -> tuple[object, ...]:
-            now = self.find(session.owner, session.id) or session
-            times = (now.opened_at, now.expires_at)
-            return (now.owner, now.id, now.uid, *times, " ".join(sorted(now.labels)), now.state, now.calls, now.cost)
-
-        await self._durably(self._state.write_latest, _SAVE, values)
-
-    async def _durably(self, write: Callable[..., object], *given: object) -> None:
-        try:
-            await asyncio.to_thread(write, *given)
-        except sqlite3.Error:
-            raise refuse("audit_unavailable", "The session cannot be kept.", retry_after_ms=_RETRY_MS) from None
 
 
 def sessions_in_use(state: State, now: float) -> set[str]:
@@ -260,21 +218,6 @@ def _key(row: tuple[object, ...]) -> Key:
         created_at=_time(created) or 0.0,
         expires_at=_time(expires),
         revoked_at=_time(revoked),
-    )
-
-
-def _session(row: tuple[object, ...]) -> Session:
-    owner, session_id, uid, opened, expires, labels, state, calls, cost = row
-    return Session(
-        id=str(session_id),
-        uid=str(uid),
-        owner=str(owner),
-        opened_at=_time(opened) or 0.0,
-        expires_at=_time(expires) or 0.0,
-        labels=frozenset(str(labels).split()),
-        state="closed" if state == "closed" else "open",
-        calls=int(str(calls)),
-        cost=_time(cost) or 0.0,
     )
 
 

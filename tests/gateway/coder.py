@@ -12,7 +12,7 @@ from gateway.ports import Line
 from gateway.stores.memory import MemoryLedger
 from gateway.tool import SandboxBackend
 from gateway.work import Calls, NestedRefusal, Work
-from tests.kit import Lab
+from tests.kit import Lab, of_calls
 
 CODER = """
 apiVersion: toolgate/v1
@@ -111,10 +111,10 @@ async def told(calls: Calls, name: str, arguments: bytes) -> str:
 
 
 def lines(lab: Lab) -> list[Line]:
-    """The ledger of a lab."""
+    """The records of calls in the ledger of a lab."""
     ledger = lab.gate.ledger
     assert isinstance(ledger, MemoryLedger)
-    return ledger.lines
+    return of_calls(ledger.lines)
 
 
 def story(found: Iterable[Line]) -> list[tuple[str, str, bool]]:

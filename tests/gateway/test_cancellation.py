@@ -14,7 +14,8 @@ import pytest
 from gateway.audit import query
 from gateway.audit.ledger import open_ledger
 from gateway.model import Outcome, RawOutput
-from gateway.stores.sqlite import SqliteSessions, State
+from gateway.stores.sqlite import State
+from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import HttpBackend
 from gateway.work import Work
 from tests.kit import ECHO, Lab

@@ -12,7 +12,7 @@ import pytest
 from gateway.loading import load_files
 from gateway.model import RawOutput, Session
 from gateway.problems import problem
-from gateway.stores.memory import MemorySessions
+from gateway.stores.sessions import MemorySessions
 from gateway.tool import HttpBackend, SandboxBackend
 from gateway.work import Calls, NestedRefusal, Work
 from tests.gateway.coder import CODER, POLICY, SPECS, code_of, lines, named, playing, story, told

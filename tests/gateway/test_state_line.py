@@ -20,7 +20,7 @@ from gateway.stages.record import Opened
 from gateway.stores.memory import MemoryCounters, MemoryLedger
 from gateway.tool import HttpBackend, Rate
 from gateway.work import Work
-from tests.kit import Lab
+from tests.kit import Lab, of_calls
 
 TOOL = """
 apiVersion: toolgate/v1
@@ -201,7 +201,7 @@ def test_a_call_that_was_overtaken_once_goes_through() -> None:
     doer, ledger = Doer(), MemoryLedger()
     lab = lab_of(COUNT_CAP, doer, Rival(1), ledger)
     assert code(asyncio.run(lab.call("pay", {}))) == "done"
-    assert [line.type for line in ledger.lines] == ["call.intent", "call.outcome"]
+    assert [line.type for line in of_calls(ledger.lines)] == ["call.intent", "call.outcome"]
 
 
 def test_the_time_of_two_rounds_adds_up() -> None:
@@ -328,7 +328,7 @@ def lines_of(policy: str, *amounts: float) -> list[Line]:
             await lab.call("pay", {"amount": amount})
 
     asyncio.run(calls())
-    return ledger.lines
+    return of_calls(ledger.lines)
 
 
 def test_a_record_says_what_was_read_and_what_was_reserved() -> None:

@@ -71,7 +71,7 @@ def test_an_auditor_reads_the_records_of_its_tenant(tmp_path: Path) -> None:
     """By hybrid logical clock, without content; nothing of another tenant, nor what belongs to none."""
 
     async def test(made: Told) -> None:
-        assert await made.types("") == ["call.intent", "call.outcome", "call.refused"]
+        assert await made.types("") == ["session.opened", "call.intent", "call.outcome", "call.refused"]
         assert await made.types("?reverse=true&limit=2") == ["call.refused", "call.outcome"]
         found = (await made.get("?code=forbidden")).json
         assert found["next_cursor"] is None
@@ -79,8 +79,8 @@ def test_an_auditor_reads_the_records_of_its_tenant(tmp_path: Path) -> None:
         record = found["records"][0]["record"]
         assert (record["tool"]["name"], record["outcome"]["code"]) == ("echo", "forbidden")
         assert "content" not in record
-        assert await made.types("", "stranger") == ["call.intent", "call.outcome"]
-        assert await made.types("?tenant=other", "stranger") == ["call.intent", "call.outcome"]
+        assert await made.types("", "stranger") == ["session.opened", "call.intent", "call.outcome"]
+        assert await made.types("?tenant=other&type=call.*", "stranger") == ["call.intent", "call.outcome"]
         assert (await made.get("?tenant=other")).json["code"] == "insufficient_scope"
 
     told(tmp_path, test)
@@ -119,7 +119,7 @@ def test_pages_follow_each_other(tmp_path: Path) -> None:
             if page["next_cursor"] is None:
                 break
             cursor = f"&cursor={page['next_cursor']}"
-        assert len(got) == 3
+        assert len(got) == 4
         assert got == sorted(got)
 
     told(tmp_path, test)
@@ -150,7 +150,7 @@ def test_content_is_withheld_while_nothing_can_be_recorded(tmp_path: Path) -> No
         refused = await made.get("?content=true")
         assert (refused.status, refused.json["code"]) == (503, "audit_unavailable")
         assert b"hello" not in refused.body
-        assert len(await made.types("")) == 3
+        assert len(await made.types("")) == 4
 
     told(tmp_path, test)
 

@@ -17,7 +17,7 @@ from gateway.policy.explain import explained, recorded, refused
 from gateway.policy.words import lines, sentence, value
 from gateway.ports import Bundle
 from tests.gateway.policy.makers import FETCH, RUN, bundle, call
-from tests.kit import ECHO, Lab
+from tests.kit import ECHO, Lab, of_calls
 
 POLICY = """id: a
 values: {ok: [a.example, b.example]}
@@ -247,7 +247,7 @@ def test_a_record_explains_itself_as_the_decision_did(text: str) -> None:
         await lab.call("echo", {"text": text})
 
     asyncio.run(calls())
-    asked = [line for line in lab.trial.ledger.lines if line.type != "call.outcome"]
+    asked = [line for line in of_calls(lab.trial.ledger.lines) if line.type != "call.outcome"]
     forms = [recorded(line.fields, line.content) for line in asked]
     assert forms == [explained(decision) for decision in kept.decisions]
     assert forms[0] is not None
@@ -260,7 +260,8 @@ def test_where_no_content_is_on_record_the_rules_are_named() -> None:
     """`record: metadata` keeps no clause and no value, and still says by which rule."""
     lab = Lab.of({"echo.yaml": ECHO}, {"lab.yaml": LAB.replace("timeout: 5s", "record: metadata")})
     asyncio.run(lab.call("echo", {"text": "yes"}))
-    form = recorded(lab.trial.ledger.lines[0].fields, lab.trial.ledger.lines[0].content)
+    asked = of_calls(lab.trial.ledger.lines)[0]
+    form = recorded(asked.fields, asked.content)
     assert form is not None
     assert (form["reasons"], sentence(form)) == ([], "permitted: some permits echo for agent dev")
 

@@ -13,8 +13,10 @@ import pytest
 from gateway.identity.keys import new_key
 from gateway.model import Refusal, Session
 from gateway.ports import Keys, Pins, Sessions
-from gateway.stores.memory import MemoryKeys, MemoryPins, MemorySessions
-from gateway.stores.sqlite import SqliteKeys, SqlitePins, SqliteSessions, State
+from gateway.stores.memory import MemoryKeys, MemoryPins
+from gateway.stores.sessions import MemorySessions
+from gateway.stores.sqlite import SqliteKeys, SqlitePins, State
+from gateway.stores.sqlite_sessions import SqliteSessions
 
 
 @dataclass
@@ -86,7 +88,7 @@ def test_one_caller_keeps_so_many_sessions_and_no_more(stores: Stores) -> None:
     with pytest.raises(Refusal) as refused:
         asyncio.run(opened(session("n3", uid="u_3")))
     assert (refused.value.problem.code, refused.value.problem.retry_after_ms) == ("rate_limited", 10_000)
-    asyncio.run(opened(session("n2", uid="u_9"), session("n3", owner="t\x1fother\x1f")))
+    asyncio.run(opened(session("n2", uid="u_9"), session("n3", "t\x1fother\x1f", "u_8")))
     asyncio.run(opened(Session("n4", "u_4", "t\x1fa\x1f", 110.0, 120.0)))
     kept = (stores.again() if stores.again else stores).sessions.all()
     assert sorted(each.id for each in kept) == ["n3", "n4"]
