@@ -19,27 +19,25 @@ from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
 from gateway.audit.writer import Writer
 from gateway.backends import offers, open_backends
+from gateway.callers import authority_of, resource_of
 from gateway.credentials import Credentials, open_credentials
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
-from gateway.doors.resource import Resource
 from gateway.doors.rest import CallRoute
 from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
-from gateway.identity.authority import Authorities
-from gateway.identity.jwks import KeySet, loader
-from gateway.identity.keys import KeyAuthority, digest_of, new_key
+from gateway.identity.keys import digest_of, new_key
 from gateway.identity.revocations import Revocations
-from gateway.identity.tokens import Verifier
 from gateway.identity.vault import SecretVault, local_vault
+from gateway.ledger_ports import Upkeep
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Authority, Ledger, Runner, Upkeep, Vault
+from gateway.ports import Ledger, Runner, Vault
 from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
@@ -121,11 +119,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         keys, revocations = SqliteKeys(state), Revocations(state)
         net = _net(settings, vault, stack)
         credentials = open_credentials(vault, settings, home, state, net)
-        ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
-        # Below the ledger: the head that it signs when it is closed is brought too.
-        heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
-        await stack.enter_async_context(heads)
-        stack.push_async_callback(ledger.close)
+        ledger, heads = await _ledger(home, settings, net, stack, progress)
         sessions = _open_sessions(state, ledger, stack)
         connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
         _tell(_remarks(loaded, vault, settings), progress)
@@ -135,7 +129,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
         gate = Gate(
-            authority=_authority(settings, keys, revocations, net, clock),
+            authority=authority_of(settings, keys, revocations, net, clock),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=live,
@@ -196,6 +190,17 @@ def ledger_of(home: Home, tuning: Tuning) -> Writer:
         raise BadHome(f"{home.audit}: the audit log cannot be opened: {error}") from error
 
 
+async def _ledger(
+    home: Home, settings: Settings, net: Net, stack: AsyncExitStack, progress: Progress
+) -> tuple[Writer, Heads]:
+    """The ledger, and what brings its heads elsewhere: also the last one, which is signed when the ledger is closed."""
+    ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
+    heads = Heads(home.path, [make_sink(target, net) for target in settings.audit.publish], progress)
+    await stack.enter_async_context(heads)
+    stack.push_async_callback(ledger.close)
+    return ledger, heads
+
+
 def _open_artifacts(home: Home, state: State) -> FileArtifacts:
     """After the ledger, whose lock keeps a second gateway from sweeping what this one writes."""
     try:
@@ -247,25 +252,6 @@ def _net(settings: Settings, vault: Vault, stack: AsyncExitStack) -> Net:
     return net
 
 
-def _authority(settings: Settings, keys: SqliteKeys, revoked: Revocations, net: Net, clock: SystemClock) -> Authority:
-    """Who may call: holders of keys, and of tokens by the issuers that are configured."""
-    known = KeyAuthority(keys, clock, anonymous=settings.anonymous, missed=keys.look)
-    issuers = []
-    for issuer in settings.identity.made():
-        load = loader(issuer.keys, net, clock.monotonic)
-        use = "jwt-svid" if issuer.kind == "spiffe" else "sig"
-        issuers.append((issuer, KeySet(load, issuer.algorithms, clock.monotonic, use=use)))
-    return Authorities(known, Verifier(issuers, clock.now) if issuers else None, revoked, clock)
-
-
-def _resource(settings: Settings) -> Resource | None:
-    """What clients are told of how to get a token, where tokens are taken."""
-    issuers = settings.identity.made()
-    servers = tuple(issuer.iss for issuer in issuers if issuer.kind == "oidc")
-    scopes = tuple(dict.fromkeys(issuer.scope for issuer in issuers if issuer.scope is not None))
-    return Resource(settings.identity.resource or "", servers, scopes) if issuers else None
-
-
 def _grants(
     credentials: Credentials,
     ledger: Ledger,
@@ -303,7 +289,7 @@ def doors_of(
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
     names |= {name.lower() for name in settings.hosts}
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
-    resource = _resource(settings)
+    resource = resource_of(settings)
     admin = admin_app(gate, ready, upkeep, past, resource, connecting if settings.connects else None)
     return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
 

@@ -22,7 +22,7 @@ from gateway.audit.notes import Key
 from gateway.audit.rotation import NEXT, in_use_since
 from gateway.audit.verify import rotations
 from gateway.heads import weaknesses
-from gateway.ports import SignedHead
+from gateway.ledger_ports import SignedHead
 from gateway.settings import Settings
 from sandboxes.docker import Docker
 from sandboxes.facts import concerns

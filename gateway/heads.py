@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.audit.drops import FolderDrop, LineDrop, SystemLog
-from gateway.ports import HeadSink
+from gateway.ledger_ports import HeadSink
 from gateway.runners.collector import Collector
 from gateway.runners.net import Net
 from gateway.runners.syslog import Receiver

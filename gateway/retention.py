@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Mapping
 
+from gateway.ledger_ports import Upkeep
 from gateway.model import Refusal
-from gateway.ports import Upkeep
 from gateway.settings import Retain
 from gateway.stores.sqlite import State, sessions_in_use
 from gateway.tool import Json

@@ -23,8 +23,9 @@ from gateway.audit.archive import gone, still_here
 from gateway.audit.rotation import RECORD
 from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
+from gateway.ledger_ports import Erased, Moved, Rotated, Whose
 from gateway.model import Position, Refusal
-from gateway.ports import Erased, Line, Moved, Rotated, Whose
+from gateway.ports import Line
 from gateway.problems import refuse
 from gateway.tool import Json
 

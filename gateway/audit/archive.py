@@ -23,7 +23,7 @@ from gateway.audit.disk import Disk, replace_file
 from gateway.audit.notes import Key
 from gateway.audit.pieces import archived, piece_leaves, segments, whole_lines
 from gateway.audit.verify import rotations, verify_shard
-from gateway.ports import Moved
+from gateway.ledger_ports import Moved
 from gateway.tool import Json
 
 LEAST_AGE = 24 * 3600.0  # seconds: policy counts calls for no longer, and reads them back at a start

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread
 
 from gateway.audit.disk import OsDisk, replace_file
-from gateway.ports import NotTaken, SignedHead
+from gateway.ledger_ports import NotTaken, SignedHead
 
 LOG_DEVICE = Path("/dev/log")
 PRIORITY = 13 * 8 + 5  # facility "log audit", severity "notice" (RFC 5424 §6.2.1)

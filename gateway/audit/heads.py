@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.audit.notes import head_of
-from gateway.ports import HeadSink, NotTaken, SignedHead
+from gateway.ledger_ports import HeadSink, NotTaken, SignedHead
 
 log = logging.getLogger("toolgate")
 HERE = "this host"  # the trouble of reading our own checkpoints stands under this name

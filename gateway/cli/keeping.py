@@ -15,7 +15,7 @@ from gateway.audit.disk import OsDisk
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import who
 from gateway.cli.upkeep import carry_out, place_said, wrong
-from gateway.ports import Moved, Upkeep
+from gateway.ledger_ports import Moved, Upkeep
 from gateway.units import BadUnit, seconds
 
 _AT_ONCE = 500  # segments that one record names

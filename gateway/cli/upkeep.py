@@ -21,8 +21,8 @@ from gateway.audit.text import printable
 from gateway.cli.call import post
 from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of
 from gateway.cli.reading import who
+from gateway.ledger_ports import Upkeep, Whose
 from gateway.model import Position, Refusal
-from gateway.ports import Upkeep, Whose
 from gateway.problems import text
 from gateway.retention import keeping
 from gateway.stores.sqlite import State

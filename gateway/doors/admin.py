@@ -24,9 +24,9 @@ from gateway.doors.past import described as described_past
 from gateway.doors.records import add_records
 from gateway.doors.resource import Resource, add_resource
 from gateway.doors.sessions import add_sessions
+from gateway.ledger_ports import Upkeep
 from gateway.model import Principal, Problem, Refusal
 from gateway.pipeline import Gate
-from gateway.ports import Upkeep
 from gateway.problems import TABLE, problem, refuse
 from gateway.tool import Json, Tool
 from gateway.wanted import Past

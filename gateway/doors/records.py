@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.bodies import read_shape
+from gateway.ledger_ports import Moved, Upkeep, Whose
 from gateway.model import Position, Principal
-from gateway.ports import Moved, Upkeep, Whose
 from gateway.problems import refuse
 from gateway.tool import Json
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from gateway.allow import Allow
+from gateway.ledger_ports import NotTaken, SignedHead
 from gateway.model import Failure, Refusal
-from gateway.ports import NotTaken, SignedHead
 from gateway.runners.message import Ask
 from gateway.runners.net import Net
 from gateway.urls import parse_url

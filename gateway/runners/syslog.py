@@ -11,8 +11,8 @@ import socket
 import time
 
 from gateway.audit.drops import PRIORITY, told
+from gateway.ledger_ports import NotTaken, SignedHead
 from gateway.model import Failure, Refusal
-from gateway.ports import NotTaken, SignedHead
 from gateway.runners.net import Net
 from gateway.urls import Url
 

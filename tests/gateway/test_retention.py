@@ -12,11 +12,13 @@ import pytest
 
 from gateway.audit.query import records, show
 from gateway.audit.writer import Writer
+from gateway.ledger_ports import Erased
 from gateway.model import Session
-from gateway.ports import Erased, Line
+from gateway.ports import Line
 from gateway.retention import GATEWAY, expire_always, keeping
 from gateway.settings import BadSettings, Retain, load_settings
-from gateway.stores.sqlite import SqliteSessions, State
+from gateway.stores.sqlite import State
+from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.upkeep import Keeping, LedgerUpkeep
 from tests.gateway.audit.archives import archive, large
 from tests.gateway.audit.disks import ledger, until, verified

@@ -11,8 +11,9 @@ import pytest
 from gateway.audit.content import INLINE
 from gateway.audit.query import in_doubt, records, show
 from gateway.audit.writer import Writer
+from gateway.ledger_ports import Whose
 from gateway.model import Refusal
-from gateway.ports import Line, Whose
+from gateway.ports import Line
 from gateway.upkeep import LedgerUpkeep
 from tests.gateway.audit.disks import intent, ledger, outcome, verified
 

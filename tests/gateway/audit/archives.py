@@ -9,7 +9,8 @@ from pathlib import Path
 from gateway.audit.archive import copy, due, remove
 from gateway.audit.content import INLINE
 from gateway.audit.disk import Disk, OsDisk
-from gateway.ports import Line, Moved
+from gateway.ledger_ports import Moved
+from gateway.ports import Line
 from gateway.upkeep import LedgerUpkeep
 from tests.gateway.audit.disks import ledger, write_calls
 

@@ -21,8 +21,8 @@ from gateway.audit.prove import proof_file, prove_call, read_key
 from gateway.audit.search import search
 from gateway.audit.verify import ShardResult, segments, verify, whole_lines
 from gateway.audit.verify_proof import check
+from gateway.ledger_ports import Moved, Whose
 from gateway.model import Refusal
-from gateway.ports import Moved, Whose
 from gateway.upkeep import LedgerUpkeep
 from gateway.wanted import Wanted
 from tests.gateway.audit.archives import APART, BEGIN, WHO, Killed, MortalDisk, archive, dice, large, write_aged

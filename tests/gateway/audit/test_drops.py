@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.drops import FolderDrop, LineDrop, SystemLog
-from gateway.ports import HeadSink, NotTaken, SignedHead
+from gateway.ledger_ports import HeadSink, NotTaken, SignedHead
 
 HEAD = SignedHead("w1", 7, b"toolgate-1/w1\n7\nAAAA\n\n\xe2\x80\x94 toolgate-1 BBBB\n")
 

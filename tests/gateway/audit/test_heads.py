@@ -14,7 +14,7 @@ import gateway.audit.verify as verifier
 from gateway.audit.drops import FolderDrop, LineDrop
 from gateway.audit.heads import NOTES, Heads, Pace, newest_heads, noted
 from gateway.audit.notes import head_of
-from gateway.ports import HeadSink, SignedHead
+from gateway.ledger_ports import HeadSink, SignedHead
 from gateway.runners.collector import Collector
 from tests.gateway.audit.disks import SMALL, ledger, one, until, verified, write_calls
 from tests.gateway.runners.servers import Upstream, http, new_net

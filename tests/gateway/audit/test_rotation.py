@@ -26,8 +26,8 @@ from gateway.audit.readings import note_reading
 from gateway.audit.recover import TamperedLog
 from gateway.audit.rotation import NEXT
 from gateway.audit.verify import verify
+from gateway.ledger_ports import Rotated
 from gateway.model import Refusal
-from gateway.ports import Rotated
 from gateway.upkeep import LedgerUpkeep
 from tests.gateway.audit.disks import SMALL, ledger, one, until, until_back, verified, write_calls
 from tests.gateway.audit.rotating import Stepping

@@ -12,10 +12,10 @@ from typing import Any
 
 from gateway.audit.ledger import open_ledger
 from gateway.home import Home
+from gateway.ledger_ports import Whose
 from gateway.loading import load_files
 from gateway.model import Failure, Outcome, Principal, RawOutput, Request
 from gateway.policy.cases import NOW
-from gateway.ports import Whose
 from gateway.problems import problem, refuse
 from gateway.replay.opened import ReplayService, open_replay
 from gateway.settings import load_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ports import NotTaken, SignedHead
+from gateway.ledger_ports import NotTaken, SignedHead
 from gateway.runners.collector import Collector
 from tests.gateway.runners.servers import Resolver, Upstream, http, new_net
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.heads import make_sink
-from gateway.ports import HeadSink, NotTaken, SignedHead
+from gateway.ledger_ports import HeadSink, NotTaken, SignedHead
 from gateway.runners.net import Net
 from gateway.runners.syslog import Receiver
 from gateway.urls import parse_url
