@@ -109,6 +109,19 @@ async def ask_raw(app: App, method: str, path: str, headers: list[tuple[bytes, b
     return Reply(sent[0]["status"], head, b"".join(part.get("body", b"") for part in sent[1:]))
 
 
+def rpc_request(method: str, params: Mapping[str, Any], *, modern: bool) -> tuple[dict[str, str], bytes]:
+    """Headers and body of one JSON-RPC request to the MCP door."""
+    headers = {"Accept": "application/json, text/event-stream"}
+    if modern:
+        version = "2026-07-28"
+        about = {"protocolVersion": version, "clientInfo": {"name": "lab", "version": "0"}, "clientCapabilities": {}}
+        params = {**params, "_meta": {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}}
+        headers |= {"MCP-Protocol-Version": version, "Mcp-Method": method}
+        if "name" in params:
+            headers["Mcp-Name"] = params["name"]
+    return headers, json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+
+
 class Lab:
     """A gateway over the given files. `dev` is agent dev; `by` names other callers."""
 
@@ -158,21 +171,8 @@ class Lab:
         self, method: str, params: dict[str, Any], by: str | None = "dev", *, modern: bool = True, **headers: str
     ) -> Reply:
         """One JSON-RPC request to the MCP door, of either generation."""
-        headers = {"Accept": "application/json, text/event-stream", **headers}
-        if modern:
-            version = "2026-07-28"
-            about = {
-                "protocolVersion": version,
-                "clientInfo": {"name": "lab", "version": "0"},
-                "clientCapabilities": {},
-            }
-            meta = {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}
-            params = {**params, "_meta": meta}
-            headers |= {"MCP-Protocol-Version": version, "Mcp-Method": method}
-            if "name" in params:
-                headers["Mcp-Name"] = params["name"]
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-        return await self.http("POST", "/mcp", body, by, **headers)
+        spoken, body = rpc_request(method, params, modern=modern)
+        return await self.http("POST", "/mcp", body, by, **{**spoken, **headers})
 
     async def http(self, method: str, path: str, body: bytes = b"", by: str | None = "dev", **headers: str) -> Reply:
         """Any request to the gateway."""

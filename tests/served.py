@@ -47,9 +47,16 @@ class Served:
 
     def get(self, path: str) -> tuple[int, Any]:
         """One GET; status and decoded JSON."""
+        return self._ask("GET", path)
+
+    def delete(self, path: str) -> tuple[int, Any]:
+        """One DELETE; status and decoded JSON."""
+        return self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("GET", path, headers=self._authorization())
+            connection.request(method, path, headers=self._authorization())
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
