@@ -49,6 +49,7 @@ from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
+from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
 from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
@@ -149,7 +150,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         )
         await _start(live, home)
         _in_background(stack, live.watch(), history.watch(), _keep_swept(artifacts))
-        _in_background(stack, _keep_fresh(state, keys, sessions, revocations, gate))
+        _in_background(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
         past, upkeep = Search(home.path), LedgerUpkeep(home.path, ledger, sessions.forget_requests)
         stack.callback(past.close)
         yield Service(gate, _doors(gate, live, heads, upkeep, past, settings, connecting), loaded, live, home)
@@ -292,7 +293,7 @@ def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> Sqlit
 
 
 async def _keep_fresh(
-    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, gate: Gate
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, outbox: Outbox, gate: Gate
 ) -> None:
     """Takes over keys, sessions and revocations that another process changed, and puts on record what it did."""
     behind = False
@@ -304,9 +305,11 @@ async def _keep_fresh(
                 await asyncio.to_thread(keys.refresh)
                 await asyncio.to_thread(revocations.refresh)
                 sessions.refresh()
+                outbox.refresh()
                 behind = False
             with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
                 await revocations.record(gate.ledger)
+                await outbox.record(gate.ledger)
                 await gate.record_sessions()
             await sessions.flush()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away
