@@ -260,6 +260,7 @@ def _grants(
 ) -> Connecting:
     """Tokens from providers, for calls; ended, as far as that goes, while the ledger is still open."""
     granted = credentials.granted(ledger, sessions, clock, ids)
+    sessions.on_close = granted.leases.look
     stack.push_async_callback(granted.leases.close)
     _in_background(stack, granted.leases.watch(), granted.connections.watch())
     return granted.connector

@@ -11,9 +11,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -304,6 +305,7 @@ class _Issuer(IssuerParameter):
         return self.of.iss or self.of.url
 
 
+@lru_cache(maxsize=4096)
 def read(token: str) -> dict[str, Any] | None:
     """The claims of a token that this server signed."""
     try:
@@ -323,6 +325,11 @@ def _bytes(part: str) -> bytes:
 
 def _verified(key: Any, signed: bytes, signature: bytes) -> bool:
     return JWSRegistry.algorithms["ES256"].verify(signed, signature, key)
+
+
+def _titled(headers: Mapping[str, str]) -> dict[str, str]:
+    """As authlib looks for them."""
+    return {name.title(): value for name, value in headers.items()}
 
 
 def _send(to: BaseHTTPRequestHandler, answer: _Answer) -> None:
@@ -347,7 +354,7 @@ def _answers(state: AuthServer) -> type[BaseHTTPRequestHandler]:
                 _send(self, _Answer(200, json.loads(_KEY.jwks()), {}))
                 return
             user = SimpleCookie(self.headers.get("cookie", "")).get("user")
-            request = _Request("GET", self.path, dict(parse_qsl(at.query)), dict(self.headers))
+            request = _Request("GET", self.path, dict(parse_qsl(at.query)), _titled(self.headers))
             with lock:
                 if user is None:
                     _send(self, _Answer(401, {"error": "login_required"}, {}))
@@ -359,7 +366,7 @@ def _answers(state: AuthServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             form = dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
             time.sleep(state.delay)
-            request = _Request("POST", self.path, form, dict(self.headers))
+            request = _Request("POST", self.path, form, _titled(self.headers))
             with lock:
                 state.asked.append(form)
                 if state.status != 200:
