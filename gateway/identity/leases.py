@@ -135,8 +135,11 @@ class Leases:
         await asyncio.gather(*(self._drop(key, "session ended") for key in gone))
         out = [key for key, lease in self._leases.items() if not self._connected(lease)]
         await asyncio.gather(*(self._drop(key, "disconnected") for key in out))
+        used = {lease.token.access for lease in self._leases.values()}  # an account's token may serve another session
         while self._echoes and self._echoes[0][0] <= time.monotonic():
-            self._forget(self._echoes.pop(0)[1])
+            value = self._echoes.pop(0)[1]
+            if value not in used:
+                self._forget(value)
 
     async def close(self) -> None:
         """At a stop: every token is dropped, and taken back where that is possible."""

@@ -76,8 +76,8 @@ class Endpoints:
         return await self._token("client_credentials")
 
     async def refreshed(self, refresh: str) -> Token:
-        """A token of the account that a refresh token stands for. Raises `NoToken`."""
-        return await self._token("refresh_token", refresh_token=refresh)
+        """A token of the account that a refresh token stands for, in the scopes it was given. Raises `NoToken`."""
+        return await self._token("refresh_token", scoped=False, refresh_token=refresh)
 
     async def exchanged(self, subject: str) -> Token:
         """A token for the backend, of whoever the caller's token is of. Raises `NoToken`."""

@@ -46,7 +46,7 @@ def link(site: Site, key: str) -> str:
 
 def sub(reply: Any) -> Any:
     """Who the backend says it was."""
-    assert reply.status == 200, reply.body
+    assert reply.status == 200, reply.json
     return reply.json["result"]["structured_content"]["sub"]
 
 
