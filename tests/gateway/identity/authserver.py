@@ -107,6 +107,7 @@ class AuthServer:
 
     port: int = 0
     status: int = 200  # of every answer to a POST, where it is another
+    raw: tuple[str, bytes] | None = None  # media type and body of every answer to a POST, as they are
     delay: float = 0.0
     lifetime: int = 600
     rotates: bool = True
@@ -249,7 +250,7 @@ class _Codes(grants.AuthorizationCodeGrant):
 
 
 class _OwnTokens(grants.ClientCredentialsGrant):
-    """The gateway's own."""
+    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 
 
 class _Refreshes(grants.RefreshTokenGrant):
@@ -327,6 +328,14 @@ def _verified(key: Any, signed: bytes, signature: bytes) -> bool:
     return JWSRegistry.algorithms["ES256"].verify(signed, signature, key)
 
 
+def _raw(to: BaseHTTPRequestHandler, status: int, media: str, body: bytes) -> None:
+    to.send_response(status)
+    to.send_header("Content-Type", media)
+    to.send_header("Content-Length", str(len(body)))
+    to.end_headers()
+    to.wfile.write(body)
+
+
 def _titled(headers: Mapping[str, str]) -> dict[str, str]:
     """As authlib looks for them."""
     return {name.title(): value for name, value in headers.items()}
@@ -369,7 +378,9 @@ def _answers(state: AuthServer) -> type[BaseHTTPRequestHandler]:
             request = _Request("POST", self.path, form, _titled(self.headers))
             with lock:
                 state.asked.append(form)
-                if state.status != 200:
+                if state.raw is not None:
+                    _raw(self, state.status, *state.raw)
+                elif state.status != 200:
                     _send(self, _Answer(state.status, {"error": "temporarily_unavailable"}, {}))
                 elif self.path == "/revoke":
                     _send(self, server.create_endpoint_response("revocation", request))
