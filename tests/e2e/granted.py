@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.upstream import Quiet
-from tests.gateway.identity.authserver import SECRET, AuthServer, read
+from tests.gateway.identity.authstate import SECRET, AuthServer, read
 from tests.served import Served, served, toolgate
 
 GRANTS = {"own": "client_credentials", "fixed": "refresh_token", "swapped": "token_exchange", "mine": "connect"}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.e2e.browsing import Browser
 from tests.e2e.granted import Site, checking_backend, make_site
-from tests.gateway.identity.authserver import auth_server, read
+from tests.gateway.identity.authserver import auth_server
+from tests.gateway.identity.authstate import read
 from tests.served import Wire
 
 CALLS, WIRES = 10_000, 16

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.granted import Site, checking_backend, make_site
-from tests.gateway.identity.authserver import EXCHANGE, auth_server
+from tests.gateway.identity.authserver import auth_server
+from tests.gateway.identity.authstate import EXCHANGE
 from tests.served import toolgate
 
 

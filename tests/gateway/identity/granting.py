@@ -27,7 +27,7 @@ from gateway.stores.accounts import SqliteAccounts
 from gateway.stores.memory import MemoryLedger
 from gateway.stores.sessions import MemorySessions
 from gateway.stores.sqlite import State
-from tests.gateway.identity.authserver import GATEWAY, SECRET, AuthServer
+from tests.gateway.identity.authstate import GATEWAY, SECRET, AuthServer
 
 
 class Book(MemoryLedger):

@@ -12,7 +12,8 @@ import pytest
 from gateway.accounts import NotConnected, Person
 from gateway.identity.oauth import NoToken
 from gateway.model import Principal, Refusal
-from tests.gateway.identity.authserver import AuthServer, auth_server
+from tests.gateway.identity.authserver import auth_server
+from tests.gateway.identity.authstate import AuthServer
 from tests.gateway.identity.granting import ANN, gathered, granting
 
 

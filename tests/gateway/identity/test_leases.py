@@ -10,7 +10,8 @@ import pytest
 
 from gateway.identity.vault import BadSecret
 from gateway.model import Refusal
-from tests.gateway.identity.authserver import AuthServer, auth_server
+from tests.gateway.identity.authserver import auth_server
+from tests.gateway.identity.authstate import AuthServer
 from tests.gateway.identity.granting import ANN, gathered, granting
 
 

@@ -17,7 +17,8 @@ from gateway.identity.providers import Provider
 from gateway.identity.vault import SecretVault
 from gateway.problems import refuse
 from gateway.runners.net import Egress, Net
-from tests.gateway.identity.authserver import GATEWAY, SECRET, AuthServer, auth_server
+from tests.gateway.identity.authserver import auth_server
+from tests.gateway.identity.authstate import GATEWAY, SECRET, AuthServer
 
 JSON = "application/json"
 GOOD = {"access_token": "a" * 20, "token_type": "Bearer", "expires_in": 60}
