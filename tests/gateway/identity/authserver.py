@@ -124,6 +124,8 @@ class _OwnTokens(grants.ClientCredentialsGrant):
 
 
 class _Refreshes(grants.RefreshTokenGrant):
+    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+
     def authenticate_refresh_token(self, refresh_token: str) -> Given | None:
         found = [each for each in self.server.state.given if each.refresh == refresh_token and not each.revoked]
         return found[0] if found else None

@@ -67,6 +67,20 @@ def test_the_clients_secret_is_shown_as_the_provider_wants_it(server: AuthServer
     assert ("client_secret" in form) == (how == "post")
 
 
+def test_a_public_client_shows_none(server: AuthServer) -> None:
+    """Where the provider gave the gateway no secret: it says its name alone."""
+
+    async def go() -> Token:
+        async with endpoints(server, secret=None) as there:
+            return await there.refreshed(server.refresh_token("ann"))
+
+    token = asyncio.run(go())
+    assert server.owner(token.access) == "ann"
+    assert token.refresh is not None
+    (form,) = server.asked
+    assert (form["client_id"], "client_secret" in form, "scope" in form) == (GATEWAY, False, False)
+
+
 @pytest.mark.parametrize(
     ("media", "said"),
     [
