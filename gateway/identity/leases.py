@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from gateway.identity.oauth import MARGIN, Endpoints, NoToken, Token
+from gateway.identity.oauth import MARGIN, WAIT_SECONDS, Endpoints, NoToken, Token
 from gateway.identity.vault import BadSecret
 from gateway.model import Holder, Refusal
 from gateway.ports import Clock, Ids, Ledger, Line, Sessions
@@ -143,8 +143,8 @@ class Leases:
 
     async def close(self) -> None:
         """At a stop: every token is dropped, and taken back where that is possible."""
-        for task in list(self._minting.values()):
-            task.cancel()
+        if self._minting:  # what is cut off here may have used up a refresh token whose next one nobody kept
+            await asyncio.wait(list(self._minting.values()), timeout=WAIT_SECONDS)
         await asyncio.gather(*(self._drop(key, "stop") for key in list(self._leases)))
 
     def _connected(self, lease: Minted) -> bool:

@@ -99,6 +99,9 @@ def test_the_page_says_who_gives_what_to_whom_and_runs_nothing(site: Site) -> No
     assert "user ann&amp;&lt;i&gt;co&lt;b&gt; of tenant default" in text
     assert [tag for tag in ("<i>", "<b>", "<script") if tag in text] == []
     assert "stop here and close the page" in text
+    agents = Browser("ann").open(link(site, site.key("loner"))).body.decode()
+    assert "agent loner of tenant default" in agents
+    assert "Are you who runs agent loner?" in agents
     assert site.server.url in text
     policy = page.headers["content-security-policy"]
     assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(policy.split("; "))

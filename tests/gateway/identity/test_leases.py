@@ -90,6 +90,27 @@ def test_an_account_that_ends_while_its_token_is_put_on_record_is_not_used(tmp_p
     asyncio.run(go())
 
 
+def test_a_stop_waits_for_what_is_under_way(tmp_path: Path, server: AuthServer) -> None:
+    """A renewal that was cut off would lose the account: its refresh token is used up, and the next one is not kept."""
+
+    async def go() -> None:
+        async with granting(tmp_path, server) as all_:
+            server.lifetime = 1
+            account = await all_.connections.keep(ANN, "mine", "bot", await all_.given("ann"))
+            server.delay = 0.3
+            waiting = asyncio.create_task(all_.leases.fetch("mine", all_.holder("ann")))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await all_.leases.close()
+            kinds = [line.type for line in all_.book.lines]
+            assert kinds == ["account.connected", "credential.minted", "credential.revoked"]
+            assert await all_.connections.token(account) is not None
+            used = [form["refresh_token"] for form in server.grants("refresh_token")]
+            assert len(used) == len(set(used)) == 3
+
+    asyncio.run(go())
+
+
 def test_an_expired_session_loses_its_token(tmp_path: Path, server: AuthServer) -> None:
     """As one that was closed; one that is open keeps it."""
 
