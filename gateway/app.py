@@ -48,6 +48,7 @@ from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
 from gateway.stores.artifacts import FileArtifacts
 from gateway.stores.memory import MemoryCounters, MemoryOutcomes
+from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
 from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
@@ -147,7 +148,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         _beside(
             stack, live.watch(), history.watch(), _keep_swept(artifacts), expire_always(upkeep, settings.audit.retain)
         )
-        _beside(stack, _keep_fresh(state, keys, sessions, revocations, gate))
+        _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting)
         yield Service(gate, doors, loaded, live, home)
@@ -262,6 +263,7 @@ def _grants(
 ) -> Connecting:
     """Tokens from providers, for calls; ended, as far as that goes, while the ledger is still open."""
     granted = credentials.granted(ledger, sessions, clock, ids)
+    sessions.on_close = granted.leases.look
     stack.push_async_callback(granted.leases.close)
     _beside(stack, granted.leases.watch(), granted.connections.watch())
     return granted.connector
@@ -302,7 +304,7 @@ def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> Sqlit
 
 
 async def _keep_fresh(
-    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, gate: Gate
+    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, outbox: Outbox, gate: Gate
 ) -> None:
     """Takes over keys, sessions and revocations that another process changed, and puts on record what it did."""
     behind = False
@@ -314,9 +316,11 @@ async def _keep_fresh(
                 await asyncio.to_thread(keys.refresh)
                 await asyncio.to_thread(revocations.refresh)
                 sessions.refresh()
+                outbox.refresh()
                 behind = False
             with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
                 await revocations.record(gate.ledger)
+                await outbox.record(gate.ledger)
                 await gate.record_sessions()
             await sessions.flush()
         except Exception:  # a background loop must outlive one bad look; the next one is half a second away

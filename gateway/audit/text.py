@@ -38,6 +38,9 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         ]
     if type_ == "key.rotated":
         return [f"new={_text(record.get('new'))[:120]}", f"why={_text(record.get('why'))[:200]}"]
+    if type_.startswith("session."):
+        told = [f"{name}={_text(record[name])}" for name in ("why", "calls", "parent") if record.get(name) is not None]
+        return [_text(record.get("session_id")), *told]
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)

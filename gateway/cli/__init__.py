@@ -13,6 +13,7 @@ from gateway.cli import (
     audit,
     call,
     check,
+    connections,
     doctor,
     explain,
     identity,
@@ -27,7 +28,10 @@ from gateway.cli import (
 from gateway.home import BadHome
 from gateway.settings import BadSettings
 
-_PARTS = (serve, call, check, test, doctor, explain, simulate, suggest, audit, identity, revoke, secrets, modules)
+_PARTS = (
+    *(serve, call, check, test, doctor, explain, simulate, suggest, audit, identity, revoke, secrets, connections),
+    modules,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,21 +43,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("toolgate", description="A tool-execution gateway for AI agents.")
     top.add_argument("--version", action="version", version=f"toolgate {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for part in (
-        serve,
-        call,
-        check,
-        test,
-        doctor,
-        explain,
-        simulate,
-        suggest,
-        audit,
-        identity,
-        revoke,
-        secrets,
-        modules,
-    ):
+    for part in _PARTS:
         part.add(verbs, common)
     return top
 

@@ -25,27 +25,26 @@ _STYLE_DIGEST = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
 
 def asking(offer: Offer, ticket: str, proof: str) -> HTMLResponse:
     """Who is about to give what to whom; and that whoever is not that person must stop."""
-    who, provider, site = _whole(offer.person), shown(offer.provider), shown(offer.site)
+    who, provider, site = _agents(offer.person), shown(offer.provider), shown(offer.site)
     name = shown(offer.person.name)
+    you = name if offer.person.kind == "user" else f"who runs agent {name}"
     scopes = "".join(f"<li><code>{shown(each)}</code></li>" for each in offer.scopes)
     asked = f"<p>They ask for:</p><ul>{scopes}</ul>" if scopes else ""
     body = f"""<h1>Connect an account at {provider}</h1>
-<p>Agents that work for <strong>{who}</strong> want to use an account at <strong>{provider}</strong>
-(<code>{site}</code>).</p>{asked}
-<p>If you go on, you sign in there with <em>your</em> account. From then on those agents act with it, as
-<strong>{name}</strong>, until it is disconnected.</p>
-<p class="stop"><strong>Are you {name}?</strong> This page cannot see who you are. If you are not {name}, or if somebody
+<p>{who} may use an account at <strong>{provider}</strong> (<code>{site}</code>), if you say so.</p>{asked}
+<p>If you go on, you sign in there with <em>your</em> account. From then on they act with it, as you, until it is
+disconnected.</p>
+<p class="stop"><strong>Are you {you}?</strong> This page cannot see who you are. If you are not {you}, or if somebody
 else sent you this link, stop here and close the page: you would give your account to somebody else.</p>
 <form method="post" action="/connect/{shown(ticket)}"><input type="hidden" name="proof" value="{shown(proof)}">
-<button type="submit">I am {name}: go on to {site}</button></form>"""
+<button type="submit">I am {you}: go on to {site}</button></form>"""
     return _page("Connect an account", body, 200, offer.site)
 
 
 def connected(account: Connected) -> HTMLResponse:
     """It is done."""
     body = f"""<h1>Connected</h1>
-<p>Agents that work for <strong>{_whole(account.person)}</strong> can use the account at
-<strong>{shown(account.provider)}</strong> from now on. You can close this page, and tell the agent to try again.</p>
+<p>{_agents(account.person)} can use the account at <strong>{shown(account.provider)}</strong> from now on. You can close this page, and tell the agent to try again.</p>
 <p>Is that not you? Then have the account disconnected, and take the access back at the provider.</p>"""
     return _page("Connected", body, 200)
 
@@ -60,8 +59,10 @@ def shown(text: str) -> str:
     return escape("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text))
 
 
-def _whole(person: Person) -> str:
-    return f"{person.kind} {shown(person.name)} of tenant {shown(person.tenant)}"
+def _agents(person: Person) -> str:
+    """Who gets to use an account of this person."""
+    whole = f"<strong>{person.kind} {shown(person.name)} of tenant {shown(person.tenant)}</strong>"
+    return f"Agents that work for {whole}" if person.kind == "user" else f"The {whole}"
 
 
 def _page(title: str, body: str, status: int, site: str = "") -> HTMLResponse:

@@ -16,7 +16,8 @@ from gateway.problems import problem, refuse
 
 LEEWAY = 30.0  # seconds that clocks may differ
 MAX_ACTORS = 4
-PRIVILEGED = frozenset({"operator", "auditor", "approver"})  # of people only: nobody has them on behalf of somebody
+BY_NAME = frozenset({"session:request"})
+PRIVILEGED = BY_NAME | {"operator", "auditor", "approver"}  # of people only: nobody has them on behalf of somebody
 _MAX_NAME = 256  # characters of a subject, an agent, a group
 _MAX_TENANT = 128
 _MAX_GROUPS = 500
@@ -167,14 +168,14 @@ def _actors(act: object, user: str) -> tuple[str, ...]:
 
 
 def _scopes(claims: Claims, issuer: Issuer, groups: frozenset[str], *, delegated: bool) -> frozenset[str]:
-    """`agent`, where the token may call tools, and the roles that its person's groups have."""
+    """`agent`, where the token may call tools, the roles that its person's groups have, and what is asked by name."""
     said = claims.get("scope", "")
     given = said.split(" ") if isinstance(said, str) and said else []
     if not isinstance(said, str) or not all(each and _SCOPE.issuperset(each) for each in given):
         raise wrong("scope is no list of scopes")
     roles = {role for role, members in issuer.roles.items() if members & groups}
     calls = {"agent"} if issuer.scope is None or issuer.scope in given else set()
-    return frozenset(calls | roles) - (PRIVILEGED if delegated else frozenset())
+    return frozenset(calls | roles | BY_NAME.intersection(given)) - (PRIVILEGED if delegated else frozenset())
 
 
 def _groups(said: object) -> frozenset[str]:

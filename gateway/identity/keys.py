@@ -10,7 +10,7 @@ from gateway.model import Principal
 from gateway.ports import Clock, Key, Keys
 from gateway.problems import refuse
 
-SCOPES = frozenset({"agent", "approver", "auditor", "operator"})
+SCOPES = frozenset({"agent", "approver", "auditor", "operator", "session:request"})
 _PREFIX = "tg_"  # lets secret scanners recognise a leaked key
 _LONGEST = 8192
 
@@ -18,10 +18,20 @@ _LONGEST = 8192
 def new_key(
     agent: str, tenant: str, scope: str, now: float, *, user: str | None = None, expires_at: float | None = None
 ) -> tuple[str, Key]:
-    """A fresh key: the secret to hand over (256 random bits) and the record to keep (its SHA-256)."""
-    secret = f"{_PREFIX}{scope}_{secrets.token_urlsafe(32)}"
-    kept = Key("k_" + secrets.token_hex(8), digest_of(secret), agent, tenant, user, frozenset({scope}), now, expires_at)
-    return secret, kept
+    """A fresh key: the secret to hand over (256 random bits) and the record to keep (its SHA-256).
+
+    `scope` is one of `SCOPES`, or several with spaces between them; the secret begins with the first of them.
+    """
+    first = scope.split()[0].replace(":", "-")
+    secret = f"{_PREFIX}{first}_{secrets.token_urlsafe(32)}"
+    scopes = frozenset(scope.split())
+    return secret, Key("k_" + secrets.token_hex(8), digest_of(secret), agent, tenant, user, scopes, now, expires_at)
+
+
+def successor(key: Key, now: float) -> tuple[str, Key]:
+    """A key that takes the place of another: of the same caller and scopes, and it lives as long as that was to."""
+    lives = None if key.expires_at is None else now + key.expires_at - key.created_at
+    return new_key(key.agent, key.tenant, " ".join(sorted(key.scopes)), now, user=key.user, expires_at=lives)
 
 
 def digest_of(secret: str) -> str:

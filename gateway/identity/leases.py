@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from gateway.identity.oauth import MARGIN, Endpoints, NoToken, Token
+from gateway.identity.oauth import MARGIN, WAIT_SECONDS, Endpoints, NoToken, Token
 from gateway.identity.vault import BadSecret
 from gateway.model import Holder, Refusal
 from gateway.ports import Clock, Ids, Ledger, Line, Sessions
@@ -50,7 +50,10 @@ class Rotating(Protocol):
 
 @dataclass(slots=True)
 class Minted:
-    """A token as one session and tool have it. `id` stands on record; `account` is the one it came of, if it did."""
+    """A token as one session and tool have it. `id` stands on record; `account` is the one it came of, if it did.
+
+    `until` is when it is not begun to be used any more, in unix seconds.
+    """
 
     id: str
     owner: str
@@ -59,6 +62,7 @@ class Minted:
     tool: str
     tenant: str
     account: str | None
+    until: float
     token: Token = field(repr=False)
 
 
@@ -100,7 +104,7 @@ class Leases:
             raise BadSecret("its provider is another tenant's")
         key = (holder.caller.session.uid, holder.tool, place)
         lease = self._leases.get(key)
-        if lease is not None and lease.token.expires_at - self._clock.now() > MARGIN and self._connected(lease):
+        if lease is not None and self._clock.now() < lease.until and self._connected(lease):
             return lease.token.access
         # Whoever comes meanwhile waits for the same one; nobody's going away ends it for the others.
         task = self._minting.get(key)
@@ -131,13 +135,16 @@ class Leases:
         await asyncio.gather(*(self._drop(key, "session ended") for key in gone))
         out = [key for key, lease in self._leases.items() if not self._connected(lease)]
         await asyncio.gather(*(self._drop(key, "disconnected") for key in out))
+        used = {lease.token.access for lease in self._leases.values()}  # an account's token may serve another session
         while self._echoes and self._echoes[0][0] <= time.monotonic():
-            self._forget(self._echoes.pop(0)[1])
+            value = self._echoes.pop(0)[1]
+            if value not in used:
+                self._forget(value)
 
     async def close(self) -> None:
         """At a stop: every token is dropped, and taken back where that is possible."""
-        for task in list(self._minting.values()):
-            task.cancel()
+        if self._minting:  # what is cut off here may have used up a refresh token whose next one nobody kept
+            await asyncio.wait(list(self._minting.values()), timeout=WAIT_SECONDS)
         await asyncio.gather(*(self._drop(key, "stop") for key in list(self._leases)))
 
     def _connected(self, lease: Minted) -> bool:
@@ -162,7 +169,10 @@ class Leases:
         if before is not None and not self._connected(before):
             await self._drop(key, "disconnected")
         owner, tenant = caller.principal.key, caller.principal.tenant
-        lease = Minted(self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, account, token)
+        until = token.expires_at - min(MARGIN, (token.expires_at - self._clock.now()) / 2)
+        lease = Minted(
+            self._ids.new("cr_"), owner, caller.session.id, key[2], holder.tool, tenant, account, until, token
+        )
         try:
             await self._ledger.append(Line("credential.minted", self._minted(lease, endpoints, holder)))
         except Refusal:
@@ -239,10 +249,14 @@ class Leases:
             log.warning("that the credential %s was dropped could not be put on record", lease.id)
 
     async def _taken_back(self, lease: Minted) -> bool:
-        """Not of an account: its token may serve other sessions too, and is taken back when the account is."""
-        return lease.account is None and await self._endpoints[lease.provider].revoke(
-            lease.token.access, "access_token"
-        )
+        """Only what was granted for this session alone.
+
+        An account's token may serve other sessions too, and with it a provider may take back the refresh token that it
+        came of (RFC 7009 §2.1).
+        """
+        endpoints = self._endpoints[lease.provider]
+        alone = endpoints.provider.grant in ("client_credentials", "token_exchange")
+        return alone and await endpoints.revoke(lease.token.access, "access_token")
 
     def _echo(self, value: str) -> None:
         self._echoes.append((time.monotonic() + ECHO, value))

@@ -27,7 +27,7 @@ from gateway.urls import parse_url
 
 WAIT_SECONDS: Final = 10.0
 REVOKE_SECONDS: Final = 3.0  # nobody waits longer at the end of a session, or when the gateway stops
-MARGIN: Final = 30.0  # seconds before its end from which a token is not begun to be used
+MARGIN: Final = 30.0  # seconds before its end from which a token is not begun to be used, or half of a shorter life
 LIFETIME: Final = 300.0  # seconds a token is used whose answer does not say how long it lives
 MAX_LIFETIME: Final = 24 * 3600.0
 _MAX_BYTES = 64 * 1024
@@ -76,8 +76,8 @@ class Endpoints:
         return await self._token("client_credentials")
 
     async def refreshed(self, refresh: str) -> Token:
-        """A token of the account that a refresh token stands for. Raises `NoToken`."""
-        return await self._token("refresh_token", refresh_token=refresh)
+        """A token of the account that a refresh token stands for, in the scopes it was given. Raises `NoToken`."""
+        return await self._token("refresh_token", scoped=False, refresh_token=refresh)
 
     async def exchanged(self, subject: str) -> Token:
         """A token for the backend, of whoever the caller's token is of. Raises `NoToken`."""

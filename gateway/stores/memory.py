@@ -41,6 +41,14 @@ class MemoryKeys:
         self._by_digest[found.digest] = replace(found, revoked_at=at)
         return True
 
+    async def expire(self, key_id: str, at: float) -> bool:
+        found = next((key for key in self._by_digest.values() if key.id == key_id), None)
+        if found is None or found.revoked_at is not None:
+            return False
+        sooner = at if found.expires_at is None else min(at, found.expires_at)
+        self._by_digest[found.digest] = replace(found, expires_at=sooner)
+        return True
+
     def all(self) -> Sequence[Key]:
         return sorted(self._by_digest.values(), key=lambda key: key.created_at)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.lifetimes import Change, Used
@@ -32,6 +32,7 @@ class MemorySessions:
         self._expiring: list[tuple[float, str]] = []  # a heap, by uid
         self._done: set[str] = set()  # uids of those whose end somebody was told, or need not be
         self._most = most
+        self.on_close: Callable[[], None] = lambda: None  # told at once when one was closed
 
     # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,6 +122,7 @@ class MemorySessions:
                 if there.uid not in self._done:
                     self._done.add(there.uid)
                     found.append(Change("closed", closed, said, by))
+        self.on_close()
         return found
 
     def _drop(self, session: Session) -> None:

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS sessions (
   owner TEXT NOT NULL, id TEXT NOT NULL, uid TEXT NOT NULL, opened_at REAL NOT NULL, expires_at REAL NOT NULL,
   labels TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY, type TEXT NOT NULL, fields TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS requests (uid TEXT NOT NULL, box BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pins (
   server TEXT NOT NULL, tool TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (server, tool));
@@ -142,6 +143,11 @@ class SqliteKeys(MemoryKeys):
         sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
         changed = await asyncio.to_thread(self._state.write, sql, (at, key_id))
         return bool(changed) and await super().revoke(key_id, at)
+
+    async def expire(self, key_id: str, at: float) -> bool:
+        sql = "UPDATE keys SET expires_at = MIN(?, COALESCE(expires_at, ?)) WHERE id = ? AND revoked_at IS NULL"
+        changed = await asyncio.to_thread(self._state.write, sql, (at, at, key_id))
+        return bool(changed) and await super().expire(key_id, at)
 
 
 def sessions_in_use(state: State, now: float) -> set[str]:

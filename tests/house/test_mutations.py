@@ -51,8 +51,8 @@ REFUSED_BY_TYPES = [
     Mutation("admit is skipped", "opened.saw(lease)", "opened.saw(permit)"),
     Mutation(
         "admit is not entered",
-        "async with (admitted := admit(permit, self.counters, self.clock)) as lease:",
-        "if lease := (admitted := admit(permit, self.counters, self.clock)):",
+        "async with (admitted := admit(permit, self.counters, self.sessions, self.clock)) as lease:",
+        "if lease := (admitted := admit(permit, self.counters, self.sessions, self.clock)):",
     ),
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),

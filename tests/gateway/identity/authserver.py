@@ -6,14 +6,13 @@ the subject token's audience), and revocation (RFC 7009). Who signs in at it is 
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,135 +24,8 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc9207.parameter import IssuerParameter
-from joserfc.jws import JWSRegistry
 
-from tests.gateway.identity.idp import Idp
-
-GATEWAY, SECRET = "toolgate", "the-secret-of-the-gateway-there"
-EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-_KEY = Idp(keys={name: key for name, key in Idp().keys.items() if name == "ES256"})
-
-
-@dataclass
-class Given:
-    """A token pair as the server remembers it."""
-
-    access: str
-    refresh: str | None
-    sub: str
-    scope: str
-    revoked: bool = False
-
-    def check_client(self, client: object) -> bool:
-        return client is CLIENT
-
-    def get_scope(self) -> str:
-        return self.scope
-
-
-@dataclass
-class Code:
-    """An authorization code."""
-
-    code: str
-    user: str
-    redirect_uri: str
-    scope: str
-    code_challenge: str
-    code_challenge_method: str
-
-    def get_redirect_uri(self) -> str:
-        return self.redirect_uri
-
-    def get_scope(self) -> str:
-        return self.scope
-
-
-class _Client:
-    """The gateway, which is the one client there is."""
-
-    def get_client_id(self) -> str:
-        return GATEWAY
-
-    def get_default_redirect_uri(self) -> str:
-        return ""
-
-    def get_allowed_scope(self, scope: str) -> str:
-        return scope
-
-    def check_redirect_uri(self, redirect_uri: str) -> bool:
-        return redirect_uri.endswith("/connect/callback")
-
-    def check_client_secret(self, client_secret: str) -> bool:
-        return client_secret == SECRET
-
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        return method != "none"
-
-    def check_response_type(self, response_type: str) -> bool:
-        return response_type == "code"
-
-    def check_grant_type(self, grant_type: str) -> bool:
-        return True
-
-
-CLIENT = _Client()
-
-
-@dataclass
-class AuthServer:
-    """It may be changed at any time. `asked` are the forms of every token and revocation request, in order."""
-
-    port: int = 0
-    status: int = 200  # of every answer to a POST, where it is another
-    delay: float = 0.0
-    lifetime: int = 600
-    rotates: bool = True
-    iss: str | None = None  # another `iss` in authorization responses than its own
-    resource: str = "gateway"  # audience that subject tokens must have
-    asked: list[dict[str, str]] = field(default_factory=list)
-    given: list[Given] = field(default_factory=list)
-    codes: dict[str, Code] = field(default_factory=dict)
-
-    @property
-    def url(self) -> str:
-        """Its issuer, and where it is."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def grants(self, grant: str) -> list[dict[str, str]]:
-        """Requests for tokens by one grant."""
-        return [form for form in self.asked if form.get("grant_type") == grant]
-
-    def taken_back(self) -> list[str]:
-        """Tokens that were revoked, in order."""
-        return [form["token"] for form in self.asked if "token" in form]
-
-    def owner(self, access: str) -> str | None:
-        """Whose token it is; None for one that is nobody's, or was revoked."""
-        found = [each for each in self.given if each.access == access and not each.revoked]
-        return found[0].sub if found else None
-
-    def sign(self, sub: str, aud: str, **more: Any) -> str:
-        """A signed access token."""
-        now = int(time.time())
-        claims = {"iss": self.url, "sub": sub, "aud": aud, "iat": now, "exp": now + self.lifetime, **more}
-        claims |= {"jti": secrets.token_hex(8)}
-        header = json.dumps({"alg": "ES256", "kid": "key-ES256", "typ": "at+jwt"}).encode()
-        return _KEY.signed("ES256", header, json.dumps(claims).encode())
-
-    def refresh_token(self, sub: str) -> str:
-        """One that an operator was given by other ways."""
-        made = Given("", secrets.token_urlsafe(24), sub, "")
-        self.given.append(made)
-        return made.refresh or ""
-
-    def provider(self, grant: str, **more: Any) -> dict[str, Any]:
-        """Settings of a provider here."""
-        said = {"grant": grant, "token_url": f"{self.url}/token", "client_id": GATEWAY}
-        said |= {"client_secret": "env:CLIENT_SECRET", "revoke_url": f"{self.url}/revoke"}
-        if grant == "connect":
-            said |= {"authorize_url": f"{self.url}/authorize", "issuer": self.url}
-        return said | more
+from tests.gateway.identity.authstate import CLIENT, EXCHANGE, GATEWAY, ISSUER, AuthServer, Client, Code, Given, read
 
 
 class _Request(OAuth2Request):
@@ -198,7 +70,7 @@ class _Server(AuthorizationServer):
         self.register_extension(lambda server: _Issuer()(server))
         self.register_token_generator("default", self._made)
 
-    def query_client(self, client_id: str) -> _Client | None:
+    def query_client(self, client_id: str) -> Client | None:
         return CLIENT if client_id == GATEWAY else None
 
     def create_oauth2_request(self, request: _Request) -> _Request:
@@ -210,7 +82,7 @@ class _Server(AuthorizationServer):
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Nobody listens."""
 
-    def _made(self, *, grant_type: str, client: _Client, user: Any, scope: str, **more: Any) -> dict[str, Any]:
+    def _made(self, *, grant_type: str, client: Client, user: Any, scope: str, **more: Any) -> dict[str, Any]:
         state, sub = self.state, user or client.get_client_id()
         access = state.sign(sub, "backend", client_id=client.get_client_id(), scope=scope or "")
         said = {"token_type": "Bearer", "access_token": access, "expires_in": state.lifetime}
@@ -237,7 +109,7 @@ class _Codes(grants.AuthorizationCodeGrant):
         )
         self.server.state.codes[code] = made
 
-    def query_authorization_code(self, code: str, client: _Client) -> Code | None:
+    def query_authorization_code(self, code: str, client: Client) -> Code | None:
         return self.server.state.codes.get(code)
 
     def delete_authorization_code(self, authorization_code: Code) -> None:
@@ -248,10 +120,12 @@ class _Codes(grants.AuthorizationCodeGrant):
 
 
 class _OwnTokens(grants.ClientCredentialsGrant):
-    """The gateway's own."""
+    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 
 
 class _Refreshes(grants.RefreshTokenGrant):
+    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+
     def authenticate_refresh_token(self, refresh_token: str) -> Given | None:
         found = [each for each in self.server.state.given if each.refresh == refresh_token and not each.revoked]
         return found[0] if found else None
@@ -304,25 +178,17 @@ class _Issuer(IssuerParameter):
         return self.of.iss or self.of.url
 
 
-def read(token: str) -> dict[str, Any] | None:
-    """The claims of a token that this server signed."""
-    try:
-        signed, _, signature = token.rpartition(".")
-        key, raw = _KEY.keys["ES256"], _bytes(signature)
-        if not _verified(key, signed.encode(), raw):
-            return None
-        claims: dict[str, Any] = json.loads(_bytes(signed.partition(".")[2]))
-        return claims
-    except ValueError:
-        return None
+def _raw(to: BaseHTTPRequestHandler, status: int, media: str, body: bytes) -> None:
+    to.send_response(status)
+    to.send_header("Content-Type", media)
+    to.send_header("Content-Length", str(len(body)))
+    to.end_headers()
+    to.wfile.write(body)
 
 
-def _bytes(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-def _verified(key: Any, signed: bytes, signature: bytes) -> bool:
-    return JWSRegistry.algorithms["ES256"].verify(signed, signature, key)
+def _titled(headers: Mapping[str, str]) -> dict[str, str]:
+    """As authlib looks for them."""
+    return {name.title(): value for name, value in headers.items()}
 
 
 def _send(to: BaseHTTPRequestHandler, answer: _Answer) -> None:
@@ -344,10 +210,10 @@ def _answers(state: AuthServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             at = urlsplit(self.path)
             if at.path == "/keys":
-                _send(self, _Answer(200, json.loads(_KEY.jwks()), {}))
+                _send(self, _Answer(200, json.loads(ISSUER.jwks()), {}))
                 return
             user = SimpleCookie(self.headers.get("cookie", "")).get("user")
-            request = _Request("GET", self.path, dict(parse_qsl(at.query)), dict(self.headers))
+            request = _Request("GET", self.path, dict(parse_qsl(at.query)), _titled(self.headers))
             with lock:
                 if user is None:
                     _send(self, _Answer(401, {"error": "login_required"}, {}))
@@ -359,10 +225,12 @@ def _answers(state: AuthServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             form = dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
             time.sleep(state.delay)
-            request = _Request("POST", self.path, form, dict(self.headers))
+            request = _Request("POST", self.path, form, _titled(self.headers))
             with lock:
                 state.asked.append(form)
-                if state.status != 200:
+                if state.raw is not None:
+                    _raw(self, state.status, *state.raw)
+                elif state.status != 200:
                     _send(self, _Answer(state.status, {"error": "temporarily_unavailable"}, {}))
                 elif self.path == "/revoke":
                     _send(self, server.create_endpoint_response("revocation", request))

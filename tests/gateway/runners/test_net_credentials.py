@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import uvloop
 
 from gateway.allow import Allow
 from gateway.model import Failure
+from gateway.problems import refuse
+from gateway.runners.net import Egress, Net
 from gateway.tool import SecretUse
 from gateway.urls import parse_url
 from tests.gateway.runners.servers import Resolver, Upstream, ask, certificate, fails, http, new_net
@@ -44,6 +46,37 @@ def test_calls_with_different_credentials_share_no_connection(run: Run) -> None:
             for secrets in ((), (TOKEN,), (other,), (), (TOKEN,), (other,)):
                 await net.request(ask(url, secrets=secrets))
             assert (upstream.connections, len(upstream.requests)) == (3, 6)
+
+    run(calls())
+
+
+def test_a_token_that_was_dropped_while_it_was_dialled_is_not_sent(run: Run) -> None:
+    """One of a session may end meanwhile, or be another by then: nothing is sent with the old one."""
+
+    class Changing:
+        """Gives each value once, in order; then it has none."""
+
+        def __init__(self, *values: str) -> None:
+            self.values = list(values)
+
+        async def reveal(self, use: SecretUse, holder: object = None) -> str:
+            if not self.values:
+                raise refuse("account_required", "Disconnected.")
+            return self.values.pop(0)
+
+        def issued(self) -> Mapping[str, str]:
+            return {}
+
+    async def calls() -> None:
+        leased = SecretUse("token", "oauth:mine", ("127.0.0.1",), "Authorization", "Bearer {}")
+        async with Upstream() as upstream:
+            url = f"http://127.0.0.1:{upstream.port}/"
+            for values, code in (("one",), "account_required"), (("one", "two"), "upstream_unreachable"):
+                net = Net(Egress(networks=["127.0.0.0/8"]), Changing(*values))
+                assert await fails(net, ask(url, secrets=(leased,))) == f"refused {code}"
+            net = Net(Egress(networks=["127.0.0.0/8"]), Changing("one", "one"))
+            await net.request(ask(url, secrets=(leased,)))
+            assert len(upstream.requests) == 1
 
     run(calls())
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from gateway.audit.content import Contents
+from gateway.audit.disk import OsDisk
+from gateway.audit.keystore import KeyStore
 from gateway.identity.keys import new_key
+from gateway.lifetimes import Used
 from gateway.model import Refusal, Session
 from gateway.ports import Keys, Pins, Sessions
 from gateway.stores.memory import MemoryKeys, MemoryPins
@@ -103,6 +109,75 @@ def test_labels_only_grow_and_calls_add_up(stores: Stores) -> None:
     found = stores.sessions.find(opened.owner, opened.id)
     assert found is not None
     assert (found.labels, found.calls, found.cost) == (frozenset({"untrusted", "pii"}), 3, 1.0)
+
+
+def test_budgets_and_trees_survive_a_restart(stores: Stores) -> None:
+    """What is used up, at every height; labels of the whole tree; who is below whom."""
+    top = asyncio.run(stores.sessions.open(replace(session(), budget={"calls": 3, "cost": 1.0})))
+    below = asyncio.run(stores.sessions.open(replace(session("s_2", uid="u_2"), parent="u_1")))
+    for number in range(3):
+        stores.sessions.take(below, 0.25)
+        asyncio.run(stores.sessions.spend(below, frozenset({f"l{number}"}), 0.25))
+    stores.sessions.give_back(below, 0.25)
+    stores.sessions.take(top, 0.25)
+    assert isinstance(stores.sessions, MemorySessions)
+    if stores.again is not None:
+        assert isinstance(stores.sessions, SqliteSessions)
+        asyncio.run(stores.sessions.flush())
+        stores = stores.again()
+    sessions = stores.sessions
+    above = sessions.line("u_2")
+    assert [(each.uid, each.calls, sorted(each.labels)) for each in above] == [
+        ("u_2", 3, ["l0", "l1", "l2"]),
+        ("u_1", 0, ["l0", "l1", "l2"]),
+    ]
+    assert (above[1].budget, sessions.used(above[1])) == ({"calls": 3, "cost": 1.0}, Used(3, 0.75))
+    for each in above:
+        with pytest.raises(Refusal) as refused:
+            sessions.take(each, 0.0)
+        assert refused.value.problem.code == "budget_exhausted"
+    asyncio.run(sessions.close(top.owner, top.id))
+    assert not sessions.is_open(below)
+    with pytest.raises(Refusal) as refused:
+        sessions.take(below, 0.0)
+    assert refused.value.problem.code == "session_closed"
+
+
+def test_that_a_session_ended_is_told_once(stores: Stores) -> None:
+    """Who asks first is told, anybody again only when that was put back; after a restart what is not on record yet."""
+
+    def told(now: float = 105.0) -> list[tuple[str, str]]:
+        return [(each.session.id, each.why) for each in stores.sessions.changes(now)]
+
+    for number in range(3):
+        asyncio.run(stores.sessions.open(session(f"s_{number}", uid=f"u_{number}")))
+    asyncio.run(stores.sessions.close("t\x1fa\x1f", "s_0", "revoked", {"authn": "local"}))
+    changes = stores.sessions.changes(105.0)
+    assert [(each.session.id, each.why, each.who) for each in changes] == [("s_0", "revoked", {"authn": "local"})]
+    assert told() == []
+    stores.sessions.put_back(changes)
+    assert told() == [("s_0", "revoked")]
+    if stores.again is not None:
+        stores = stores.again()
+        assert told() == [("s_0", "revoked")]
+    asyncio.run(stores.sessions.recorded(changes))
+    assert sorted(told(110.0)) == [("s_1", "expired"), ("s_2", "expired")]
+    asyncio.run(stores.sessions.close("t\x1fa\x1f", "s_1"))
+    assert told(111.0) == []
+
+
+def test_a_key_that_is_replaced_expires_and_never_later_than_it_did(stores: Stores) -> None:
+    """And one that was revoked stays so."""
+    _, key = new_key("dev", "default", "agent session:request", 100.0, expires_at=200.0)
+    asyncio.run(stores.keys.add(key))
+    for at, until in ((300.0, 200.0), (150.0, 150.0)):
+        assert asyncio.run(stores.keys.expire(key.id, at))
+        found = stores.keys.find(key.digest)
+        assert found is not None
+        assert (found.expires_at, found.scopes) == (until, {"agent", "session:request"})
+    asyncio.run(stores.keys.revoke(key.id, 120.0))
+    assert not asyncio.run(stores.keys.expire(key.id, 110.0))
+    assert not asyncio.run(stores.keys.expire("k_none", 110.0))
 
 
 def test_a_closed_session_stays_closed(stores: Stores) -> None:
@@ -220,3 +295,43 @@ def test_reads_wait_for_no_writer(tmp_path: Path) -> None:
 
         assert asyncio.run(look_while_writing())
         assert keys.find(key.digest) == key
+
+
+def test_a_home_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    """Its sessions have no budget, nothing above them, and go on."""
+    old = sqlite3.connect(tmp_path / "state.db")
+    old.executescript(
+        """CREATE TABLE sessions (
+        owner TEXT NOT NULL, id TEXT NOT NULL, uid TEXT NOT NULL, opened_at REAL NOT NULL, expires_at REAL NOT NULL,
+        labels TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost REAL NOT NULL, PRIMARY KEY (owner, id));
+        INSERT INTO sessions VALUES ('t\x1fa\x1f', 's_1', 'u_1', 100.0, 110.0, 'pii', 'open', 4, 0.5);"""
+    )
+    old.close()
+    for _ in range(2):
+        with closing(State(tmp_path / "state.db")) as state:
+            found = SqliteSessions(state).find("t\x1fa\x1f", "s_1")
+            assert found == replace(session(), labels=frozenset({"pii"}), calls=4, cost=0.5)
+
+
+def test_what_persons_asked_for_is_sealed_and_gone_once_erased(tmp_path: Path) -> None:
+    """In no file of the home in plain; with the key of the session's content it is gone, here and after a restart."""
+    words = "Pay Bob 20 of the canary account."
+    keys = KeyStore(tmp_path / "state.db", os.urandom(32))
+    contents = Contents(keys, tmp_path / "audit", OsDisk())
+    owner = "t\x1fa\x1f"
+    with closing(State(tmp_path / "state.db")) as state, closing(keys):
+        sessions = SqliteSessions(state, seal=contents)
+        kept = asyncio.run(sessions.open(replace(session(), request=(words,))))
+        asyncio.run(sessions.ask(kept, "Again."))
+        assert asyncio.run(sessions.ask(session("s_9", uid="u_9"), "No.")) is None
+        again = SqliteSessions(state, seal=contents).find(owner, "s_1")
+        assert again is not None
+        assert again.request == (words, "Again.")
+        assert all(b"canary" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        asyncio.run(contents.erase(["u_1"]))
+        sessions.forget_requests(["u_1", "u_unknown"])
+        asyncio.run(sessions.ask(kept, "Anew."))
+        for here in (sessions, SqliteSessions(state, seal=contents)):
+            found = here.find(owner, "s_1")
+            assert found is not None
+            assert found.request == ("Anew.",)

@@ -1,0 +1,117 @@
+"""`toolgate sessions`: the sessions of a home folder. A running gateway obeys within a second.
+
+It shows no word of what a person asked for, which is sealed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from gateway.cli.common import Arguments, Verbs, home_of, say, when
+from gateway.model import Session
+from gateway.stores.sqlite import State
+from gateway.stores.sqlite_sessions import SqliteSessions
+
+
+def add(verbs: Verbs, common: ArgumentParser) -> None:
+    """Adds the verb."""
+    what = verbs.add_parser("sessions", help="sessions: list, show, close").add_subparsers(dest="what", required=True)
+    for name, command, said in (
+        ("list", list_sessions, "all sessions"),
+        ("show", show_session, "one session"),
+        ("close", close_session, "close a session and those below it"),
+    ):
+        verb = what.add_parser(name, parents=[common], help=said)
+        if name != "list":
+            verb.add_argument("id", help="its name, or its uid")
+        for whose in ("tenant", "agent", "user"):
+            verb.add_argument(f"--{whose}", help=f"of this {whose} only")
+        verb.set_defaults(run=command)
+
+
+def list_sessions(arguments: Arguments) -> int:
+    """All sessions of the home folder."""
+    with _sessions(arguments) as sessions:
+        found = _fitting(sessions, arguments)
+        _say(arguments, sessions, found, "no sessions")
+    return 0
+
+
+def show_session(arguments: Arguments) -> int:
+    """The sessions of that id; several principals may have given one name."""
+    with _sessions(arguments) as sessions:
+        found = [each for each in _fitting(sessions, arguments) if arguments.id in (each.id, each.uid)]
+        _say(arguments, sessions, found, "no such session")
+    return 0 if found else 1
+
+
+def close_session(arguments: Arguments) -> int:
+    """Closes the sessions of that id, and those below them."""
+    who = {"authn": "local", "uid": os.getuid()}
+    with _sessions(arguments) as sessions:
+        named = [each for each in _fitting(sessions, arguments) if arguments.id in (each.id, each.uid)]
+        found = [each for each in named if _state(each) == "open"]
+        for each in found:
+            asyncio.run(sessions.close(each.owner, each.id, "revoked", who))
+    say(arguments, {"id": arguments.id, "closed": len(found)}, "closed" if found else "no open session has this id")
+    return 0 if found else 1
+
+
+@contextmanager
+def _sessions(arguments: Arguments) -> Iterator[SqliteSessions]:
+    with closing(State(home_of(arguments).state)) as state:
+        yield SqliteSessions(state)
+
+
+def _fitting(sessions: SqliteSessions, arguments: Arguments) -> list[Session]:
+    wanted = (arguments.tenant, arguments.agent, arguments.user)
+    return [
+        each
+        for each in sorted(sessions.all(), key=lambda session: session.opened_at)
+        if all(want in (None, has) for want, has in zip(wanted, each.owner.split("\x1f"), strict=True))
+    ]
+
+
+def _say(arguments: Arguments, sessions: SqliteSessions, found: list[Session], none: str) -> None:
+    shown = [_shown(each, sessions) for each in found]
+    say(arguments, shown, "\n".join(_row(each, sessions) for each in found) or none)
+
+
+def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
+    tenant, agent, user = session.owner.split("\x1f")
+    used, above = sessions.used(session), sessions.line(session.uid)[1:2]
+    return {
+        "id": session.id,
+        "uid": session.uid,
+        "tenant": tenant,
+        "agent": agent,
+        "user": user or None,
+        "state": _state(session),
+        "labels": sorted(session.labels),
+        "budget": dict(session.budget),
+        "used": {"calls": used.calls, "cost": used.cost} if session.budget else None,
+        "parent": above[0].id if above else None,
+        "calls": session.calls,
+        "cost": session.cost,
+        "opened_at": session.opened_at,
+        "expires_at": session.expires_at,
+    }
+
+
+def _row(session: Session, sessions: SqliteSessions) -> str:
+    owner = "/".join(part for part in session.owner.split("\x1f") if part)
+    used, above = sessions.used(session), sessions.line(session.uid)[1:2]
+    spent = {"calls": used.calls, "cost": used.cost}
+    parts = [session.id, owner, _state(session), f"labels {','.join(sorted(session.labels)) or '-'}"]
+    parts += [f"{name} {spent[name]:g} of {most:g}" for name, most in sorted(session.budget.items())]
+    parts += [f"below {each.id}" for each in above]
+    return "  ".join([*parts, f"expires {when(session.expires_at)}"])
+
+
+def _state(session: Session) -> str:
+    return "expired" if session.state == "open" and session.expires_at <= time.time() else session.state
