@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from gateway.aggregates import Ended
 from gateway.audit import query
-from gateway.audit.archive import gone, still_here
+from gateway.audit.archive import NotKnown, gone, still_here
 from gateway.audit.rotation import RECORD
 from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
@@ -36,6 +36,7 @@ _AT_ONCE = 1000  # sessions that one record names
 _RETRY_MS = 500
 RETENTION = "retention"
 Owner = tuple[str, str, str]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class LedgerUpkeep:
         """See the port. The keys go first: a record that says so is never untrue."""
         async with self._turn:
             self._ledger.check()
-            found = await asyncio.to_thread(_sessions, self._home, whose)
+            found = await _looked(_sessions, self._home, whose)
             whole = whose.tenant if whose == Whose(tenant=whose.tenant) else None
             if whose.session and not (whose.agent or whose.user) and len(found.owners) > 1:
                 raise _whose_is_meant(whose.session, found.owners)
@@ -138,7 +139,7 @@ class LedgerUpkeep:
             return None
         async with self._turn:
             self._ledger.check()
-            old = await asyncio.to_thread(self._expired, self._keeping)
+            old = await _looked(self._expired, self._keeping)
             return await self._erase(old, None, {"tenant": None, "why": RETENTION, "who": dict(who)}) if old else None
 
     def _expired(self, keeping: Keeping) -> set[str]:
@@ -197,6 +198,19 @@ class LedgerUpkeep:
         elsewhere = (record for each in gone(self._home) for record in each["blobs"])
         found = chain(query.records(self._home), elsewhere)
         return sum(_key(record) in sessions and contents.drop_blob(record) for record in found)
+
+
+async def _looked(look: Callable[..., T], *asked: object) -> T:
+    """Looks in a thread whose content is meant; nothing is erased when that cannot be said."""
+    try:
+        return await asyncio.to_thread(look, *asked)
+    except NotKnown as why:
+        raise refuse(
+            "audit_unavailable",
+            f"Nothing was erased: {why}.",
+            retry_after_ms=_RETRY_MS,
+            advice="Do so, then try again.",
+        ) from why
 
 
 def _sessions(home: Path, whose: Whose) -> _Found:

@@ -29,10 +29,15 @@ from gateway.tool import Json
 LEAST_AGE = 24 * 3600.0  # seconds: policy counts calls for no longer, and reads them back at a start
 _BEGINS = frozenset({"call.intent", "call.in_doubt"})
 _ENDS = frozenset({"call.outcome", "call.refused", "call.resolved"})
+_OWNER = ("key", "session_id", "tenant", "agent", "user")
 
 
 class NotArchived(Exception):
     """Segments cannot be archived, or not there; the text says why. What was there still is."""
+
+
+class NotKnown(ValueError):
+    """What is kept beside the leaf hashes of an archived segment cannot be gone by; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ def copy(segment: Sealed, to: Path, disk: Disk) -> str:
         replace_file(disk, target, octets)
         disk.sync_folder(target.parent)
         disk.sync_folder(to)
+    if target.samefile(segment.path):
+        raise NotArchived(f"{target} is the segment itself, not a copy of it: {target.parent} leads into the log")
     if sha256(target.read_bytes()).hexdigest() != digest:
         raise NotArchived(f"{target} is there and says something else")
     leaves = b"".join(leaf for leaf, _ in piece_leaves(segment.path))
@@ -189,28 +196,52 @@ def _told(segment: Sealed, to: Path, digest: str) -> dict[str, Json]:
             if "blob" in content:
                 kept = ("shard", "seq", "call_id", "type", "content")
                 blobs.append({name: record[name] for name in kept if name in record})
-    names = ("key", "session_id", "tenant", "agent", "user")
     return {
         **{"v": 1, "first": segment.first, "last": segment.end - 1, "until": segment.until},
         **{"to": str(to / segment.path.parent.name), "sha256": digest, "blobs": blobs},
-        "sessions": [dict(zip(names, each, strict=True)) for each in sorted(sessions)],
+        "sessions": [dict(zip(_OWNER, each, strict=True)) for each in sorted(sessions)],
     }
 
 
 def gone(home: Path) -> Iterator[dict[str, Any]]:
-    """What is known of each segment that is not here any more; see `docs/audit.md`. Raises `OSError`, `ValueError`."""
+    """What is known of each segment that is not here any more; see `docs/audit.md`. Raises `NotKnown`."""
     for folder in query.shards(home):
         for path in archived(folder):
-            told = path.with_suffix(".archived")
-            yield {"shard": folder.name, **orjson.loads(told.read_bytes())}
+            yield {"shard": folder.name, **_known(path.with_suffix(".archived"))}
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What `_told` said. Nothing proves it, so its form is looked at before anybody goes by it."""
+    try:
+        told: Any = orjson.loads(path.read_bytes())
+        numbers = told["first"], told["last"], told["until"]
+        named = [said[name] for said in told["sessions"] for name in _OWNER]
+        blobs = [blob["content"]["key"] for blob in told["blobs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotKnown(_not_known(path)) from error
+    if not all(isinstance(each, int | float) for each in numbers) or int(path.stem) != told["first"]:
+        raise NotKnown(_not_known(path))
+    if not all(isinstance(each, str) for each in (told["to"], *named, *blobs)):
+        raise NotKnown(_not_known(path))
+    return cast(dict[str, Any], told)
+
+
+def _not_known(path: Path) -> str:
+    segment = path.with_suffix(".jsonl").name
+    return (
+        f"{path}, which says whose content was archived, is gone or was altered: copy {segment} back to {path.parent}"
+    )
 
 
 def not_found(home: Path, call_id: str) -> str:
     """What to say of a call that is not on record here: also where records are that were archived."""
     spans: dict[tuple[str, str], list[int]] = {}
-    for each in gone(home):
-        spans.setdefault((each["shard"], each["to"]), []).extend((each["first"], each["last"]))
     said = f"no record of {call_id}"
+    try:
+        for each in gone(home):
+            spans.setdefault((each["shard"], each["to"]), []).extend((each["first"], each["last"]))
+    except NotKnown as why:
+        return f"{said} here, and records were archived: {why}"
     if not spans:
         return said
     where = "; ".join(f"{shard}:{min(seqs)} to {shard}:{max(seqs)} in {to}" for (shard, to), seqs in spans.items())

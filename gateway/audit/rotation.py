@@ -18,7 +18,7 @@ from time import gmtime, monotonic, sleep, strftime
 
 from gateway.audit.checkpoint import PUBLIC_KEY_FILE, Signer
 from gateway.audit.disk import Disk, replace_file, write_all
-from gateway.audit.notes import Key, Rotation, rotation_of, rotation_text
+from gateway.audit.notes import Key, PublicKey, Rotation, rotation_of, rotation_text
 from gateway.audit.prove import Unprovable, newest_head
 from gateway.audit.shard import Shard
 from gateway.audit.verify import rotations, segments, whole_lines
@@ -123,7 +123,19 @@ class SigningKey:
         signer = self._named(signer, notes) or signer
         if Key(signer.verifier_key, notes).replaced:
             raise ValueError(f"{self._home / 'signing.key'} was replaced by another key, as {ROTATIONS} says")
+        if self._had_another_name(signer):
+            raise ValueError(
+                f"{self._audit / ROTATIONS} lacks the rotation to the key in use: put it back from a backup"
+            )
         return signer
+
+    def _had_another_name(self, signer: Signer) -> bool:
+        """Whether `key.pub` has the same key under another name: that of the first key, which a rotation gave it."""
+        try:
+            known = PublicKey((self._audit / PUBLIC_KEY_FILE).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return known.name != signer.gateway and known.text == signer.named(known.name).verifier_key
 
     def _named(self, signer: Signer, notes: list[str]) -> Signer | None:
         """A key under the name that the rotation to it says; `None` when there is none that both keys signed."""

@@ -12,10 +12,10 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.app import RandomIds, doors_of, ledger_of, put_in_force, tuning_of
+from gateway.app import RandomIds, SystemClock, doors_of, ledger_of, put_in_force, tuning_of
 from gateway.audit.search import Search
 from gateway.backends import offers
 from gateway.doors.asgi import App
@@ -37,6 +37,8 @@ from gateway.settings import Settings
 from gateway.stores.memory import MemoryCounters, MemoryKeys, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, State
 from gateway.upkeep import LedgerUpkeep
+
+_RESERVE = 64 << 10  # bytes: nothing runs here that a full disk must not leave untold, and each replay keeps its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,10 @@ async def open_replay(
     for line in session.lost:
         progress(f"toolgate: cannot be replayed: {line}")
     replay, home = Replay.of(session), _home_of(source, session)
-    home.make()
+    _make_private(home)
     async with AsyncExitStack() as stack:
-        ledger = await asyncio.to_thread(ledger_of, home, tuning_of(settings))
+        tuning = replace(tuning_of(settings), reserve=_RESERVE)
+        ledger = await asyncio.to_thread(ledger_of, home, tuning)
         stack.push_async_callback(ledger.close)
         keys, (known, artifacts) = MemoryKeys(), await asyncio.to_thread(_of_state, source, session)
         key = await _fresh_key(keys, known, replay)
@@ -79,7 +82,8 @@ async def open_replay(
         live = Live(loaded, *folders, home, ledger, version, say=progress)
         anonymous = session.principal.authn == "anonymous" and settings.on_loopback
         gate = ReplayGate(
-            authority=TheCaller(KeyAuthority(keys, replay.clock, anonymous=anonymous), session.principal),
+            # A key of then that has expired since is good for nothing.
+            authority=TheCaller(KeyAuthority(keys, SystemClock(), anonymous=anonymous), session.principal),
             sessions=OneSession(session.session),
             catalogue=loaded.catalogue,
             bundles=live,
@@ -103,6 +107,14 @@ def _home_of(source: Home, session: RecordedSession) -> Home:
     now = time.time()
     at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     return Home(source.path / "replays" / f"{session.session.id}-{at}.{int(now % 1 * 1000):03d}Z")
+
+
+def _make_private(home: Home) -> None:
+    """The home of a replay and the folder of all of them, which nobody else looks into. Raises `BadHome`."""
+    with contextlib.suppress(OSError):  # what is wrong is said below
+        home.path.parent.mkdir(mode=0o700, exist_ok=True)
+    home.make()
+    State(home.state).close()  # it is private from its beginning
 
 
 def _of_state(source: Home, session: RecordedSession) -> tuple[list[Key], RecordedArtifacts]:

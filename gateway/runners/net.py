@@ -45,6 +45,7 @@ from gateway.urls import Url, parse_url
 
 CONNECT_SECONDS = 2.0
 RESOLVE_SECONDS = 2.0
+MAX_SAID = 64 * 1024  # bytes that are read of who has nothing to say, while its end is waited for
 MAX_ADDRESSES = 16
 MAX_TRIED = 3
 MAX_ROUTES = 4096
@@ -169,8 +170,11 @@ class Net:
                 with closing(opened):
                     await loop.sock_sendall(opened, octets)
                     opened.shutdown(socket.SHUT_WR)
-                    while await loop.sock_recv(opened, 4096):
-                        pass
+                    said = 0
+                    while fresh := await loop.sock_recv(opened, 4096):
+                        said += len(fresh)
+                        if said > MAX_SAID:
+                            raise Failure(problem("output_too_large", "The other side had more to say than to read."))
         except TimeoutError:
             raise Failure(problem("timeout", "The other side did not read all and close in time.")) from None
         except OSError as error:

@@ -16,7 +16,7 @@ from sandboxes.guests.build import DEFAULT_FOLDER, ensure_js
 from sandboxes.js_guest import JsGuest
 from sandboxes.model import MIB, CallRefused, Job, Limits
 
-LIMITS = Limits(wall=5.0, memory=64 * MIB, output=10_000, host_calls=3)
+LIMITS = Limits(wall=30.0, memory=64 * MIB, output=10_000, host_calls=3)
 SHORT = Limits(wall=0.3, memory=64 * MIB)
 # The wasm stack of a guest lies on the thread that runs it.
 THREAD_STACK = 32 * MIB

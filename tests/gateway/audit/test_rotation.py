@@ -23,7 +23,6 @@ from gateway.audit.ledger import open_ledger
 from gateway.audit.notes import Key, PublicKey
 from gateway.audit.query import records
 from gateway.audit.readings import note_reading
-from gateway.audit.recover import TamperedLog
 from gateway.audit.rotation import NEXT
 from gateway.audit.verify import verify
 from gateway.ledger_ports import Rotated
@@ -324,13 +323,17 @@ def test_a_key_that_was_replaced_is_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_the_file_of_rotations_can_be_made_again_of_the_records(tmp_path: Path) -> None:
-    """Without it there is no start; with its lines made of what `key.rotated` says it is the same file."""
+    """Without it there is no start, and no reading begins a shard under a name made up; with its lines made of what
+    `key.rotated` says it is the same file."""
     done = rotate(tmp_path, 2)
     path = tmp_path / "audit" / "rotations"
-    was = path.read_bytes()
+    was, named = path.read_bytes(), key_of(tmp_path)
     path.unlink()
-    with pytest.raises(TamperedLog):
+    with pytest.raises(ValueError, match="lacks the rotation"):
         open_ledger(tmp_path, tuning=SMALL)
+    with pytest.raises(ValueError, match="lacks the rotation"):
+        note_reading(tmp_path, {"who": {}, "verb": "audit show"})
+    assert key_of(tmp_path) == named
     fields = ("old", "new", "why", "who", "signed")
     path.write_text("".join(json.dumps({name: each[name] for name in fields}) + "\n" for each in rotated(tmp_path)))
     assert path.read_bytes() == was

@@ -84,7 +84,8 @@ def test_a_ledger_that_does_not_verify_is_not_replayed(tmp_path: Path) -> None:
 
 
 def test_the_recorded_caller_calls_by_its_keys_and_nobody_else(tmp_path: Path) -> None:
-    """A key of the agent at home counts, a revoked one and one of another agent do not; strangers use up no call."""
+    """A key of the agent at home counts; one that was revoked, that expired since the recording, or that is of another
+    agent does not. Strangers use up no call."""
 
     async def run() -> None:
         recording = Recording(tmp_path)
@@ -97,8 +98,10 @@ def test_the_recorded_caller_calls_by_its_keys_and_nobody_else(tmp_path: Path) -
                 await keys.add(key)
                 if name == "gone":
                     await keys.revoke(key.id, 1.0)
+            secrets["old"], key = new_key("dev", "default", "agent", 0.0, expires_at=recording.at + 3600)
+            await keys.add(key)
         async with recording.replayed() as replay:
-            for name in ("gone", "other"):
+            for name in ("gone", "old", "other"):
                 refused = await replay.call(Made("say"), secrets[name])
                 assert refused.problem is not None
                 assert refused.problem.code == "unauthenticated"
@@ -139,7 +142,9 @@ def test_its_own_ledger_stands_beside_the_recorded_one(tmp_path: Path) -> None:
         async with recording.replayed() as replay:
             home = replay.service.home.path
             assert home.parent == recording.home / "replays"
-            assert home.stat().st_mode & 0o777 == 0o700
+            looked_at = [home.parent, *home.parent.rglob("*")]
+            assert [path for path in looked_at if path.stat().st_mode & 0o077] == []
+            assert (home / "audit.reserve").stat().st_size <= 64 << 10
             assert replay.report["never_asked_for"] == [{"call_id": then.call_id, "tool": "say"}]
             assert not replay.report["ok"]
             lines = "\n".join(replay.service.replay.report.lines())
@@ -202,10 +207,10 @@ def test_the_process_is_moved_into_an_empty_network(user: int, tmp_path: Path) -
 
 
 def test_nothing_that_reaches_outside_is_made_for_a_replay() -> None:
-    """Of runners it has its own; of the composition root what makes ids, ledger and doors; no vault, no sink."""
+    """Of runners it has its own; of the composition root what makes ids, ledger and doors, and a clock."""
     names = {name for path in sources("gateway/replay") for name in imported(path)}
     assert {name for name in names if name.startswith("gateway.runners.")} == {"gateway.runners.replay.ReplayRunner"}
-    made = {"RandomIds", "doors_of", "ledger_of", "put_in_force", "tuning_of"}
+    made = {"RandomIds", "SystemClock", "doors_of", "ledger_of", "put_in_force", "tuning_of"}
     assert {name for name in names if name.startswith("gateway.app.")} == {f"gateway.app.{each}" for each in made}
     reaching = ("gateway.identity.vault", "gateway.heads", "gateway.audit.heads", "socket", "asyncio.streams")
     assert [name for name in names if name.startswith(reaching)] == []

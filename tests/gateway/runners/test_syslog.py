@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -102,6 +102,24 @@ def test_what_a_receiver_did_not_read_is_not_taken(run: Run) -> None:
             assert len(received) == 1
         with pytest.raises(NotTaken, match="could not be connected to"):
             await sink(port).take(HEAD)
+
+    run(test())
+
+
+def test_a_receiver_that_never_ends_what_it_says_is_left(run: Run) -> None:
+    """It is read for a while only, and has not taken the head, however fast it is."""
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+
+    async def test() -> None:
+        server = await asyncio.start_server(flood, "127.0.0.1", 0)
+        async with server:
+            with pytest.raises(NotTaken, match="more to say"):
+                await sink(server.sockets[0].getsockname()[1]).take(HEAD)
 
     run(test())
 
