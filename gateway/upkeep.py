@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Literal, TypeVar, cast
 from gateway.aggregates import Ended
 from gateway.audit import query
 from gateway.audit.archive import NotKnown, gone, still_here
+from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.rotation import RECORD
 from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
@@ -170,6 +172,7 @@ class LedgerUpkeep:
     async def _erase(self, sessions: set[str], tenant: str | None, said: dict[str, Json]) -> Erased:
         try:
             gone = await self._ledger.contents.erase(sessions, tenant)
+            await asyncio.to_thread(_erase_replays, self._home, sessions | gone, tenant)
         except (sqlite3.Error, OSError) as error:
             raise refuse(
                 "audit_unavailable",
@@ -211,6 +214,16 @@ async def _looked(look: Callable[..., T], *asked: object) -> T:
             retry_after_ms=_RETRY_MS,
             advice="Do so, then try again.",
         ) from why
+
+
+def _erase_replays(home: Path, sessions: Collection[str], tenant: str | None) -> None:
+    """Deletes the keys under which replays of these sessions have their content. Raises as erasing does."""
+    for master in home.glob("replays/*/master.key"):
+        replay = master.parent
+        if (replay / "state.db").exists():
+            with closing(KeyStore(replay / "state.db", master_key(replay))) as keys:
+                keys.erase(sessions, tenant)
+                keys.scrub()
 
 
 def _sessions(home: Path, whose: Whose) -> _Found:

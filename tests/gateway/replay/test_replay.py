@@ -258,6 +258,25 @@ def test_what_was_erased_is_named_and_missed(tenant: bool, tmp_path: Path) -> No
     asyncio.run(run())
 
 
+def test_erasing_a_session_erases_what_its_replays_left(tmp_path: Path) -> None:
+    """Arguments and results stand in the home of a replay too, under keys of its own: they go with the session."""
+
+    async def run() -> None:
+        recording = Recording(tmp_path)
+        (then,) = await recording.make([Made("say")])
+        async with recording.replayed() as replay:
+            now = await replay.call(Made("say"))
+            home = replay.service.home.path
+        assert any(shown.content for shown in query.show(home, now.call_id))
+        await recording.erase(Whose(session="default"))
+        assert answered(now) == answered(then)
+        shown = query.show(home, now.call_id)
+        assert shown
+        assert not any(each.content for each in shown)
+
+    asyncio.run(run())
+
+
 def test_a_body_that_is_gone_is_named_and_missed(tmp_path: Path) -> None:
     """A large result whose file was taken away: everything else is served. Altered, it stops the replay."""
 
