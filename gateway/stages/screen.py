@@ -15,13 +15,13 @@ from gateway.problems import problem
 from gateway.screening import Screener, Shown, values
 from gateway.screening.canonical import canonical, hidden, is_plain, well_formed
 from gateway.screening.leaves import Leaves, NotJson, gather
+from gateway.screening.scrub import scrubbed
 from gateway.screening.secrets import IssuedSecrets
 from gateway.screening.views import Views, views
 from gateway.stages.draft import OWN, Draft
 from gateway.stages.injection import judge as judge_injection
 from gateway.stages.inputs import labels_of
 from gateway.stages.keep import STRUCTURED_CUT, SUSPICIOUS, TEXT_CUT, judge, keep, leaves_something
-from gateway.stages.scrub import scrubbed
 from gateway.tool import Tool
 
 HARD_LIMIT = 2 * 1024 * 1024  # bytes

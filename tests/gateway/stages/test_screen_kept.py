@@ -10,8 +10,8 @@ import pytest
 from gateway.model import RawOutput
 from gateway.obligations import Obligations
 from gateway.screening import IssuedSecrets
+from gateway.screening.scrub import scrubbed
 from gateway.stages.screen import HARD_LIMIT, screened
-from gateway.stages.scrub import scrubbed
 from tests.gateway.stages.screened import ATTACK, CANARY, DIGITS, FOREIGN, OPEN, SCREENER, intent
 from tests.gateway.stages.test_screen_secrets import forms, places
 
