@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gateway.identity.claims import trust_domain
 from gateway.identity.issuers import ALGORITHMS, MAX_LIFETIME, TYPES, Issuer
 from gateway.identity.providers import Grant, Provider
 from gateway.units import seconds
@@ -106,9 +107,16 @@ class Identity(_Part):
     ] = None
     issuers: Annotated[list[IssuerShape], Field(max_length=16, description="Who vouches for callers by JWT.")] = []
 
+    @field_validator("resource")
+    @classmethod
+    def _url(cls, resource: str | None) -> str | None:
+        return None if resource is None else https(resource)
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if len({each.iss for each in self.issuers}) < len(self.issuers):
+        # A trust domain may be written with its scheme or without: it is the same one.
+        named = {trust_domain(each.iss) if each.kind == "spiffe" else each.iss for each in self.issuers}
+        if len(named) < len(self.issuers):
             raise ValueError("each issuer is declared once")
         for each in self.issuers:
             if not each.audience and self.resource is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+import time
 from argparse import ArgumentParser
 from contextlib import AsyncExitStack
 
 from gateway import doctor
 from gateway.backends import make_backend
 from gateway.cli.common import Arguments, Verbs, say, settings_of
+from gateway.doctor_identity import identity
 from gateway.loading import OFFERS
 from gateway.settings import Settings
 from sandboxes.model import SandboxUnavailable
@@ -28,7 +30,8 @@ def run(arguments: Arguments) -> int:
     """Prints the table of guarantees and every check. Exit 1 when something is to be changed."""
     settings = settings_of(arguments)
     found = asyncio.run(_look(settings))
-    checks = [*doctor.host(settings), *(check for each in found for check in doctor.backend(each))]
+    backends = (check for each in found for check in doctor.backend(each))
+    checks = [*doctor.host(settings), *identity(settings, time.time()), *backends]
     ok = all(check.state != "bad" for check in checks)
     told = {
         "ok": ok,

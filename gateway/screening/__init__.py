@@ -1,7 +1,8 @@
 """Screening of what tools give back: pure steps, text in and findings out. It never does I/O and never blocks a call.
 
-`canonical` makes text plain, `views` decodes what is encoded in it, `secrets` removes issued credentials, `rules` finds
-injection that announces itself, `leaves` takes JSON apart and puts it together. `stages/screen.py` alone acts on them.
+`canonical` makes text plain, `views` decodes what is encoded in it, `secrets` removes issued credentials, from what is
+kept too (`scrub`), `rules` finds injection that announces itself, `leaves` takes JSON apart and puts it together.
+`stages/screen.py` alone acts on them.
 """
 
 from __future__ import annotations

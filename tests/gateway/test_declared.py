@@ -1,66 +1,38 @@
-"""What settings may declare of providers, and what they may not: each is refused with a sentence."""
+"""What settings may declare of identity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from gateway.settings import BadSettings, Settings, load_settings
+from gateway.declared import Identity
 
-HTTPS = "https://login.example.com"
-OWN = {"grant": "client_credentials", "token_url": f"{HTTPS}/t", "client_id": "c", "client_secret": "env:X"}
-CONNECT = {"grant": "connect", "token_url": f"{HTTPS}/t", "authorize_url": f"{HTTPS}/a", "client_id": "c"}
-
-
-def loaded(provider: Mapping[str, Any], **flags: Any) -> Settings:
-    """Settings with one provider `p`."""
-    return load_settings(None, {}, {"providers": {"p": provider}, **flags})
+KEYS = "https://login.example.com/keys"
 
 
-@pytest.mark.parametrize(
-    ("provider", "says"),
-    [
-        ({**OWN, "token_url": "http://login.example.com/t"}, "must be https"),
-        ({**OWN, "revoke_url": "ftp://login.example.com/t"}, "is no URL"),
-        ({**OWN, "client_secret": None}, "client_secret is needed"),
-        ({**OWN, "client_secret": "oauth:p"}, "should match"),
-        ({**OWN, "grant": "password"}, "should be"),
-        ({**OWN, "grant": "connect"}, "authorize_url"),
-        ({**OWN, "authorize_url": f"{HTTPS}/a"}, "authorize_url"),
-        ({**OWN, "grant": "refresh_token"}, "refresh_token"),
-        ({**OWN, "refresh_token": "env:R"}, "refresh_token"),
-        ({**OWN, "secret": "x"}, "there is no such setting"),
-    ],
-)
-def test_a_provider_that_cannot_work_is_refused(provider: Mapping[str, Any], says: str) -> None:
-    """Before anything is served."""
-    with pytest.raises(BadSettings) as error:
-        loaded(provider)
-    assert says in str(error.value)
+def _spiffe(iss: str) -> dict[str, Any]:
+    return {"iss": iss, "kind": "spiffe", "jwks": KEYS, "audience": ["toolgate"]}
 
 
-@pytest.mark.parametrize(
-    ("flags", "site"),
-    [
-        ({}, "http://127.0.0.1:8080"),
-        ({"listen": "[::1]:80"}, "http://[::1]:80"),
-        ({"identity.resource": "https://GW.example.com:8443/mcp"}, "https://gw.example.com:8443"),
-        ({"identity.resource": "https://gw.example.com/mcp", "listen": "0.0.0.0:80"}, "https://gw.example.com"),
-        ({"identity.resource": "http://127.0.0.1:9/mcp"}, "http://127.0.0.1:9"),
-        ({"identity.resource": "toolgate"}, "http://127.0.0.1:8080"),
-    ],
-)
-def test_people_come_to_the_resource_or_to_this_machine(flags: Mapping[str, str], site: str) -> None:
-    """Scheme, host and port of the gateway's own URL; on loopback the listening address will do."""
-    assert loaded(CONNECT, **flags).site == site
+@pytest.mark.parametrize("resource", ["toolgate", "gateway.example.com", "ftp://a.example", "http://a.example/mcp", ""])
+def test_the_resource_is_a_url(resource: str) -> None:
+    """Clients build the place of the metadata from it (RFC 9728), and tokens are told apart by it."""
+    with pytest.raises(ValidationError):
+        Identity(resource=resource)
 
 
-@pytest.mark.parametrize("resource", [None, "toolgate", "http://gw.example.com/mcp"])
-def test_without_an_https_url_of_its_own_nobody_connects_from_outside(resource: str | None) -> None:
-    """Links and cookies would go in clear, or nowhere. Other grants need no such URL."""
-    with pytest.raises(BadSettings) as error:
-        loaded(CONNECT, listen="0.0.0.0:80", **{"identity.resource": resource})
-    assert "set identity.resource to this server's https URL" in str(error.value)
-    assert loaded(OWN, listen="0.0.0.0:80").connects == []
+@pytest.mark.parametrize("resource", [None, "https://gateway.example.com/mcp", "http://127.0.0.1:8080/mcp"])
+def test_a_url_is_taken_as_it_stands(resource: str | None) -> None:
+    """Over https, or of this machine; byte for byte, as `aud` is compared."""
+    assert Identity(resource=resource).resource == resource
+
+
+def test_a_trust_domain_is_declared_once() -> None:
+    """With its scheme or without, it is the same one; of two, one would never be asked."""
+    for names in (["spiffe://corp.example", "corp.example"], ["corp.example", "corp.example"]):
+        with pytest.raises(ValidationError, match="declared once"):
+            Identity.model_validate({"issuers": [_spiffe(name) for name in names]})
+    both = Identity.model_validate({"issuers": [_spiffe("spiffe://a.example"), _spiffe("b.example")]})
+    assert len(both.made()) == 2

@@ -50,6 +50,7 @@ FLOOR = {
     "gateway.backends": 6,
     "gateway.cli": 6,
     "gateway.doctor": 6,
+    "gateway.doctor_identity": 6,
     "gateway.explaining": 6,
     "gateway.folders": 6,
     "gateway.heads": 6,
