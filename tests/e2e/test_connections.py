@@ -136,6 +136,8 @@ def test_another_browser_cannot_finish(site: Site) -> None:
     url = link(site, key)
     mallory, ann = Browser("mallory"), Browser("ann")
     page = mallory.open(url)
+    path = "/" + url.split("/", 3)[3]
+    assert site.ask("GET", path, Host="evil.example").status == 403
     assert ann.agree(url, page).status == 403  # no cookie
     ann.open(url)
     assert ann.agree(url, page).status == 403  # another cookie
