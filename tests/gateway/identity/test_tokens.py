@@ -251,7 +251,7 @@ def test_an_issuer_of_people_is_not_one_of_workloads() -> None:
 
 def test_two_issuers_with_one_kid_have_two_keys() -> None:
     """A token that says it is of one is checked with the key of that one, whatever its kid."""
-    other, clock = Idp("https://b.example"), Still()
+    other, clock = Idp("https://b.example", now=IDP.now), Still()
     sets = [(each.issuer(), KeySet(of(each.jwks()), frozenset(GOOD), clock.monotonic)) for each in (IDP, other)]
     verifier = Verifier(sets, clock.now)
     assert asyncio.run(verifier.verify(IDP.token())).issuer == IDP.iss
