@@ -27,7 +27,7 @@ def asking(offer: Offer, ticket: str, proof: str) -> HTMLResponse:
     """Who is about to give what to whom; and that whoever is not that person must stop."""
     who, provider, site = _agents(offer.person), shown(offer.provider), shown(offer.site)
     name = shown(offer.person.name)
-    you = name if offer.person.kind == "user" else f"who runs agent {name}"
+    you = name if offer.person.kind == "user" else f"the person who runs agent {name}"
     scopes = "".join(f"<li><code>{shown(each)}</code></li>" for each in offer.scopes)
     asked = f"<p>They ask for:</p><ul>{scopes}</ul>" if scopes else ""
     body = f"""<h1>Connect an account at {provider}</h1>
@@ -44,7 +44,8 @@ else sent you this link, stop here and close the page: you would give your accou
 def connected(account: Connected) -> HTMLResponse:
     """It is done."""
     body = f"""<h1>Connected</h1>
-<p>{_agents(account.person)} can use the account at <strong>{shown(account.provider)}</strong> from now on. You can close this page, and tell the agent to try again.</p>
+<p>{_agents(account.person)} can use the account at <strong>{shown(account.provider)}</strong> from now on.
+You can close this page, and tell the agent to try again.</p>
 <p>Is that not you? Then have the account disconnected, and take the access back at the provider.</p>"""
     return _page("Connected", body, 200)
 

@@ -101,7 +101,7 @@ def test_the_page_says_who_gives_what_to_whom_and_runs_nothing(site: Site) -> No
     assert "stop here and close the page" in text
     agents = Browser("ann").open(link(site, site.key("loner"))).body.decode()
     assert "agent loner of tenant default" in agents
-    assert "Are you who runs agent loner?" in agents
+    assert "Are you the person who runs agent loner?" in agents
     assert site.server.url in text
     policy = page.headers["content-security-policy"]
     assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(policy.split("; "))
@@ -136,6 +136,8 @@ def test_another_browser_cannot_finish(site: Site) -> None:
     url = link(site, key)
     mallory, ann = Browser("mallory"), Browser("ann")
     page = mallory.open(url)
+    path = "/" + url.split("/", 3)[3]
+    assert site.ask("GET", path, Host="evil.example").status == 403
     assert ann.agree(url, page).status == 403  # no cookie
     ann.open(url)
     assert ann.agree(url, page).status == 403  # another cookie
