@@ -41,7 +41,7 @@ def test_an_auditor_and_the_command_line_read_the_same_records(tmp_path: Path) -
         assert told == page
         status, opened = read(gateway, keys["auditor"], "?code=no_permit&content=true")
         assert (status, opened["records"][0]["content"]["arguments"]["url"]) == (200, "https://example.org/")
-        found = toolgate(home, "audit", "query", "--type", "admin.*", "--json")
+        found = toolgate(home, "audit", "query", "--type", "admin.read", "--json")
     (said,) = json.loads(found.stdout)["records"]
     assert (said["record"]["principal"]["agent"], said["record"]["count"]) == ("auditor", 1)
     assert toolgate(home, "audit", "verify").returncode == 0
