@@ -74,7 +74,6 @@ def host(settings: Settings) -> Iterator[Check]:
     yield from _versions()
     yield from _installation()
     yield from _exposed(settings)
-    yield from _identity(settings)
 
 
 def backend(found: Found) -> Iterator[Check]:
@@ -229,24 +228,3 @@ def _exposed(settings: Settings) -> Iterator[Check]:
         yield Check("listen", "note", f"{settings.listen} can be reached from other machines: put TLS in front of it")
     if settings.anonymous:
         yield Check("listen", "note", "callers without a key are served as agent `anonymous`")
-
-
-def _identity(settings: Settings) -> Iterator[Check]:
-    """Who vouches for callers, and where tokens for backends come from."""
-    issuers = settings.identity.issuers
-    for each in issuers:
-        if each.scope is None and each.kind == "oidc":
-            yield Check("identity", "note", f"{each.iss}: every token of it for this server may call: name a scope")
-    named = [each.tenant for each in issuers if each.tenant_claim is None]
-    for tenant in sorted({name for name in named if named.count(name) > 1}):
-        text = f"several issuers vouch for tenant {tenant}: equal names of theirs are one caller"
-        yield Check("identity", "note", text)
-    for name, provider in settings.providers.items():
-        if provider.revoke_url is None:
-            yield Check("providers", "note", f"{name}: no revoke_url: tokens are dropped, and not taken back there")
-        if provider.grant == "connect" and provider.issuer is None:
-            text = f"{name}: no issuer: answers of another server are not told apart (RFC 9207)"
-            yield Check("providers", "note", text)
-    host = (settings.site or "").partition("://")[2]
-    if settings.connects and not settings.on_loopback and host not in settings.hosts:
-        yield Check("providers", "bad", f"accounts are connected at {host}, which is not among hosts: it is refused")

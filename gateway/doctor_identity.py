@@ -38,6 +38,8 @@ def identity(settings: Settings, now: float, environ: Mapping[str, str] = os.env
     """Checks of issuers, keys, revocations and secrets. `now` in unix seconds."""
     for issuer in settings.identity.issuers:
         yield from _issuer(issuer)
+    yield from _together(settings.identity.issuers)
+    yield from _providers(settings)
     vault = local_vault(environ)
     home = Home(settings.home)
     if not home.state.exists():
@@ -69,6 +71,25 @@ def _issuer(issuer: IssuerShape) -> Iterator[Check]:
         )
     if issuer.kind == "oidc" and not issuer.roles:
         yield Check(AREA, "note", f"{name}: no group of its people is operator, auditor or approver; only keys are")
+
+
+def _together(issuers: Sequence[IssuerShape]) -> Iterator[Check]:
+    named = [each.tenant for each in issuers if each.tenant_claim is None]
+    for tenant in sorted({name for name in named if named.count(name) > 1}):
+        yield Check(AREA, "note", f"several issuers vouch for tenant {tenant}: equal names of theirs are one caller")
+
+
+def _providers(settings: Settings) -> Iterator[Check]:
+    """Where tokens for backends come from."""
+    for name, provider in settings.providers.items():
+        if provider.revoke_url is None:
+            yield Check(AREA, "note", f"provider {name}: no revoke_url: tokens are dropped, and not taken back there")
+        if provider.grant == "connect" and provider.issuer is None:
+            text = f"provider {name}: no issuer: answers of another server are not told apart (RFC 9207)"
+            yield Check(AREA, "note", text)
+    host = (settings.site or "").partition("://")[2]
+    if settings.connects and not settings.on_loopback and host not in settings.hosts:
+        yield Check(AREA, "bad", f"accounts are connected at {host}, which is not among hosts: it is refused")
 
 
 def _keys(keys: Sequence[Key], now: float) -> Iterator[Check]:

@@ -9,6 +9,8 @@ from typing import Literal
 from gateway.model import SESSION_TTL, Session
 from gateway.tool import Json, Labels
 
+SPEAKER = "session:request"  # the scope of those who may say what a person asked for
+
 
 @dataclass(frozen=True, slots=True)
 class Used:

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.bodies import read_shape
-from gateway.lifetimes import Opening
+from gateway.lifetimes import SPEAKER, Opening
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
 from gateway.problems import refuse
@@ -93,6 +93,8 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         session_id: str, principal: Annotated[Principal, Depends(writer)], request: Request
     ) -> JSONResponse:
         """One more turn of what the person asked for, in a session of one's own."""
+        if SPEAKER not in principal.scopes:
+            raise refuse("insufficient_scope", f"Saying what the person asked for needs the scope {SPEAKER}.")
         body = await read_shape(request, Turn, _MAX_BODY)
         session = _find(session_id, principal, Which(), gate)
         if session.owner != principal.key:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from gateway.lifetimes import Change, Opening
+from gateway.lifetimes import SPEAKER, Change, Opening
 from gateway.model import Principal, Session
 from gateway.ports import Clock, Ids, Ledger, Line, Sessions
 from gateway.problems import refuse
@@ -17,7 +17,6 @@ from gateway.tool import Json
 
 DEEPEST = 8  # sessions above one another
 TURNS = 256  # of what a person asks for in one session
-SPEAKER = "session:request"  # the scope of those who may say what a person asked for
 
 
 async def open_asked(

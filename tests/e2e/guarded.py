@@ -21,6 +21,7 @@ from tests.gateway.identity.keyserver import KeyServer, key_server
 from tests.kit import Reply, ask, rpc_request
 
 HOST = "127.0.0.1:8080"
+HTTPS = "https://login.example.com"
 LONG = "a line that is longer than what one result may show; " * 50
 SPEC = """
 apiVersion: toolgate/v1
@@ -49,6 +50,7 @@ KEYS = {
     "ops": ("ops", "default", "operator"),
     "eyes": ("eyes", "default", "auditor"),
     "boss": ("boss", "default", "approver"),
+    "host": ("host", "default", "session:request"),
     "their dev": ("dev", "other", "agent"),
     "their ops": ("ops", "other", "operator"),
     "their eyes": ("eyes", "other", "auditor"),
@@ -126,8 +128,11 @@ def _files(folder: Path, idp: Idp, keys: str, port: int) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     issuers = [{"iss": idp.iss, "jwks": keys, "algorithms": ["ES256"], "scope": "tools", "agent_claim": ["client_id"]}]
-    said = {"specs": str(folder / "specs"), "policies": str(folder / "policies"), "listen": HOST}
-    (folder / "toolgate.yaml").write_text(json.dumps({**said, "identity": {"resource": AUDIENCE, "issuers": issuers}}))
+    said: dict[str, Any] = {"specs": str(folder / "specs"), "policies": str(folder / "policies"), "listen": HOST}
+    said["identity"] = {"resource": AUDIENCE, "issuers": issuers}
+    accounts = {"grant": "connect", "token_url": f"{HTTPS}/token", "authorize_url": f"{HTTPS}/go", "client_id": "us"}
+    said["providers"] = {"accounts": accounts}
+    (folder / "toolgate.yaml").write_text(json.dumps(said))
     return folder / "toolgate.yaml"
 
 

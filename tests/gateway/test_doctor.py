@@ -63,21 +63,6 @@ def test_what_can_be_reached_from_outside_is_noted(tmp_path: Path, monkeypatch: 
     assert [state for state, _ in said(settings(tmp_path), "docker")] == ["note", "bad"]
 
 
-def test_who_vouches_and_who_gives_tokens_is_looked_at(tmp_path: Path) -> None:
-    """Loose issuers, tokens that cannot be taken back, answers that are not told apart, pages nobody reaches."""
-    issuers = [{"iss": f"https://{name}.example.com", "jwks": "file:/k", "audience": ["a"]} for name in ("a", "b")]
-    notes = [text for _, text in said(settings(tmp_path, identity={"issuers": issuers}), "identity")]
-    assert [word in "".join(notes) for word in ("name a scope", "one caller")] == [True, True]
-    there = {"grant": "connect", "token_url": "https://p.example/t", "authorize_url": "https://p.example/a"}
-    bare = {"providers": {"p": {**there, "client_id": "c"}}}
-    assert [state for state, _ in said(settings(tmp_path, **bare), "providers")] == ["note", "note"]
-    whole = {**there, "client_id": "c", "issuer": "https://p.example", "revoke_url": "https://p.example/r"}
-    site = {"identity": {"resource": "https://gw.example.com/mcp"}, "listen": "0.0.0.0:8080"}
-    unreached = settings(tmp_path, providers={"p": whole}, **site)
-    assert [state for state, _ in said(unreached, "providers")] == ["bad"]
-    assert said(settings(tmp_path, providers={"p": whole}, hosts=["gw.example.com"], **site), "providers") == []
-
-
 def test_heads_that_stay_here_prove_little(tmp_path: Path) -> None:
     """Without a place off the host doctor says what that costs, and asks for no change of what works."""
     ((state, text),) = said(settings(tmp_path), "heads")

@@ -91,7 +91,7 @@ def test_issuers_that_ask_for_little_are_noted(tmp_path: Path) -> None:
     bad = {"iss": "https://b.example", "jwks": "http://127.0.0.1:1/keys", "max_lifetime": "72h"}
     gone = {"iss": "corp.example", "kind": "spiffe", "jwks": f"file:{tmp_path}/none.json"}
     found = said(tmp_path, identity={"resource": resource, "issuers": [bad, gone]})
-    assert [state for state, _ in found] == ["note", "note", "note", "note", "bad"]
+    assert [state for state, _ in found] == ["note", "note", "note", "note", "bad", "note"]
     for words, (_, text) in zip(("over http", "72h", "no scope", "no group", "cannot be read"), found, strict=True):
         assert words in text
 
@@ -160,3 +160,15 @@ def test_specs_that_do_not_load_are_left_to_check(tmp_path: Path) -> None:
     (tmp_path / "specs").mkdir()
     (tmp_path / "specs" / "ask.yaml").write_text("kind: Nothing")
     assert [text for _, text in said(tmp_path) if "toolgate check" in text]
+
+
+def test_providers_that_are_loose_are_noted(tmp_path: Path) -> None:
+    """Tokens that cannot be taken back, answers that are not told apart, pages that nobody reaches."""
+    there = {"grant": "connect", "token_url": "https://p.example/t", "authorize_url": "https://p.example/a"}
+    bare = said(tmp_path, providers={"p": {**there, "client_id": "c"}})
+    assert ["no revoke_url" in bare[0][1], "RFC 9207" in bare[1][1], len(bare)] == [True, True, 2]
+    whole = {**there, "client_id": "c", "issuer": "https://p.example", "revoke_url": "https://p.example/r"}
+    site = {"identity": {"resource": "https://gw.example.com/mcp"}, "listen": "0.0.0.0:8080"}
+    ((state, text),) = said(tmp_path, providers={"p": whole}, **site)
+    assert (state, "not among hosts" in text) == ("bad", True)
+    assert said(tmp_path, providers={"p": whole}, hosts=["gw.example.com"], **site) == []
