@@ -115,7 +115,10 @@ def test_the_command_line_closes_a_session_and_those_below_it_in_a_running_gatew
         until(lambda: at.post("/v1/tools/run_python/call", call, **headers)[1].get("code") == "session_closed")
         ends = until(lambda: (found := records(home, "session.closed")) and len(found) == 2 and found)
         whys = {record["session_id"]: (record["why"], record["calls"]) for record in ends}
-        assert whys == {top["id"]: ("revoked", 0), below["id"]: ("parent", 1)}
+        assert whys[top["id"]] == ("revoked", 0)
+        why, calls = whys[below["id"]]
+        assert why == "parent"
+        assert calls >= 1  # and those that came until the gateway had heard of it
         who = next(record["who"] for record in ends if record["session_id"] == top["id"])
         assert who["authn"] == "local"
     with served(home):

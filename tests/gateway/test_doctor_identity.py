@@ -92,7 +92,9 @@ def test_issuers_that_ask_for_little_are_noted(tmp_path: Path) -> None:
     gone = {"iss": "corp.example", "kind": "spiffe", "jwks": f"file:{tmp_path}/none.json"}
     found = said(tmp_path, identity={"resource": resource, "issuers": [bad, gone]})
     assert [state for state, _ in found] == ["note", "note", "note", "note", "bad", "note"]
-    for words, (_, text) in zip(("over http", "72h", "no scope", "no group", "cannot be read"), found, strict=True):
+    for words, (_, text) in zip(
+        ("over http", "72h", "no scope", "no group", "cannot be read", "one caller"), found, strict=True
+    ):
         assert words in text
 
 
