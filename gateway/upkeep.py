@@ -214,6 +214,9 @@ async def _looked(look: Callable[..., T], *asked: object) -> T:
             retry_after_ms=_RETRY_MS,
             advice="Do so, then try again.",
         ) from why
+    except FileNotFoundError:
+        said = "Nothing was erased: segments were archived meanwhile."
+        raise refuse("audit_unavailable", said, retry_after_ms=_RETRY_MS, advice="Erase again.") from None
 
 
 def _erase_replays(home: Path, sessions: Collection[str], tenant: str | None) -> None:
