@@ -186,7 +186,7 @@ def test_an_upstream_that_echoes_the_credential_teaches_code_nothing() -> None:
             assert coder is not None
             vault = Secrets(**{use.name: secret})
             runners = {**lab.gate.runners, FetchBackend: FetchRunner(Net(Egress(), vault))}
-            screener = Screener(bundled(), IssuedSecrets(vault.issued))
+            screener = Screener(bundled(), IssuedSecrets(vault.values))
             catalogue = ToolCatalogue([replace(coder, secrets=(use,))])
             lab.gate = replace(lab.gate, runners=runners, screener=screener, catalogue=catalogue)
             outcome = await lab.call("coder", RUN)

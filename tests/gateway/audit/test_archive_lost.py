@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.archive import NotArchived, NotKnown, gone, not_found
+from gateway.ledger_ports import Whose
 from gateway.model import Refusal
-from gateway.ports import Whose
 from gateway.upkeep import LedgerUpkeep
 from tests.gateway.audit.archives import WHO, archive, write_aged
 from tests.gateway.audit.disks import ledger, one, verified
