@@ -74,7 +74,7 @@ class Request:
     call_id: str
     tool: str
     arguments: Json
-    credential: str | None
+    credential: str | None = field(repr=False)
     session: str | None = None
     idempotency_key: str | None = None
     trace: Trace | None = None

@@ -53,8 +53,10 @@ def run(arguments: Arguments) -> int:
 def _revoke(arguments: Arguments, revocations: Revocations, whose: dict[str, str]) -> int:
     if not all(0 < len(name) <= _LONGEST["name"] and name.isprintable() for name in whose.values()):
         return _wrong(f"a name has 1 to {_LONGEST['name']} characters that can be printed")
-    if not arguments.why or len(arguments.why) > _LONGEST["why"]:
-        return _wrong(f"--why has 1 to {_LONGEST['why']} characters")
+    if any(name != name.strip() for name in whose.values()):
+        return _wrong("no name begins or ends with a space: that would refuse nobody")
+    if not arguments.why or len(arguments.why) > _LONGEST["why"] or not arguments.why.isprintable():
+        return _wrong(f"--why has 1 to {_LONGEST['why']} characters that can be printed")
     made = new_revocation(whose, arguments.why, _who(), time.time(), arguments.earlier_only)
     revocations.add(made)
     say(

@@ -19,6 +19,7 @@ from gateway.stores.sqlite import State
 
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _LONGEST = 64
+_LONGEST_TENANT = 128
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -37,11 +38,19 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
         verb.add_argument("--tenant", default="", help="of this tenant only (default: everybody's)")
 
 
+def _whose(arguments: Arguments) -> bool:
+    """Whether a tenant could have the name that was given for one."""
+    tenant: str = arguments.tenant
+    return len(tenant) <= _LONGEST_TENANT and tenant.isprintable() and " " not in tenant
+
+
 def set_secret(arguments: Arguments) -> int:
     """Keeps a value; one of that name is replaced."""
     name = arguments.name
     if not (0 < len(name) <= _LONGEST and _NAME.issuperset(name) and name[0].isalnum()):
         return _wrong(f"a name has 1 to {_LONGEST} characters A-Z a-z 0-9 . _ -, the first no sign")
+    if not _whose(arguments):
+        return _wrong(f"--tenant: a name has at most {_LONGEST_TENANT} characters, none of them a space")
     if sys.stdin.isatty():
         value = getpass.getpass(f"value of {name}: ")
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
@@ -40,7 +40,7 @@ _PATIENCE = 0.25  # seconds a call may take before anybody looks whether its cal
 class Head:
     """The headers of one request, checked: lower-case names, ASCII values, nothing twice that may stand once."""
 
-    values: dict[str, str]
+    values: dict[str, str] = field(repr=False)
 
     def get(self, name: str) -> str | None:
         return self.values.get(name)

@@ -31,7 +31,7 @@ Claims = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A token that holds: whose it is, who vouched, and from when to when (unix seconds)."""
+    """A token that holds: whose it is, who vouched, and from when to when (unix seconds); 0 where it has no `iat`."""
 
     principal: Principal
     issuer: str
@@ -86,7 +86,8 @@ def _times(claims: Claims, issuer: Issuer, now: float) -> tuple[float, float]:
         raise wrong("it was issued in the future (iat)")
     if expires - (now if issued is None else issued) > issuer.max_lifetime:
         raise wrong("it lives longer than tokens of its issuer may")
-    return now if issued is None else issued, expires
+    # Of a token that does not say since when it is, nobody knows that it is newer than a revocation of earlier ones.
+    return 0.0 if issued is None else issued, expires
 
 
 def _time(claims: Claims, name: str) -> float | None:

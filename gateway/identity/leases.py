@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, Protocol
 
 from gateway.identity.oauth import MARGIN, WAIT_SECONDS, Endpoints, NoToken, Token
@@ -66,7 +67,7 @@ class Minted:
     token: Token = field(repr=False)
 
 
-Key = tuple[str, str, str]  # uid of the session, tool, provider
+Key = tuple[str, str, str, str]  # uid of the session, tool, provider, and which token was exchanged, if one was
 
 
 class Leases:
@@ -102,7 +103,7 @@ class Leases:
             raise BadSecret("a token is fetched for calls only")
         if endpoints.provider.tenant not in (None, holder.caller.principal.tenant):
             raise BadSecret("its provider is another tenant's")
-        key = (holder.caller.session.uid, holder.tool, place)
+        key = (holder.caller.session.uid, holder.tool, place, _exchanged(endpoints, holder))
         lease = self._leases.get(key)
         if lease is not None and self._clock.now() < lease.until and self._connected(lease):
             return lease.token.access
@@ -135,6 +136,8 @@ class Leases:
         await asyncio.gather(*(self._drop(key, "session ended") for key in gone))
         out = [key for key, lease in self._leases.items() if not self._connected(lease)]
         await asyncio.gather(*(self._drop(key, "disconnected") for key in out))
+        for key in [key for key, lease in self._leases.items() if key[3] and lease.token.expires_at <= now]:
+            self._echo(self._leases.pop(key).token.access)  # no later call can come with the token it was had for
         used = {lease.token.access for lease in self._leases.values()}  # an account's token may serve another session
         while self._echoes and self._echoes[0][0] <= time.monotonic():
             value = self._echoes.pop(0)[1]
@@ -192,16 +195,14 @@ class Leases:
             done.exception()  # whoever waited has it; where nobody waits any more nobody misses it
 
     async def _granted(self, endpoints: Endpoints, holder: Holder) -> tuple[str | None, Token]:
-        grant, principal = endpoints.provider.grant, holder.caller.principal
+        grant = endpoints.provider.grant
         if grant == "client_credentials":
             return None, await endpoints.client_credentials()
         if grant == "connect":
             return await self._accounts.token(holder, endpoints)
         if grant == "refresh_token":
             return None, await self._rotated(endpoints)
-        if principal.authn != "jwt" or not holder.credential:
-            raise BadSecret("the caller has no token that could be exchanged: it came with an API key")
-        return None, await endpoints.exchanged(holder.credential)
+        return None, await endpoints.exchanged(holder.credential or "")
 
     async def _rotated(self, endpoints: Endpoints) -> Token:
         """One at a time for each provider: a refresh token may work once only, and the next one has to be kept."""
@@ -260,3 +261,15 @@ class Leases:
 
     def _echo(self, value: str) -> None:
         self._echoes.append((time.monotonic() + ECHO, value))
+
+
+def _exchanged(endpoints: Endpoints, holder: Holder) -> str:
+    """Which of the caller's tokens is exchanged, as a digest; empty for other grants. Raises `BadSecret` for none.
+
+    Another token of the same caller may allow less, or name others who act: it has a lease of its own.
+    """
+    if endpoints.provider.grant != "token_exchange":
+        return ""
+    if holder.caller.principal.authn != "jwt" or not holder.credential:
+        raise BadSecret("the caller has no token that could be exchanged: it came with an API key")
+    return sha256(holder.credential.encode()).hexdigest()

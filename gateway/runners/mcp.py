@@ -23,7 +23,7 @@ from typing import Final
 
 from gateway.allow import networks_of, within
 from gateway.mirrors import Mirror, mirrors, wrapped
-from gateway.model import Failure, RawOutput
+from gateway.model import Failure, Holder, RawOutput
 from gateway.ports import Pins
 from gateway.problems import problem, refuse
 from gateway.runners.mcp_wire import Object, Peer, Reply, Speech, greet
@@ -217,7 +217,7 @@ class McpRunner:
         whose = ""
         if holder is not None and varies != {"never"}:
             tenant, session = holder.caller.principal.tenant, holder.caller.session.uid
-            whose = f"{session}\x1f{holder.tool}" if "session" in varies else tenant
+            whose = f"{session}\x1f{holder.tool}\x1f{_shown(holder)}" if "session" in varies else tenant
         key = (server.name, credential, whose)
         link = self._links.get(key)
         if link is None:
@@ -252,6 +252,11 @@ class McpRunner:
                 "tool %s of MCP server %s changed: pinned is %s; to accept what it is now, pin %s in the server's file"
             )
             log.warning(said, tool, server, pinned, offered)
+
+
+def _shown(holder: Holder) -> str:
+    """Which token the caller came with: calls of one session may have several, each exchanged for one of its own."""
+    return hashlib.sha256((holder.credential or "").encode()).hexdigest()
 
 
 async def _sent(link: Link, speech: Speech, offer: Offer, tool: str, work: Work) -> Reply:

@@ -4,7 +4,7 @@ Pure; it never dials and never reads a secret. A request that cannot be written 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.allow import Allow, Networks, find, within
 from gateway.model import Failure, Holder
@@ -45,8 +45,8 @@ class Ask:
     url: Url
     allow: Sequence[Allow]
     deadline: float
-    headers: Headers = ()
-    body: bytes | None = None
+    headers: Headers = field(default=(), repr=False)  # a client's own credential may stand there, or in the body
+    body: bytes | None = field(default=None, repr=False)
     secrets: Sequence[SecretUse] = ()
     max_bytes: int = MAX_BODY_BYTES
     content_types: Collection[str] | None = None
@@ -63,7 +63,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)  # a token endpoint answers with tokens
     content_type: str
 
 

@@ -52,6 +52,7 @@ _SEEN: dict[type, tuple[str, str | None]] = {
 # Bytes of arguments kept of a refused call. Refusals spend no rate, so whoever has a key could fill the disk with them.
 _REFUSED_KEPT = 16 * 1024
 _PATH_KEPT = 512  # characters of a fetched URL's path
+_WITH_LINK = "account_required"  # whoever reads records must not be able to connect an account for somebody else
 _NO_VERDICT = Verdict("allow", frozenset())
 # These end a call after its intent without the tool being known to have done nothing.
 _MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
@@ -337,9 +338,10 @@ def _again(problem: Problem | None) -> dict[str, Json]:
 
 
 def _words(problem: Problem) -> dict[str, Json]:
-    """What a problem says beside its code; the advice only where it is not that of the table."""
+    """What a problem says beside its code; the advice only where it is not that of the table, nor a link to go by."""
     said: dict[str, Json] = {"detail": problem.detail}
-    return said if problem.advice == TABLE[problem.code].advice else said | {"advice": problem.advice}
+    plain = problem.code == _WITH_LINK or problem.advice == TABLE[problem.code].advice
+    return said if plain else said | {"advice": problem.advice}
 
 
 def _sent(call: Call, result: SafeOutput | Problem, with_path: bool) -> Json:

@@ -179,13 +179,14 @@ def test_a_refresh_token_is_used_once_by_many_sessions_at_once(site: Site) -> No
 def test_a_callers_token_is_exchanged_and_never_passed_on(site: Site) -> None:
     """The backend gets one for itself, with the person as its subject; the caller's goes to the provider alone."""
     with site.up():
+        callers = {user: site.server.sign(user, "gateway", client_id="bot") for user in ("ann", "bob")}
         for user in ("ann", "bob", "ann"):
-            caller = site.server.sign(user, "gateway", client_id="bot")
+            caller = callers[user]
             assert sub(site.call("act_swapped", user, caller)) == user
             assert all(seen.token != caller for seen in site.backend.seen)
         asked = site.server.grants(EXCHANGE)
         assert [form["audience"] for form in asked] == ["backend"] * len(asked)
-        assert len(asked) == 2  # ann's second token is the same caller's, in the same session
+        assert len(asked) == 2  # ann's second call came with the same token, in the same session
         said = site.records("credential.minted")
         assert [each["principal"] for each in said] == [{"agent": "bot", "user": user} for user in ("ann", "bob")]
     assert [(seen.who, seen.owner) for seen in site.backend.seen] == [("ann", "ann"), ("bob", "bob"), ("ann", "ann")]
@@ -200,6 +201,19 @@ def test_a_caller_with_a_key_has_no_token_to_exchange(site: Site) -> None:
         assert "API key" in reply.json["detail"]
         assert site.call("act_swapped", "ann", site.server.sign("ann", "elsewhere", client_id="bot")).status == 401
     assert (site.server.asked, site.backend.seen) == ([], [])
+
+
+def test_what_one_token_was_exchanged_for_serves_no_other_credential(site: Site) -> None:
+    """Not another token of the same caller, which may allow less, and not the same agent's API key."""
+    with site.up():
+        for number in range(2):
+            assert sub(site.call("act_swapped", "ann", site.server.sign("ann", "gateway", client_id="bot", n=number)))
+        subjects = [form["subject_token"] for form in site.server.grants(EXCHANGE)]
+        assert len(set(subjects)) == len(site.records("credential.minted")) == 2
+        assert len({seen.token for seen in site.backend.seen}) == 2
+        reply = site.call("act_swapped", "ann", site.key("bot", "ann"))
+        assert (reply.status, reply.json["code"]) == (502, "upstream_unreachable")
+        assert len(site.backend.seen) == 2
 
 
 def test_a_subject_token_that_the_provider_refuses_sends_nothing(site: Site) -> None:

@@ -173,6 +173,16 @@ def test_a_backend_that_was_never_reached_is_refused_although_its_intent_stands(
     assert ledger.lines[-1].content == {"detail": "Nobody is there."}
 
 
+def test_the_link_to_connect_an_account_is_not_on_record() -> None:
+    """Its caller is shown it; whoever reads the record later could go through with it."""
+    link = "Show this: https://gateway.test/connect/abc ."
+    lab, _, ledger = journalled(Refusal(problem("account_required", "None is connected.", advice=link)))
+    outcome = asyncio.run(lab.call("echo", {"text": "7"}))
+    assert outcome.problem is not None
+    assert outcome.problem.advice == link
+    assert ledger.lines[-1].content == {"detail": "None is connected."}
+
+
 def test_a_tool_that_failed_is_an_answer() -> None:
     """A failure is status failed with its problem, recorded as an outcome."""
     lab, _, _ = journalled(Failure(problem("upstream_error", "It broke.")))

@@ -65,10 +65,13 @@ def test_a_token_alone_is_revoked_by_its_id(home: Path, out: Out) -> None:
         ["--agent", "", "--why", "x"],
         ["--agent", "a\nb", "--why", "x"],
         ["--agent", "a" * 257, "--why", "x"],
+        ["--agent", "bot ", "--why", "x"],
+        ["--agent", "bot", "--why", "\x1b[2J"],
+        ["--agent", "bot", "--why", "\udcff"],
         ["--agent", "bot", "--list"],
         ["--list", "--lift", "r_1"],
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_a_mistake_revokes_nobody(home: Path, out: Out, flags: list[str]) -> None:
     """Exit 2 and a sentence."""

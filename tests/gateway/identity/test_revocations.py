@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.identity.claims import verified
+from gateway.identity.issuers import Issuer
 from gateway.identity.revocations import InForce, Revocations, Shown, new_revocation
 from gateway.model import Position, Principal, Refusal
 from gateway.ports import Line
@@ -122,3 +124,13 @@ def test_what_could_not_be_recorded_is_recorded_later(state: State) -> None:
     ledger.room = True
     asyncio.run(made.record(ledger))
     assert [line.type for line in ledger.lines] == ["admin.revoked"]
+
+
+def test_a_token_that_does_not_say_since_when_it_is_counts_as_earlier() -> None:
+    """However late it is looked at: nobody knows that it is newer than the revocation."""
+    issuer = Issuer("https://idp.example.com", "https://idp.example.com/keys", ("gateway",))
+    claims = {"sub": "ann", "client_id": "bot", "aud": "gateway", "exp": 2000}
+    only_earlier = new_revocation({"user": "ann"}, "left", WHO, 500.0, True)
+    for more, meant in (({}, True), ({"iat": 499}, True), ({"iat": 501}, False)):
+        found = verified(claims | more, issuer, "t_1", 1000.0)
+        assert only_earlier.meets(Shown(found.principal, found.issuer, found.issued_at)) is meant

@@ -129,3 +129,20 @@ def test_what_is_no_secret_is_refused(tmp_path: Path, typed: str, arguments: tup
     state, store = _store(tmp_path)
     with closing(state):
         assert store.all() == []
+
+
+def test_what_the_gateway_keeps_for_itself_is_no_secret_of_a_spec(tmp_path: Path) -> None:
+    """A provider's next refresh token stands there too, under a name with a colon: no call gets it."""
+    state, store = _store(tmp_path)
+    with closing(state):
+        store.put("", "oauth:crm", VALUE, 1.0)
+        with pytest.raises(Refusal) as refused:
+            asyncio.run(SecretVault({"store": store}).reveal(_use("oauth:crm"), _holder("acme")))
+        assert "it is not set" in refused.value.problem.detail
+
+
+@pytest.mark.parametrize("tenant", ["a b", "a\nb", "t" * 129])
+def test_a_secret_for_a_tenant_that_cannot_be_is_not_kept(tmp_path: Path, tenant: str) -> None:
+    """A sentence, not a secret that nobody ever gets."""
+    done = _run(tmp_path, VALUE, "set", "github", "--tenant", tenant)
+    assert (done.returncode, done.stderr.startswith("toolgate: --tenant")) == (2, True)
