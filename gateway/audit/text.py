@@ -41,6 +41,11 @@ def _what(record: Mapping[str, Json]) -> list[str]:
     if type_.startswith("session."):
         told = [f"{name}={_text(record[name])}" for name in ("why", "calls", "parent") if record.get(name) is not None]
         return [_text(record.get("session_id")), *told]
+    if type_.startswith(("admin.", "account.", "credential.")):
+        whose = record.get("whose")
+        named = [f"{name}={_text(value)}" for name, value in whose.items() if value] if isinstance(whose, dict) else []
+        given = [name for name in ("key", "provider", "credential_id", "session_id", "why") if record.get(name)]
+        return [*named, *(f"{name}={_text(record[name])[:200]}" for name in given)]
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)

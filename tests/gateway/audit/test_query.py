@@ -127,6 +127,8 @@ def test_a_record_is_one_readable_line() -> None:
     assert render(record | {"parent_call_id": "c_0"}) == f"{line} parent=c_0"
     closed = {"ts": record["ts"], "shard": "w1", "seq": 8, "type": "log.closed", "size": 8, "root": "ab"}
     assert render(closed) == "03:04:05.678 w1:8      log.closed    size=8 root=ab"
+    revoked = {"type": "admin.revoked", "whose": {"agent": "dev", "user": None}, "why": "left\x1b[31m"}
+    assert render(record | revoked).endswith(" agent=dev why=left\\u001b[31m")
 
 
 def test_a_record_of_policy_says_which_and_what_was_found() -> None:
