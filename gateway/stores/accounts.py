@@ -5,12 +5,11 @@ A row that is marked as dropped is not used any more; it stays until the gateway
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.accounts import Connected, Person
-from gateway.stores.sqlite import State
+from gateway.stores.sqlite import Rows, State
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS accounts (
   id TEXT PRIMARY KEY, tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, provider TEXT NOT NULL,
@@ -26,11 +25,11 @@ class Dropped:
     by: str
 
 
-class SqliteAccounts:
+class SqliteAccounts(Rows):
     """Blocks. Raises `OSError` when the file cannot be used."""
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        super().__init__(state)
         self._write(_SCHEMA)
 
     def all(self) -> list[Connected]:
@@ -67,18 +66,6 @@ class SqliteAccounts:
 
     def forget(self, account_id: str) -> None:
         self._write("DELETE FROM accounts WHERE id = ?", (account_id,))
-
-    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        try:
-            return self._state.read(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be read: {error}") from None
-
-    def _write(self, sql: str, values: Sequence[object] = ()) -> int:
-        try:
-            return self._state.write(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be written: {error}") from None
 
 
 def _connected(row: Sequence[object]) -> Connected:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.stores.sqlite import State
+from gateway.stores.sqlite import Rows, State
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS secrets (
   tenant TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, set_at REAL NOT NULL, PRIMARY KEY (tenant, name))"""
@@ -21,11 +19,11 @@ class SecretRow:
     set_at: float
 
 
-class SqliteSecrets:
+class SqliteSecrets(Rows):
     """Blocks. Raises `OSError` when the file cannot be used."""
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        super().__init__(state)
         self._write(_SCHEMA)
 
     def put(self, tenant: str, name: str, sealed: bytes, at: float) -> None:
@@ -41,15 +39,3 @@ class SqliteSecrets:
     def all(self) -> list[SecretRow]:
         rows = self._read("SELECT tenant, name, set_at FROM secrets ORDER BY tenant, name")
         return [SecretRow(str(tenant), str(name), float(str(at))) for tenant, name, at in rows]
-
-    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        try:
-            return self._state.read(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be read: {error}") from None
-
-    def _write(self, sql: str, values: Sequence[object] = ()) -> int:
-        try:
-            return self._state.write(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be written: {error}") from None

@@ -155,11 +155,27 @@ def sessions_in_use(state: State, now: float) -> set[str]:
     return {str(uid) for (uid,) in state.read("SELECT uid FROM sessions WHERE state='open' AND expires_at > ?", (now,))}
 
 
-class SqliteArtifactRows:
-    """What is known of each artifact, without its bytes. Blocks; raises OSError when the file cannot be used."""
+class Rows:
+    """Rows of one kind in `state.db`. Blocks; raises `OSError` when the file cannot be used."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+
+    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        try:
+            return self._state.read(sql, values)
+        except sqlite3.Error as error:
+            raise OSError(f"state.db cannot be read: {error}") from None
+
+    def _write(self, sql: str, values: Sequence[object] = ()) -> int:
+        try:
+            return self._state.write(sql, values)
+        except sqlite3.Error as error:
+            raise OSError(f"state.db cannot be written: {error}") from None
+
+
+class SqliteArtifactRows(Rows):
+    """What is known of each artifact, without its bytes. Blocks; raises OSError when the file cannot be used."""
 
     def find(self, owner: str, handle: str) -> Artifact | None:
         sql = "SELECT * FROM artifacts WHERE owner = ? AND handle = ?"
@@ -183,18 +199,6 @@ class SqliteArtifactRows:
     def forget(self, kept_until: float) -> None:
         """Drops the rows of what was last kept then or earlier."""
         self._write("DELETE FROM artifacts WHERE kept_at <= ?", (kept_until,))
-
-    def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        try:
-            return self._state.read(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be read: {error}") from None
-
-    def _write(self, sql: str, values: Sequence[object]) -> None:
-        try:
-            self._state.write(sql, values)
-        except sqlite3.Error as error:
-            raise OSError(f"state.db cannot be written: {error}") from None
 
 
 class SqlitePins(MemoryPins):

@@ -124,8 +124,6 @@ IMPORTERS = {
         "gateway/cli/rerun.py",  # its exceptions, which the key store lets through
         "gateway/replay/opened.py",  # its exceptions, which the key store and the stores let through
         "gateway/replay/session.py",  # the same
-        "gateway/stores/accounts.py",
-        "gateway/stores/secrets.py",
         "gateway/simulate/run.py",  # its exceptions, which the key store lets through
         "gateway/suggest/run.py",  # the same
         "gateway/upkeep.py",
