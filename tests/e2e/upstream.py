@@ -48,7 +48,10 @@ class Counted:
 
 
 class Quiet(ThreadingHTTPServer):
-    """Says nothing of callers that were killed."""
+    """Says nothing of callers that were killed. Many may connect at once: a full queue of connections would turn the
+    first calls of a test into failures of a busy backend."""
+
+    request_queue_size = 512
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
