@@ -18,7 +18,7 @@ from gateway.model import Arguments, Call, Caller, Decision, Effect, Principal, 
 from gateway.policy import PolicyBundle, load_bundle
 from gateway.specs.schema import compile_schema
 from gateway.stages.decide import decide
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
 from gateway.tool import HttpBackend, Tool
 
 SIZES = (10, 1000, 10_000)
@@ -138,7 +138,7 @@ def timed(bundle: PolicyBundle) -> list[float]:
     took = []
     for number, call in enumerate(made):
         start = time.perf_counter_ns()
-        decision = decide(call, bundle, counters)
+        decision = decide(call, bundle, counters.levels(bundle.cells(call), call.now))
         ended = time.perf_counter_ns()
         _expect(decision)
         if number >= WARM:
@@ -153,7 +153,8 @@ def growth(bundle: PolicyBundle) -> float:
 
     def run(count: int) -> int:
         for number in range(count):
-            _expect(decide(made[number % 1000], bundle, counters))
+            call = made[number % 1000]
+            _expect(decide(call, bundle, counters.levels(bundle.cells(call), call.now)))
         gc.collect()
         return rss_of(os.getpid())
 

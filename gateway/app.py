@@ -46,8 +46,10 @@ from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
+from gateway.stores.approvals import MemoryApprovals
 from gateway.stores.artifacts import FileArtifacts
-from gateway.stores.memory import MemoryCounters, MemoryOutcomes
+from gateway.stores.counters import MemoryCounters
+from gateway.stores.memory import MemoryOutcomes
 from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
 from gateway.stores.sqlite_sessions import SqliteSessions
@@ -66,6 +68,12 @@ class SystemClock:
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._began = time.time() - time.monotonic()
+
+    def steady(self) -> float:
+        return self._began + time.monotonic()
 
 
 class RandomIds:
@@ -135,6 +143,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             catalogue=loaded.catalogue,
             bundles=live,
             counters=counters,
+            claims=counters,
+            approvals=MemoryApprovals(),
             runners=await _runners(settings, loaded, net, SqlitePins(state), stack, progress),
             screener=screener,
             ledger=ledger,

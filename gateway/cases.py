@@ -55,9 +55,9 @@ def arrange(trial: Trial, case: Case) -> None:
     trial.clock.at = NOW
     trial.authority.principals[case.name] = case.principal
     trial.sessions.put(case.session)
-    gate = trial.gate
+    gate, past = trial.gate, trial.counters.cells
     tools = {tool.name: tool for tool in gate.catalogue.all()}
-    tell(case, gate.bundles.current(), tools, lambda made: gate.counters.take((), (), NOW, made), gate.counters.settle)
+    tell(case, gate.bundles.current(), tools, past.reserve, past.settle)
 
 
 def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:

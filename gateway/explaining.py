@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from gateway.aggregates import Cell, Level
 from gateway.loading import ToolCatalogue
 from gateway.policy.bundle import PolicyBundle
 from gateway.policy.cases import NOW, Case, tell
@@ -16,4 +20,8 @@ def explain_case(case: Case, bundle: PolicyBundle) -> Form:
     past = Cells()
     tell(case, bundle, bundle.tools, past.reserve, past.settle)
     caller, tools = suppose(case.principal, case.session), ToolCatalogue(list(bundle.tools.values()))
-    return explain(caller, case.tool, case.arguments, tools, bundle, past.look, NOW)
+
+    async def look(cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        return past.look(cells, now)
+
+    return asyncio.run(explain(caller, case.tool, case.arguments, tools, bundle, look, NOW))

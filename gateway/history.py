@@ -25,7 +25,7 @@ from gateway.policy.bundle import PolicyBundle
 from gateway.ports import Clock
 from gateway.reliability.cells import Cells
 from gateway.reliability.written import read_entries
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
 from gateway.tool import Json
 
 log = logging.getLogger("toolgate")

@@ -1,4 +1,4 @@
-"""What happens to sessions: how they are asked for, what they use up, that they begin and end. It does nothing."""
+"""What happens to sessions: how they are asked for, that they begin and end. It does nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ from gateway.model import SESSION_TTL, Session
 from gateway.tool import Json, Labels
 
 SPEAKER = "session:request"  # the scope of those who may say what a person asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a session and those below it have used up of a budget, calls under way included."""
-
-    calls: int = 0
-    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
 It never does anything: no I/O, no clock. What an operator declares stands in `tool.py`, what a permit requires in
-`obligations.py`, what policy knows of the past in `aggregates.py`. The *proof* types (`Permit`, `Lease`, `Intent`,
+`obligations.py`, what policy knows of the past in `aggregates.py`, what a call asks for before it may run in
+`admission.py`, what a person is asked in `parked.py`. The *proof* types (`Permit`, `Lease`, `Intent`,
 `Parent`, `SafeOutput`, `Outcome`) are each constructed in one stage only, so holding one proves that the stage ran.
 """
 
@@ -12,14 +13,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NewType
 
-from gateway.aggregates import Cell, Entry, Level, Reservation
+from gateway.admission import Ask, Standing, Taken
+from gateway.aggregates import Cell, Entry, Level
 from gateway.obligations import Obligations
+from gateway.parked import Parked
 from gateway.tool import Fix, Json, Labels, Tool
 
 Arguments = NewType("Arguments", Mapping[str, Json])  # validated by the tool's schema, defaults filled in
-
-
-# ── what went wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Problem:
     fix: tuple[Fix, ...] = ()
     rule: str | None = None
     needs: tuple[str, ...] = ()  # OAuth scopes that a token would need
+    approval: str | None = None  # id of the approval that is waited for
 
 
 class Refusal(Exception):
@@ -52,9 +53,6 @@ class Failure(Exception):
         self.problem = problem
 
 
-# ── who calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class Trace:
     """W3C Trace Context of the caller, as hex: who asked us, for the record."""
@@ -68,7 +66,8 @@ class Request:
     """A call as it came: nothing in it is trusted.
 
     `arguments` are strictly decoded. `defect` is what the door found wrong with the message (size, content type, JSON):
-    refused on record, once the caller is known. `parent` is the call whose code makes this one; no door can set it.
+    refused on record, once the caller is known. `parent` is the call whose code makes this one, `cause` the id of one
+    that this one is made for, outside it; no door can set them. `elicits`: the client can ask its person.
     """
 
     call_id: str
@@ -80,6 +79,8 @@ class Request:
     trace: Trace | None = None
     defect: Problem | None = None
     parent: Parent | None = None
+    cause: str | None = None
+    elicits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Session:
 
     `id` is what the caller sees (`s_…`, or the name given in the header); `uid` is unique over all principals.
     `budget` is what it may use up, `request` the person's own words, turn by turn, `parent` the uid of the one above.
+    `version` grows with every change that a decision may depend on, but not with calls and cost.
     """
 
     id: str
@@ -130,6 +132,7 @@ class Session:
     budget: Mapping[str, float] = field(default_factory=dict)
     request: tuple[str, ...] = ()
     parent: str | None = None
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +154,6 @@ class Holder:
     call_id: str
     tool: str
     credential: str | None = field(default=None, repr=False)
-
-
-# ── what is called ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +189,6 @@ class Artifact:
     action: str
     call_id: str
     kept_at: float
-
-
-# ── what was decided ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Effect(Enum):
@@ -249,18 +246,20 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Proof that policy permits the call and nobody has to be asked. Made in `stages/approve.py` only."""
+    """Proof that policy permits the call and whoever had to be asked said yes. Made in `stages/approve.py` only."""
 
     decision: Decision
+    approval: Parked | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Proof that rates, concurrency and state were taken for the call. Made in `stages/admit.py` only."""
+    """Proof that everything the call asked for was taken for it. Made in `stages/admit.py` only."""
 
     permit: Permit
     deadline: float  # monotonic seconds
-    reservation: Reservation | None = None
+    ask: Ask
+    taken: Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +298,6 @@ class Parent:
     allowance: Allowance
 
 
-# ── what came back ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a call took. Milliseconds, bytes, and the tool's declared cost."""
@@ -332,6 +328,8 @@ class RawOutput:
     files: Mapping[str, bytes] = field(default_factory=dict)
     labels: Labels = frozenset()
     sandbox: Mapping[str, str] | None = None
+    etag: str | None = None  # of what was read (RFC 9110), where the backend names it
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,12 +380,13 @@ class Position:
 class Outcome:
     """The answer to a call, on record. Made in `stages/record.py` only; doors answer with nothing else.
 
-    `status`: `done`, `failed` (it ran or may have run), `refused` (nothing ran).
+    `status`: `done`, `failed` (it ran or may have run), `refused` (nothing ran), `parked` (a person is asked first).
+    `standings` are of the rates that the call spent; `repeat`: this was recorded of an earlier call of the same key.
     """
 
     call_id: str
     tool: str
-    status: Literal["done", "failed", "refused"]
+    status: Literal["done", "failed", "refused", "parked"]
     text: str
     structured: Json
     problem: Problem | None
@@ -396,3 +395,5 @@ class Outcome:
     position: Position | None
     truncated: bool = False
     artifacts: tuple[Artifact, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    repeat: bool = False

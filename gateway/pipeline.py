@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway import ports
+from gateway.admission import Bounds
 from gateway.lifetimes import Opening
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
 from gateway.problems import problem, refuse
@@ -23,7 +24,8 @@ from gateway.stages.decide import decide
 from gateway.stages.execute import execute
 from gateway.stages.explain import explain
 from gateway.stages.inputs import find_inputs
-from gateway.stages.record import Opened, close_record, open_record, record_intent
+from gateway.stages.opened import Opened
+from gateway.stages.record import close_record, open_record, record_intent
 from gateway.stages.resolve import resolve
 from gateway.stages.screen import screen
 from gateway.stages.sessions import add_request, end_session, open_asked, record_changes
@@ -42,6 +44,8 @@ class Gate:
     catalogue: ports.Catalogue
     bundles: ports.Bundles
     counters: ports.Counters
+    claims: ports.Claims
+    approvals: ports.Approvals
     runners: Mapping[type[Backend], ports.Runner]
     screener: Screener
     ledger: ports.Ledger
@@ -49,6 +53,7 @@ class Gate:
     artifacts: ports.Artifacts
     clock: ports.Clock
     ids: ports.Ids
+    bounds: Bounds = field(default_factory=Bounds)
 
     async def handle(self, request: Request) -> Outcome:
         """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
@@ -75,17 +80,26 @@ class Gate:
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
         for _ in range(ROUNDS):
-            decision = opened.saw(decide(call, bundle, self.counters))
+            cells = bundle.cells(call)
+            decision = opened.saw(decide(call, bundle, await self.counters.look(cells, call.now) if cells else {}))
             permit = opened.saw(await approve(decision))
             try:
-                async with (admitted := admit(permit, self.counters, self.sessions, self.clock)) as lease:
+                taking = admit(permit, None, self.counters, self.sessions, self.bounds, self.clock)
+                async with (admitted := taking) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
-                    raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
+                    raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))
                     opened.mark("execute")
                     return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
-            except StateChanged:  # another call came between: decide again, on what is true by now
-                continue
+            except StateChanged as changed:  # another call came between: decide again, on what is true by now
+                if changed.session:
+                    caller = opened.saw(await self._anew(caller, request))
+                    call = opened.saw(Call(call.id, caller, tool, arguments, opened.now, seed, inputs, parent))
         raise refuse("precondition_pending", "Other calls keep changing what this one depends on.", retry_after_ms=100)
+
+    async def _anew(self, caller: Caller, request: Request) -> Caller:
+        """The caller again, in the session as all gateways together have it by now."""
+        await self.sessions.fresh(caller.session)
+        return await self.authenticate(request.credential, request.session, request.parent)
 
     async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""
@@ -113,10 +127,10 @@ class Gate:
         visible = self.bundles.current().visible(principal)
         return [t for t in self.catalogue.all() if t.name in visible and t.tenant in (None, principal.tenant)]
 
-    def explain(self, principal: Principal, session: Session, tool: str, arguments: Json) -> dict[str, Json]:
+    async def explain(self, principal: Principal, session: Session, tool: str, arguments: Json) -> dict[str, Json]:
         """What would be decided about a call, and why (`policy/explain.py`): for operators of the caller's tenant."""
         caller, bundle, now = suppose(principal, session), self.bundles.current(), self.clock.now()
-        return explain(caller, tool, arguments, self.catalogue, bundle, self.counters.look, now, confined=True)
+        return await explain(caller, tool, arguments, self.catalogue, bundle, self.counters.look, now, confined=True)
 
     def new_call_id(self) -> str:
         """A fresh id for a call: `c_` and 128 random bits."""

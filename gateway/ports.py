@@ -9,17 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
-from gateway.lifetimes import Change, Used
+from gateway.admission import Account, Amounts, Ask, Claim, Claimed, Taken, Warned
+from gateway.aggregates import Cell, Ended, Entry, Level
+from gateway.lifetimes import Change
 from gateway.model import Artifact, Call, Decision, Holder, Outcome, Position, Principal, RawOutput, Reason, Session
-from gateway.tool import Json, Labels, Rate, SecretUse, Tool
+from gateway.parked import Answer, Parked
+from gateway.tool import Json, Labels, SecretUse, Tool
 from gateway.work import Work
 
 
 class Clock(Protocol):
-    """Time. `now` is unix seconds (may jump); `monotonic` is for deadlines and windows."""
+    """Time. `now` is unix seconds (may jump); `monotonic` is for deadlines; `steady` is unix seconds as they were when
+    the process began and monotonic from there: for rates and windows, whose past outlives the process."""
 
     def now(self) -> float: ...
+    def steady(self) -> float: ...
     def monotonic(self) -> float: ...
 
 
@@ -84,18 +88,10 @@ class Sessions(Protocol):
         """Closes it and all below it; whatever is admitted later is refused. None when there is none of that name."""
         ...
 
-    def take(self, session: Session, cost: float) -> None:
-        """Takes one call out of the budgets of the session and those above it, all or nothing.
-
-        Raises `Refusal`: `budget_exhausted`; `session_closed` when it was closed meanwhile.
-        """
+    async def fresh(self, session: Session) -> Session | None:
+        """The session as all gateways together have it now; None when it is gone."""
         ...
 
-    def give_back(self, session: Session, cost: float) -> None:
-        """A call that was taken did not happen."""
-        ...
-
-    def used(self, session: Session) -> Used: ...
     def is_open(self, session: Session) -> bool: ...
     async def spend(self, session: Session, labels: Labels, cost: float) -> None:
         """Adds a finished call to the session: its labels (which only grow), its cost, one more call."""
@@ -116,40 +112,86 @@ class Sessions(Protocol):
 
 
 class Counters(Protocol):
-    """Rates (GCRA), concurrency and the state that policy declares: taken together or not at all."""
+    """Rates (GCRA), slots, budgets, claims and the state that policy declares: taken together or not at all."""
 
-    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
-        """What each cell holds at `now` (unix seconds), by its key."""
+    async def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        """What each cell holds at `now` (unix seconds), by its key. Raises `Refusal(overloaded)` when that cannot be
+        asked."""
         ...
 
-    def take(
-        self,
-        buckets: Sequence[tuple[str, Rate]],
-        slots: Sequence[tuple[str, int]],
-        now: float,
-        reservation: Reservation | None = None,
-    ) -> Taken:
-        """Takes everything, or nothing; `now` in monotonic seconds. `changed` when a level that was read is not so
-        now, `full` when an aggregate keeps too many values of this owner apart already.
+    async def take(self, ask: Ask) -> Taken:
+        """Takes everything, or nothing and says why. Never raises for want of the store: that is `unavailable`."""
+        ...
 
-        What `reservation` holds is reserved until `settle`.
+    def settle(self, ask: Ask, taken: Taken, ended: Ended, spent: Amounts) -> None:
+        """The call ended. Returns at once; what is elsewhere is told as soon as that can be, and once.
+
+        Slots come back. `refused` (nothing was dispatched) gives back all else but rates, and the claim; otherwise
+        `spent` is what counts instead of what was granted, and the claim waits for its outcome.
         """
         ...
 
-    def leave(self, slots: Sequence[tuple[str, int]]) -> None: ...
+    async def used(self, keys: Sequence[str]) -> Mapping[str, Amounts]:
+        """What is used up, by the key of the account: what is under way included."""
+        ...
 
-    def settle(self, reservation: Reservation, ended: Ended) -> None:
-        """A reserved call ended: `refused` takes its entries back, the other two keep what may have happened."""
+    async def report(self, accounts: Sequence[Account], amounts: Amounts) -> Sequence[Warned]:
+        """Adds what only the client knows of (tokens). Raises `Refusal(overloaded)` when it could not be added."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The answer of `Counters.take`: `refused` names the key that had no room; `retry_after` is in seconds."""
+class Claims(Protocol):
+    """Idempotency keys, by a digest of caller and key. Taken by `Counters.take`, given back by its `settle`.
 
-    refused: str | None = None
-    kind: Literal["rate", "concurrency", "changed", "full"] | None = None
-    retry_after: float = 0.0
+    Each raises `Refusal(overloaded)` when the store cannot be asked.
+    """
+
+    async def find(self, key: str) -> Claimed | None: ...
+    async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
+        """Its call ended, and a repeat gets `kept`; content of the session of that `uid`, erased with it."""
+        ...
+
+    async def doubt(self, claim: Claim, call_id: str) -> None:
+        """Its call may have happened, and nobody can say how it ended."""
+        ...
+
+    async def release(self, key: str, call_id: str) -> bool:
+        """Frees the key, if that call has it: it is known by now that it did not happen."""
+        ...
+
+
+class Approvals(Protocol):
+    """Calls that wait for a person. Every look-up names the tenant: another one's does not exist."""
+
+    async def bound(self, binding: str, now: float) -> Parked | None:
+        """The latest of that binding which is pending, granted or denied, and has not expired."""
+        ...
+
+    async def get(self, tenant: str, approval_id: str) -> Parked | None: ...
+    async def ask(self, parked: Parked, most: int) -> Parked:
+        """Keeps one, or gives the one pending of the same binding.
+
+        Raises `Refusal(rate_limited)` when its owner has `most` that are pending already, `overloaded` or
+        `audit_unavailable` when it cannot be kept.
+        """
+        ...
+
+    async def answer(self, tenant: str, approval_id: str, answer: Answer) -> Parked | None:
+        """Adds an answer to a pending one that has not expired: a no denies it, a yes to the last open rule grants it.
+        None when there is none to answer."""
+        ...
+
+    async def use(self, tenant: str, approval_id: str, call_id: str, now: float) -> bool:
+        """Uses up a granted one that has not expired: true for one call only."""
+        ...
+
+    async def restore(self, tenant: str, approval_id: str, call_id: str) -> None:
+        """The call that used it was not dispatched: it may be used again."""
+        ...
+
+    async def all(self, tenant: str | None) -> Sequence[Parked]:
+        """Those that are remembered, the oldest first; of every tenant without one."""
+        ...
 
 
 class Vault(Protocol):

@@ -20,8 +20,10 @@ from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener
+from gateway.stores.approvals import MemoryApprovals
 from gateway.stores.artifacts import MemoryArtifacts
-from gateway.stores.memory import MemoryCounters, MemoryLedger, MemoryOutcomes
+from gateway.stores.counters import MemoryCounters
+from gateway.stores.memory import MemoryLedger, MemoryOutcomes
 from gateway.stores.sessions import MemorySessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
 from sandboxes.model import Backend as Sandbox
@@ -34,6 +36,9 @@ class StillClock:
         self.at = now
 
     def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
         return self.at
 
     def monotonic(self) -> float:
@@ -83,13 +88,14 @@ class Trial:
     authority: GivenAuthority
     clock: StillClock
     net: CannedNet
+    counters: MemoryCounters
 
 
 def make_trial(
     loaded: Loaded, screener: Screener, sandboxes: Mapping[str, Sandbox], upstream: Upstream | None
 ) -> Trial:
     """A gate over these files. `sandboxes`, by name, run what is code; a tool whose own is not there is refused."""
-    clock, authority = StillClock(), GivenAuthority()
+    clock, authority, counters = StillClock(), GivenAuthority(), MemoryCounters()
     ledger, sessions, net = MemoryLedger(), MemorySessions(), CannedNet(upstream)
     runners: dict[type[Backend], Runner] = {HttpBackend: HttpRunner(net), FetchBackend: FetchRunner(net)}
     runners[SandboxBackend] = SandboxRunner(sandboxes)
@@ -98,7 +104,9 @@ def make_trial(
         sessions=sessions,
         catalogue=loaded.catalogue,
         bundles=loaded,
-        counters=MemoryCounters(),
+        counters=counters,
+        claims=counters,
+        approvals=MemoryApprovals(),
         runners=runners,
         screener=screener,
         ledger=ledger,
@@ -107,4 +115,4 @@ def make_trial(
         clock=clock,
         ids=CountedIds(),
     )
-    return Trial(gate, ledger, sessions, authority, clock, net)
+    return Trial(gate, ledger, sessions, authority, clock, net, counters)

@@ -32,7 +32,8 @@ class Work:
     `deadline` is in monotonic seconds. `require` names the guarantees a sandbox must give for this call, by spec and by
     policy together. `files` are the bytes of the call's inputs. `networks` are lists of allow entries, those of the
     calls around it too: a request must match an entry of each, besides what the spec allows. `calls` is there for tools
-    whose code may call others; `depth` counts the calls around this one. `holder` is for the vault alone.
+    whose code may call others; `depth` counts the calls around this one. `holder` is for the vault alone. `key` is what
+    a backend is told to know a repeat by, `etag` what it must still have (RFC 9110 If-Match), where there is any.
     """
 
     call_id: str
@@ -48,3 +49,5 @@ class Work:
     calls: Calls | None = None
     depth: int = 0
     holder: Holder | None = None
+    key: str | None = None
+    etag: str | None = None

@@ -230,7 +230,7 @@ def _stop(address: str, pid: int) -> None:
     """Removes every container, then ends the engine; waits until it is gone."""
     if _answers(address):
         with contextlib.closing(docker.DockerClient(base_url=address, timeout=PATIENCE)) as client:
-            for container in client.containers.list(all=True):
+            for container in client.containers.list(all=True, ignore_removed=True):
                 with contextlib.suppress(docker.errors.APIError):
                     container.remove(force=True)
     with contextlib.suppress(ProcessLookupError):

@@ -84,7 +84,7 @@ def _say(arguments: Arguments, sessions: SqliteSessions, found: list[Session], n
 
 def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
     tenant, agent, user = session.owner.split("\x1f")
-    used, above = sessions.used(session), sessions.line(session.uid)[1:2]
+    above = sessions.line(session.uid)[1:2]
     return {
         "id": session.id,
         "uid": session.uid,
@@ -94,7 +94,6 @@ def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
         "state": _state(session),
         "labels": sorted(session.labels),
         "budget": dict(session.budget),
-        "used": {"calls": used.calls, "cost": used.cost} if session.budget else None,
         "parent": above[0].id if above else None,
         "calls": session.calls,
         "cost": session.cost,
@@ -105,10 +104,9 @@ def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
 
 def _row(session: Session, sessions: SqliteSessions) -> str:
     owner = "/".join(part for part in session.owner.split("\x1f") if part)
-    used, above = sessions.used(session), sessions.line(session.uid)[1:2]
-    spent = {"calls": used.calls, "cost": used.cost}
+    above = sessions.line(session.uid)[1:2]
     parts = [session.id, owner, _state(session), f"labels {','.join(sorted(session.labels)) or '-'}"]
-    parts += [f"{name} {spent[name]:g} of {most:g}" for name, most in sorted(session.budget.items())]
+    parts += [f"{name} {most:g}" for name, most in sorted(session.budget.items())]
     parts += [f"below {each.id}" for each in above]
     return "  ".join([*parts, f"expires {when(session.expires_at)}"])
 

@@ -121,7 +121,7 @@ def add_explaining(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) ->
         asked = await read_shape(request, Evaluation, MAX_BODY)
         caller = _caller(asked.subject, principal)
         session = _session(gate, caller, asked.context.session)
-        form = gate.explain(caller, session, asked.resource.id, asked.resource.properties.arguments)
+        form = await gate.explain(caller, session, asked.resource.id, asked.resource.properties.arguments)
         return JSONResponse({"decision": form["permitted"], "context": form})
 
 

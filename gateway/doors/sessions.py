@@ -16,6 +16,7 @@ from gateway.lifetimes import SPEAKER, Opening
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
 from gateway.problems import refuse
+from gateway.reliability.budgets import in_words, session_key
 from gateway.tool import Json
 
 _MAX_BODY = 64 * 1024  # bytes
@@ -77,7 +78,7 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         """Opens a session, bound to this caller."""
         body = await read_shape(request, NewSession, _MAX_BODY)
         asked = Opening(frozenset(body.labels), body.budget, body.ttl, body.request, body.parent)
-        return JSONResponse(_shown(await gate.open_session(principal, asked), principal, gate), 201)
+        return JSONResponse(await _shown(await gate.open_session(principal, asked), principal, gate), 201)
 
     @app.delete("/v1/sessions/{session_id}")
     async def close_session(
@@ -86,7 +87,7 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         """Closes a session and those below it: calls in them are refused from now on, and what it did is signed."""
         session = _find(session_id, principal, which, gate)
         closed = await gate.end_session(session, None if session.owner == principal.key else _who(principal))
-        return JSONResponse(_shown(closed, principal, gate))
+        return JSONResponse(await _shown(closed, principal, gate))
 
     @app.post("/v1/sessions/{session_id}/request")
     async def add_request(
@@ -99,7 +100,7 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         session = _find(session_id, principal, Which(), gate)
         if session.owner != principal.key:
             raise refuse("not_found", _NO_SESSION)
-        return JSONResponse(_shown(await gate.add_request(principal, session, body.request), principal, gate))
+        return JSONResponse(await _shown(await gate.add_request(principal, session, body.request), principal, gate))
 
 
 def _reading(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
@@ -112,14 +113,14 @@ def _reading(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
         found = sorted((session for session in _fitting(principal, asked, gate) if _at(session) > begin), key=_at)
         page = found[: asked.limit]
         more = f"{page[-1].opened_at!r}~{page[-1].uid}" if len(found) > len(page) else None
-        return JSONResponse({"sessions": [_shown(each, principal, gate) for each in page], "next_cursor": more})
+        return JSONResponse({"sessions": [await _shown(each, principal, gate) for each in page], "next_cursor": more})
 
     @app.get("/v1/sessions/{session_id}")
     async def show_session(
         session_id: str, principal: Annotated[Principal, Depends(known)], which: Annotated[Which, Query()]
     ) -> JSONResponse:
         """A session of one's own, or of the operator's tenant."""
-        return JSONResponse(_shown(_find(session_id, principal, which, gate), principal, gate))
+        return JSONResponse(await _shown(_find(session_id, principal, which, gate), principal, gate))
 
 
 def _find(session_id: str, principal: Principal, which: Which, gate: Gate) -> Session:
@@ -168,9 +169,11 @@ def _state(session: Session, now: float) -> str:
     return "expired" if session.state == "open" and session.expires_at <= now else session.state
 
 
-def _shown(session: Session, principal: Principal, gate: Gate) -> dict[str, Json]:
+async def _shown(session: Session, principal: Principal, gate: Gate) -> dict[str, Json]:
     tenant, agent, user = session.owner.split("\x1f")
-    above, used = gate.sessions.line(session.uid)[1:2], gate.sessions.used(session)
+    above, key = gate.sessions.line(session.uid)[1:2], session_key(session)
+    used = in_words((await gate.counters.used([key]))[key]) if session.budget else {}
+    spent = {"calls": 0, "cost": 0.0, **used} if session.budget else None
     shown: dict[str, Json] = {
         "id": session.id,
         "uid": session.uid,
@@ -179,7 +182,7 @@ def _shown(session: Session, principal: Principal, gate: Gate) -> dict[str, Json
         "user": user or None,
         "labels": sorted(session.labels),
         "budget": dict(session.budget),
-        "used": {"calls": used.calls, "cost": used.cost} if session.budget else None,
+        "used": spent,
         "parent": above[0].id if above else None,
         "opened_at": session.opened_at,
         "expires_at": session.expires_at,

@@ -1,68 +1,95 @@
-"""What sessions may use up: calls and declared cost, taken when a call is admitted. It keeps nothing on disk."""
+"""What may be used up: whose accounts a call draws on, what it asks of them, what they give. It keeps nothing.
+
+Budgets are said in the words of a file (`cost: 0.5`, `wall: 60` seconds) and counted in whole `admission.UNITS`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
-from gateway.lifetimes import Used
-from gateway.model import Session
+from gateway.admission import PARTIAL, UNITS, Account, Amounts, Bounds, Dimension
+from gateway.model import Principal, Session
 
-DIMENSIONS = ("calls", "cost")
-_ROUNDING = 1e-9  # three times 0.1 are no more than 0.3
-
-
-_NOTHING = Used()
+WARN_AT = 0.8  # of what an account may use up
+_FOR_GOOD = 400 * 24 * 3600.0  # seconds
+_WHOLE: frozenset[str] = frozenset({"calls", "bytes", "tokens"})
 
 
-class Budgets:
-    """What is used up, by the `uid` of a session. All or nothing, and never more than a budget has."""
+def in_units(budget: Mapping[str, float]) -> Amounts:
+    """A budget as it is counted: rounded down, so that nothing more is given than was said."""
+    return {name: math.floor(budget[name] * unit + 1e-6) for name, unit in UNITS.items() if name in budget}
 
-    def __init__(self) -> None:
-        self._used: dict[str, Used] = {}
 
-    def used(self, uid: str) -> Used:
-        return self._used.get(uid, _NOTHING)
+def in_words(amounts: Amounts) -> dict[str, float]:
+    """The same as a file says it."""
+    return {name: amounts[name] / UNITS[name] for name in UNITS if name in amounts}
 
-    def put(self, uid: str, used: Used) -> None:
-        """Sets what is used up, as it was kept."""
-        self._used[uid] = used
 
-    def forget(self, uid: str) -> None:
-        """Drops what is known of a session that is gone."""
-        self._used.pop(uid, None)
-
-    def take(self, line: Sequence[Session], cost: float) -> str | None:
-        """Takes one call out of the budgets of `line`, a session and those above it, nearest first.
-
-        Where one has not enough left nothing is taken, and the sentence for the caller says what is used up.
-        """
+def accounts(line: Sequence[Session], principal: Principal, bounds: Bounds, now: float) -> tuple[Account, ...]:
+    """The accounts that a call of `line` (its session and those above it, nearest first) draws on."""
+    found: list[Account] = []
+    if any(each.budget for each in line):
         for number, each in enumerate(line):
-            said = _lacks(each.budget, self.used(each.uid), cost)
-            if said is not None:
-                whose = "a session above this one" if number else "this session"
-                return f"The budget of {whose} is used up: {said}."
-        for each in line:
-            self._add(each.uid, 1, cost)
-        return None
+            name = "session above" if number else "session"
+            found.append(Account(session_key(each), name, in_units(each.budget), each.expires_at - now))
+    for budget in bounds.budgets:
+        who = {"session": line[0].uid, "principal": principal.key, "tenant": principal.tenant}[budget.over]
+        window = 0 if budget.within is None else math.floor(now / budget.within)
+        lasts = _FOR_GOOD if budget.within is None else budget.within
+        found.append(Account(f"{budget.over}\x1f{who}\x1f{budget.within}\x1f{window}", budget.over, budget.most, lasts))
+    return tuple(found)
 
-    def give_back(self, line: Sequence[Session], cost: float) -> None:
-        """A call that was taken out did not happen."""
-        for each in line:
-            self._add(each.uid, -1, -cost)
 
-    def _add(self, uid: str, calls: int, cost: float) -> None:
-        before = self.used(uid)
-        self._used[uid] = Used(before.calls + calls, before.cost + cost)
+def session_key(session: Session) -> str:
+    """The key of the account that a session's own budget is kept in."""
+    return f"budget\x1f{session.uid}"
+
+
+def granted(found: Sequence[Account], used: Mapping[str, Amounts], wants: Amounts) -> Amounts | str:
+    """What all of them can give together, of `PARTIAL` as much as is left; else the sentence that says why not."""
+    gives = dict(wants)
+    for account in found:
+        had = used.get(account.key, {})
+        for dimension, most in account.most.items():
+            left, want = most - had.get(dimension, 0), wants.get(dimension, 0)
+            if left <= 0 and (dimension == "tokens" or (want > 0 and dimension in PARTIAL)):
+                return lacking(account, dimension, had.get(dimension, 0), want)
+            if dimension in PARTIAL:
+                gives[dimension] = min(gives.get(dimension, 0), left) if want else 0
+            elif want > left:
+                return lacking(account, dimension, had.get(dimension, 0), want)
+    return {dimension: amount for dimension, amount in gives.items() if amount}
+
+
+def warns(account: Account, dimension: Dimension, before: int, after: int) -> bool:
+    """Whether the account passes `WARN_AT` between the two."""
+    line = account.most[dimension] * WARN_AT
+    return before < line <= after
+
+
+def lacking(account: Account, dimension: Dimension, used: int, want: int) -> str:
+    """What the caller is told of an account that has not enough left."""
+    whose = {"session": "this session", "session above": "a session above this one"}.get(
+        account.name, f"this {account.name}"
+    )
+    most, spent = (in_words({dimension: amount})[dimension] for amount in (account.most[dimension], used))
+    unit = {"wall": " s", "sandbox": " s of sandboxes", "cost": ""}.get(dimension, f" {dimension}")
+    said = f"it is for {'a cost of ' if dimension == 'cost' else ''}{most:g}{unit}, {spent:g} are spent or under way"
+    asked = f", and this costs {want / UNITS[dimension]:g}" if dimension == "cost" else ""
+    return f"The budget of {whose} is used up: {said}{asked}."
 
 
 def unfit(budget: Mapping[str, float]) -> str | None:
     """What is wrong with a budget that somebody asks for; None when nothing is."""
     for name, most in budget.items():
-        if name not in DIMENSIONS:
-            return f"{name[:64]!r} is not supported yet, only {' and '.join(DIMENSIONS)} are"
-        if not 0 <= most < math.inf or (name == "calls" and most != int(most)):
-            return f"{name} is a number, 0 or more" if name == "cost" else f"{name} is a whole number, 0 or more"
+        if name not in UNITS:
+            return f"{name[:64]!r} is no dimension of a budget, only {', '.join(UNITS)} are"
+        if not 0 <= most < math.inf or (name in _WHOLE and most != int(most)):
+            return f"{name} is a whole number, 0 or more" if name in _WHOLE else f"{name} is a number, 0 or more"
+        if most * UNITS[cast(Dimension, name)] > 2**53:
+            return f"{name} is too large"
     return None
 
 
@@ -72,12 +99,4 @@ def beyond(budget: Mapping[str, float], line: Sequence[Session]) -> str | None:
         above = min((each.budget[name] for each in line if name in each.budget), default=most)
         if most > above:
             return f"{name} is {most:g}, and the session above has {above:g}"
-    return None
-
-
-def _lacks(budget: Mapping[str, float], used: Used, cost: float) -> str | None:
-    if "calls" in budget and used.calls + 1 > budget["calls"]:
-        return f"it is for {budget['calls']:g} calls, and {used.calls} were made or are under way"
-    if "cost" in budget and used.cost + cost > budget["cost"] + _ROUNDING:
-        return f"it is for a cost of {budget['cost']:g}, {used.cost:g} are spent or under way, and this costs {cost:g}"
     return None

@@ -5,6 +5,9 @@ A bucket is one number: the theoretical arrival time (seconds, same clock as `no
 
 from __future__ import annotations
 
+import math
+
+from gateway.admission import Bucket, Standing
 from gateway.tool import Rate
 
 
@@ -20,3 +23,11 @@ def earliest(arrival: float, rate: Rate) -> float:
 def spend(arrival: float, rate: Rate, now: float) -> float:
     """The theoretical arrival time after a call at `now`."""
     return max(arrival, now) + rate.per / rate.calls
+
+
+def standing(bucket: Bucket, arrival: float, now: float) -> Standing:
+    """How many calls the bucket has left at `now`, and in how many seconds it is whole again."""
+    rate = bucket.rate
+    ahead = max(0.0, arrival - now)
+    left = math.floor((rate.per - ahead) * rate.calls / rate.per + 1e-9)
+    return Standing(bucket, max(0, left), ahead)

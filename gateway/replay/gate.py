@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from gateway import strictjson
@@ -43,7 +43,7 @@ class Replay:
 class ReplayGate(Gate):
     """A `Gate` that answers the calls of one recorded session. Its `runners` are empty: each call brings its own."""
 
-    replay: Replay
+    replay: Replay = field(kw_only=True)
 
     async def handle(self, request: Request) -> Outcome:
         """As `Gate.handle`. A call is a recorded one, or a miss, as soon as its caller is known."""

@@ -34,7 +34,9 @@ from gateway.replay.outside import OneSession, RecordedArtifacts, TheCaller
 from gateway.replay.session import RecordedSession, Unreplayable, read_session
 from gateway.screening import IssuedSecrets, Screener, bundled
 from gateway.settings import Settings
-from gateway.stores.memory import MemoryCounters, MemoryKeys, MemoryOutcomes
+from gateway.stores.approvals import MemoryApprovals
+from gateway.stores.counters import MemoryCounters
+from gateway.stores.memory import MemoryKeys, MemoryOutcomes
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, State
 from gateway.upkeep import LedgerUpkeep
 
@@ -81,13 +83,16 @@ async def open_replay(
         folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
         live = Live(loaded, *folders, home, ledger, version, say=progress)
         anonymous = session.principal.authn == "anonymous" and settings.on_loopback
+        counters = MemoryCounters(await asyncio.to_thread(_before, source.path, loaded.bundle, session))
         gate = ReplayGate(
             # A key of then that has expired since is good for nothing.
             authority=TheCaller(KeyAuthority(keys, SystemClock(), anonymous=anonymous), session.principal),
             sessions=OneSession(session.session),
             catalogue=loaded.catalogue,
             bundles=live,
-            counters=MemoryCounters(await asyncio.to_thread(_before, source.path, loaded.bundle, session)),
+            counters=counters,
+            claims=counters,
+            approvals=MemoryApprovals(),
             runners={},
             screener=screener,
             ledger=ledger,

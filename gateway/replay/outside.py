@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.aggregates import Cell, Ended, Level, Reservation
-from gateway.lifetimes import Change, Used
+from gateway.admission import Account, Amounts, Ask, Taken, Warned
+from gateway.aggregates import Cell, Ended, Level
+from gateway.lifetimes import Change
 from gateway.model import Artifact, Position, Principal, Session
-from gateway.ports import Artifacts, Authority, Clock, Counters, Ledger, Line, Taken
+from gateway.ports import Artifacts, Authority, Clock, Counters, Ledger, Line
 from gateway.problems import refuse
 from gateway.replay.answers import Denied
 from gateway.replay.script import Turn
 from gateway.stores.artifacts import read_file
-from gateway.tool import Json, Labels, Rate
+from gateway.tool import Json, Labels
 
 # Seconds. A rate is taken some milliseconds after its call was opened, and only the opening is on record: this close to
 # the moment from which a call fits, the record decides.
@@ -35,6 +36,9 @@ class ReplayClock:
         self._at = at
 
     def now(self) -> float:
+        return self._at
+
+    def steady(self) -> float:
         return self._at
 
     def forward(self, at: float) -> None:
@@ -73,16 +77,8 @@ class OneSession:
         self._session = replace(self._session, request=(*self._session.request, words))
         return self._session
 
-    def take(self, session: Session, cost: float) -> None:
-        """What a budget refused is refused again, by the record."""
-        if self._session.state == "closed":
-            raise refuse("session_closed", "The session was closed meanwhile.")
-
-    def give_back(self, session: Session, cost: float) -> None:
-        """Nothing was taken."""
-
-    def used(self, session: Session) -> Used:
-        return Used(self._session.calls, self._session.cost)
+    async def fresh(self, session: Session) -> Session | None:
+        return self._session
 
     def is_open(self, session: Session) -> bool:
         return self._session.state == "open"
@@ -125,31 +121,28 @@ class AsRecorded:
     clock: Clock
     turn: Turn
 
-    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
-        return self.inner.look(cells, now)
+    async def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        return await self.inner.look(cells, now)
 
-    def take(
-        self,
-        buckets: Sequence[tuple[str, Rate]],
-        slots: Sequence[tuple[str, int]],
-        now: float,
-        reservation: Reservation | None = None,
-    ) -> Taken:
+    async def take(self, ask: Ask) -> Taken:
         then = self.turn.recorded.answer if self.turn.recorded else None
         code = then.code if isinstance(then, Denied) else None
         if code == "concurrency_limited":
-            return Taken(slots[0][0], "concurrency", 1.0)
+            return Taken("concurrency", ask.slots[0].key, retry_after=1.0)
         edge = -EDGE if code == "rate_limited" else EDGE if then is not None and code is None else 0.0
-        taken = self.inner.take(buckets, (), self.clock.now() + edge, reservation)
+        taken = await self.inner.take(replace(ask, now=self.clock.now() + edge, slots=()))
         if taken.kind == "rate" and isinstance(then, Denied) and then.retry_after_ms is not None:
-            return Taken(taken.refused, "rate", then.retry_after_ms / 1000)
+            return replace(taken, retry_after=then.retry_after_ms / 1000)
         return taken
 
-    def leave(self, slots: Sequence[tuple[str, int]]) -> None:
-        """No slot was taken."""
+    def settle(self, ask: Ask, taken: Taken, ended: Ended, spent: Amounts) -> None:
+        self.inner.settle(replace(ask, slots=()), taken, ended, spent)
 
-    def settle(self, reservation: Reservation, ended: Ended) -> None:
-        self.inner.settle(reservation, ended)
+    async def used(self, keys: Sequence[str]) -> Mapping[str, Amounts]:
+        return await self.inner.used(keys)
+
+    async def report(self, accounts: Sequence[Account], amounts: Amounts) -> Sequence[Warned]:
+        return await self.inner.report(accounts, amounts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from gateway.reliability.written import read_levels
 from gateway.simulate.recorded import UNKNOWN_TOOL, Asked, Closed
 from gateway.simulate.verdict import NO_SLOT, RATE_LIMITED, Changed, Decided, Verdict, changed
 from gateway.simulate.world import Buckets, Course, World
-from gateway.stages.admit import buckets, slot
+from gateway.stages.admit import buckets, slots
 from gateway.tool import Labels
 
 Kind = Literal["same", "newly_permitted", "newly_forbidden", "obligations"]
@@ -132,16 +132,16 @@ class Replay:
             return _Met()
         levels = self._then.look(bundle.cells(call), asked.at)
         decision, moved = bundle.judge(call, levels), dict[str, Level]()
-        met = buckets(decision)
+        met = _spends(decision)
         verdict = self._verdict(decision, met, asked, self._then, met)
         if verdict != asked.verdict and (said := read_levels(asked.reads)):
             moved = self._then.moving(levels, said, asked.at)
             decision = bundle.judge(call, levels | moved)
-            met = buckets(decision)
+            met = _spends(decision)
             verdict = self._verdict(decision, met, asked, self._then, met)
         if asked.admitted:
             self._then.admit(asked.id, asked.at, met, self._entries(bundle, call, decision))
-            self._then.enter(asked.id, slot(call)[0])
+            self._then.enter(asked.id, slots(call)[0].key)
         drift = None if verdict == asked.verdict else verdict
         return _Met(drift, met, decision, {key: (levels[key], level) for key, level in moved.items()})
 
@@ -161,7 +161,8 @@ class Replay:
 
     def _has_slot(self, call: Call, asked: Asked, world: World) -> bool:
         """Whether a call that was not admitted then has a slot, by the calls on record that were under way."""
-        whose, most = slot(call)
+        own = slots(call)[0]
+        whose, most = own.key, own.most
         if asked.verdict.code == NO_SLOT:  # the record knows how many there were; now there may be fewer
             return world.busy[whose] < self._then.busy[whose]
         return world is self._then or world.busy[whose] < most
@@ -176,7 +177,7 @@ class Replay:
             call = call if asked.bundle is not None else self._found(call)
         if call is not None:
             decision = self._judged(call, asked, met)
-            spends = spends if decision is met.decision else buckets(decision)
+            spends = spends if decision is met.decision else _spends(decision)
             verdict = self._verdict(decision, spends, asked, self._now, met.buckets)
         then = asked.verdict
         happens = asked.admitted if warm else verdict.permitted and (asked.admitted or not then.permitted)
@@ -185,7 +186,7 @@ class Replay:
             entries = self._candidate.entries(decision.call) if warm else decision.reserves
             self._now.admit(asked.id, asked.at, spends, entries)
             if asked.admitted:
-                self._now.enter(asked.id, slot(decision.call)[0])
+                self._now.enter(asked.id, slots(decision.call)[0].key)
         self._leaves(asked, decision, happens, course, warm)
         kind, obligations = _kind(then, verdict)
         return Compared(asked, kind, verdict, obligations, after, met.drift)
@@ -253,3 +254,8 @@ def _kind(then: Verdict, now: Verdict) -> tuple[Kind, tuple[Changed, ...]]:
         return ("newly_permitted" if now.permitted else "newly_forbidden"), ()
     differ = tuple(changed(then, now)) if now.permitted else ()
     return ("obligations" if differ else "same"), differ
+
+
+def _spends(decision: Decision) -> Buckets:
+    """The rates that a permitted call spends, by the keys of their buckets."""
+    return [(each.key, each.rate) for each in buckets(decision)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from gateway.aggregates import Level
 from gateway.model import Call, Decision
-from gateway.ports import Bundle, Counters
+from gateway.ports import Bundle
 
 
-def decide(call: Call, bundle: Bundle, counters: Counters) -> Decision:
-    """The decision of the bundle that was pinned when the call was opened, on what it reads of the past."""
-    cells = bundle.cells(call)
-    return bundle.decide(call, counters.look(cells, call.now) if cells else {})
+def decide(call: Call, bundle: Bundle, levels: Mapping[str, Level]) -> Decision:
+    """The decision of the bundle that was pinned when the call was opened; `levels` are those of `bundle.cells`."""
+    return bundle.decide(call, levels)

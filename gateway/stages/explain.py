@@ -5,7 +5,7 @@ It never authenticates: who the caller is, is supposed by whoever asks, who has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gateway.aggregates import Cell, Level
 from gateway.model import Call, Caller, Problem, Reason, Refusal, Request
@@ -20,10 +20,10 @@ from gateway.stages.validate import validate
 from gateway.tool import Json, Tool
 
 _ID = "c_explained"
-Look = Callable[[Sequence[Cell], float], Mapping[str, Level]]
+Look = Callable[[Sequence[Cell], float], Awaitable[Mapping[str, Level]]]
 
 
-def explain(
+async def explain(
     caller: Caller,
     name: str,
     arguments: Json,
@@ -47,7 +47,7 @@ def explain(
     except Refusal as refusal:
         form = _refused(request, caller, catalogue, bundle, refusal.problem, near, confined)
     else:
-        form = explained(bundle.explain(call, look(bundle.cells(call), now)), near(tool))
+        form = explained(bundle.explain(call, await look(bundle.cells(call), now)), near(tool))
     return form | {"lines": lines(form)}
 
 

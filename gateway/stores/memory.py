@@ -1,4 +1,4 @@
-"""Stores that live in memory: for tests, for cases, and for what needs no durability (counters, recent outcomes)."""
+"""Stores that live in memory: for tests, for cases, and for what needs no durability (recent outcomes)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import hashlib
 import hmac
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.aggregates import Cell, Ended, Level, Reservation
 from gateway.audit.content import encode
 from gateway.model import Outcome, Position
-from gateway.ports import Key, Line, Taken
-from gateway.reliability.cells import Cells
-from gateway.reliability.limits import earliest, spend
-from gateway.tool import Json, Rate
+from gateway.ports import Key, Line
+from gateway.tool import Json
 
-_FULL_SECONDS = 60.0  # after which a caller whose values are too many may ask again
 _BLOWN_UP = 16  # bytes that a value takes in memory, for each byte of it as JSON
 
 
@@ -51,64 +47,6 @@ class MemoryKeys:
 
     def all(self) -> Sequence[Key]:
         return sorted(self._by_digest.values(), key=lambda key: key.created_at)
-
-
-class MemoryCounters:
-    """Rates, concurrency and declared state of one process. What says nothing any more is forgotten."""
-
-    _SWEEP_AT = 10_000  # entries; a bucket that is full again says nothing and is dropped
-
-    def __init__(self, cells: Cells | None = None) -> None:
-        self._arrival: dict[str, float] = {}
-        self._running: dict[str, int] = {}
-        self._cells = Cells() if cells is None else cells
-
-    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
-        return self._cells.look(cells, now)
-
-    def settle(self, reservation: Reservation, ended: Ended) -> None:
-        self._cells.settle(reservation, ended)
-
-    def adopt(self, past: Cells) -> None:
-        """Takes over what is on record of calls that ended. What is here already of a call is not added again."""
-        self._cells.adopt(past)
-
-    def restate(self, reservation: Reservation, ended: Ended, past: Cells) -> None:
-        """Ends a call anew of which nobody knew how it had ended (`Cells.restate`)."""
-        self._cells.restate(reservation, ended, past)
-
-    def take(
-        self,
-        buckets: Sequence[tuple[str, Rate]],
-        slots: Sequence[tuple[str, int]],
-        now: float,
-        reservation: Reservation | None = None,
-    ) -> Taken:
-        for key, most in slots:
-            if self._running.get(key, 0) >= most:
-                return Taken(key, "concurrency", 1.0)
-        for key, rate in buckets:
-            wait = earliest(self._arrival.get(key, 0.0), rate) - now
-            if wait > 0:
-                return Taken(key, "rate", wait)
-        refused = None if reservation is None else self._cells.take(reservation)
-        if refused is not None:
-            return Taken("state", refused, _FULL_SECONDS)
-        for key, rate in buckets:
-            self._arrival[key] = spend(self._arrival.get(key, 0.0), rate, now)
-        for key, _ in slots:
-            self._running[key] = self._running.get(key, 0) + 1
-        if len(self._arrival) > self._SWEEP_AT:
-            self._arrival = {key: at for key, at in self._arrival.items() if at > now}
-        return Taken()
-
-    def leave(self, slots: Sequence[tuple[str, int]]) -> None:
-        for key, _ in slots:
-            left = self._running[key] - 1
-            if left:
-                self._running[key] = left
-            else:
-                del self._running[key]
 
 
 class MemoryOutcomes:

@@ -1,4 +1,4 @@
-"""Sessions in memory: by owner and name, in trees, with what they have seen and used up. It writes no record itself.
+"""Sessions in memory: by owner and name, in trees, with what they have seen. It writes no record itself.
 
 What one session of a tree sees all of it has seen. Were labels only handed down when a session is opened below another,
 what was read in one could be sent out by the other, and nobody would be asked.
@@ -11,10 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.lifetimes import Change, Used
+from gateway.lifetimes import Change
 from gateway.model import Session
 from gateway.problems import refuse
-from gateway.reliability.budgets import Budgets
 from gateway.tool import Json, Labels
 
 Place = tuple[str, str]  # owner and id
@@ -27,7 +26,6 @@ class MemorySessions:
         self._sessions: dict[Place, Session] = {}
         self._places: dict[str, Place] = {}  # by uid
         self._below: dict[str, set[str]] = {}  # uids of the sessions just below one
-        self._budgets = Budgets()
         self._changes: list[Change] = []
         self._expiring: list[tuple[float, str]] = []  # a heap, by uid
         self._done: set[str] = set()  # uids of those whose end somebody was told, or need not be
@@ -49,6 +47,10 @@ class MemorySessions:
             found.append(there)
             there = self._of(there.parent) if there.parent else None
         return found
+
+    async def fresh(self, session: Session) -> Session | None:
+        there = self._of(session.uid)
+        return there if there is not None and there.owner == session.owner else None
 
     def is_open(self, session: Session) -> bool:
         there = self._of(session.uid)
@@ -89,7 +91,7 @@ class MemorySessions:
         there = self._of(session.uid)
         if there is None or there.state == "closed":
             return None
-        asked = replace(there, request=(*there.request, words))
+        asked = replace(there, request=(*there.request, words), version=there.version + 1)
         self.put(asked)
         return asked
 
@@ -117,7 +119,7 @@ class MemorySessions:
             below = [self._of(uid) for uid in sorted(self._below.get(there.uid, ()))]
             waiting += [(each, "parent", None) for each in below if each is not None]
             if there.state == "open":
-                closed = replace(there, state="closed")
+                closed = replace(there, state="closed", version=there.version + 1)
                 self.put(closed)
                 if there.uid not in self._done:
                     self._done.add(there.uid)
@@ -131,7 +133,6 @@ class MemorySessions:
         self._places.pop(session.uid, None)
         self._below.pop(session.uid, None)
         self._done.discard(session.uid)
-        self._budgets.forget(session.uid)
         if session.parent in self._below:
             self._below[session.parent].discard(session.uid)
 
@@ -151,23 +152,6 @@ class MemorySessions:
             self._drop(session)
 
     # ── what calls do to them ────────────────────────────────────────────────────────────────────────────────────────
-
-    def take(self, session: Session, cost: float) -> None:
-        there = self._of(session.uid)
-        if there is None or there.state == "closed":
-            raise refuse("session_closed", "The session was closed meanwhile.")
-        if there.budget or there.parent:
-            lacks = self._budgets.take(self.line(there.uid), cost)
-            if lacks is not None:
-                raise refuse("budget_exhausted", lacks)
-
-    def give_back(self, session: Session, cost: float) -> None:
-        there = self._of(session.uid)
-        if there is not None and (there.budget or there.parent):
-            self._budgets.give_back(self.line(there.uid), cost)
-
-    def used(self, session: Session) -> Used:
-        return self._budgets.used(session.uid)
 
     async def spend(self, session: Session, labels: Labels, cost: float) -> None:
         self._spend(session, labels, cost)
@@ -192,6 +176,7 @@ class MemorySessions:
             there.budget,
             there.request,
             there.parent,
+            there.version,
         )
         return () if labels <= there.labels else self._spread(there.uid, labels)
 
@@ -203,7 +188,7 @@ class MemorySessions:
             if there is not None:
                 waiting += self._below.get(there.uid, ())
                 if not labels <= there.labels:
-                    self.put(replace(there, labels=there.labels | labels))
+                    self.put(replace(there, labels=there.labels | labels, version=there.version + 1))
                     found.append(there.uid)
         return found
 

@@ -43,8 +43,6 @@ _ADDED = {
     "sessions": (
         "budget TEXT NOT NULL DEFAULT '{}'",
         "parent TEXT",
-        "used_calls INTEGER NOT NULL DEFAULT 0",
-        "used_cost REAL NOT NULL DEFAULT 0",
         "ended TEXT",
         "recorded INTEGER NOT NULL DEFAULT 0",
     )

@@ -14,25 +14,22 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from gateway.lifetimes import Change, Used
+from gateway.lifetimes import Change
 from gateway.model import Refusal, Session
 from gateway.problems import refuse
 from gateway.stores.sessions import MemorySessions
 from gateway.stores.sqlite import State
 from gateway.tool import Json, Labels
 
-_COLUMNS = (
-    "owner, id, uid, opened_at, expires_at, labels, state, calls, cost, budget, parent, used_calls, used_cost, ended"
-)
+_COLUMNS = "owner, id, uid, opened_at, expires_at, labels, state, calls, cost, budget, parent, ended"
 _SAVE = f"""
-INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (owner, id) DO UPDATE SET
   state = CASE WHEN sessions.uid = excluded.uid AND sessions.state = 'closed' THEN 'closed' ELSE excluded.state END,
   ended = CASE WHEN sessions.uid = excluded.uid THEN COALESCE(sessions.ended, excluded.ended) ELSE excluded.ended END,
   recorded = CASE WHEN sessions.uid = excluded.uid THEN sessions.recorded ELSE 0 END,
   uid = excluded.uid, opened_at = excluded.opened_at, expires_at = excluded.expires_at, labels = excluded.labels,
-  calls = excluded.calls, cost = excluded.cost, budget = excluded.budget, parent = excluded.parent,
-  used_calls = excluded.used_calls, used_cost = excluded.used_cost
+  calls = excluded.calls, cost = excluded.cost, budget = excluded.budget, parent = excluded.parent
 """  # what another process closed stays closed
 _CLOSE = "UPDATE sessions SET state = 'closed', ended = COALESCE(ended, ?) WHERE uid = ?"
 _RETRY_MS = 500
@@ -60,11 +57,10 @@ class SqliteSessions(MemorySessions):
     def _load(self, row: Sequence[object], recorded: bool) -> None:
         session = _session(row)
         self.put(session)
-        self._budgets.put(session.uid, Used(int(str(row[11])), float(str(row[12]))))
         if recorded or session.state == "closed":
             self._done.add(session.uid)
         if session.state == "closed" and not recorded:
-            self._changes.append(_ended(session, row[13]))
+            self._changes.append(_ended(session, row[11]))
 
     def _load_requests(self, seal: Seal) -> None:
         self._state.write("DELETE FROM requests WHERE uid NOT IN (SELECT uid FROM sessions)", ())
@@ -134,14 +130,6 @@ class SqliteSessions(MemorySessions):
             sql = "DELETE FROM sessions WHERE owner = ? AND expires_at <= ?"
             await self._durably(self._state.write, sql, (owner, now))
 
-    def take(self, session: Session, cost: float) -> None:
-        super().take(session, cost)
-        self._note(session)
-
-    def give_back(self, session: Session, cost: float) -> None:
-        super().give_back(session, cost)
-        self._note(session)
-
     async def spend(self, session: Session, labels: Labels, cost: float) -> None:
         relabelled = self._spend(session, labels, cost)
         self._unsaved.add(session.uid)
@@ -152,10 +140,6 @@ class SqliteSessions(MemorySessions):
         uids = [(change.session.uid,) for change in changes if change.kind == "closed"]
         if uids:
             await self._durably(self._state.write_all, "UPDATE sessions SET recorded = 1 WHERE uid = ?", lambda: uids)
-
-    def _note(self, session: Session) -> None:
-        if session.budget or session.parent:
-            self._unsaved.update(each.uid for each in self.line(session.uid))
 
     async def _keep_words(self, session: Session, words: str) -> None:
         if self._seal is None:
@@ -172,9 +156,8 @@ class SqliteSessions(MemorySessions):
             await self._durably(self._state.write_all, _SAVE, lambda: [self._row(s) for s in map(self._of, uids) if s])
 
     def _row(self, now: Session) -> tuple[object, ...]:
-        used = self._budgets.used(now.uid)
         times, labels = (now.opened_at, now.expires_at), " ".join(sorted(now.labels))
-        spent = (now.calls, now.cost, json.dumps(dict(now.budget)), now.parent, used.calls, used.cost)
+        spent = (now.calls, now.cost, json.dumps(dict(now.budget)), now.parent)
         return (now.owner, now.id, now.uid, *times, labels, now.state, *spent, None)
 
     async def _durably(self, write: Callable[..., object], *given: object) -> None:

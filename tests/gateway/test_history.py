@@ -21,10 +21,10 @@ from gateway.history import Backfilled, History, backfill
 from gateway.loading import load_files
 from gateway.model import Arguments, Call, Caller, Failure, Principal, RawOutput, Refusal
 from gateway.policy.bundle import PolicyBundle
-from gateway.ports import Counters
 from gateway.problems import problem
 from gateway.reliability.cells import Cells
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
+from gateway.stores.counters import MemoryCounters as Counters
 from gateway.tool import HttpBackend
 from gateway.work import Work
 from tests.gateway.test_state_line import HEAD, SPECS
@@ -106,7 +106,7 @@ class Life:
         assert session is not None
         call = Call("c_probe", Caller(principal, session), bundle.tools["pay"], Arguments({"pr": pr}), self.now, 0)
         cells = bundle.cells(call)
-        levels = counters.look(cells, self.now)
+        levels = counters.levels(cells, self.now)
         return {cell.name.removeprefix("state."): levels[cell.key].value for cell in cells}
 
 

@@ -17,7 +17,7 @@ from gateway.audit.ledger import open_ledger
 from gateway.history import History
 from gateway.model import RawOutput
 from gateway.reliability.cells import Cells
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
 from gateway.tool import HttpBackend
 from gateway.upkeep import LedgerUpkeep
 from gateway.work import Work

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.admission import Ask, Taken
 from gateway.aggregates import Cell, Entry, Level, Reservation
 from gateway.model import Failure, Outcome, Position, RawOutput, Refusal, Request
-from gateway.ports import Line, Taken
+from gateway.ports import Line
 from gateway.problems import problem, refuse
 from gateway.reliability.cells import Cells
 from gateway.stages.admit import ROUNDS
 from gateway.stages.record import Opened
-from gateway.stores.memory import MemoryCounters, MemoryLedger
-from gateway.tool import HttpBackend, Rate
+from gateway.stores.counters import MemoryCounters
+from gateway.stores.memory import MemoryLedger
+from gateway.tool import HttpBackend
 from gateway.work import Work
 from tests.kit import Lab, of_calls
 
@@ -110,8 +112,8 @@ class Stale(MemoryCounters):
         super().__init__()
         self._drawn, self._seen = random.Random(7), dict[str, Level]()
 
-    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
-        fresh, before = super().look(cells, now), dict(self._seen)
+    async def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+        fresh, before = await super().look(cells, now), dict(self._seen)
         self._seen.update(fresh)
         return {key: before.get(key, level) for key, level in fresh.items()} if self._drawn.random() < 0.5 else fresh
 
@@ -123,22 +125,16 @@ class Rival(MemoryCounters):
         super().__init__()
         self.left, self.looks = times, 0
 
-    def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
+    async def look(self, cells: Sequence[Cell], now: float) -> Mapping[str, Level]:
         self.looks += 1
-        return super().look(cells, now)
+        return await super().look(cells, now)
 
-    def take(
-        self,
-        buckets: Sequence[tuple[str, Rate]],
-        slots: Sequence[tuple[str, int]],
-        now: float,
-        reservation: Reservation | None = None,
-    ) -> Taken:
-        if self.left and reservation:
+    async def take(self, ask: Ask) -> Taken:
+        if self.left and ask.reservation:
             self.left -= 1
-            entries = tuple(Entry(cell) for cell, _ in reservation.reads)
-            super().take((), (), now, Reservation(f"rival {self.left}", reservation.at, (), entries))
-        return super().take(buckets, slots, now, reservation)
+            entries = tuple(Entry(cell) for cell, _ in ask.reservation.reads)
+            self.cells.reserve(Reservation(f"rival {self.left}", ask.reservation.at, (), entries))
+        return await super().take(ask)
 
 
 def lab_of(policy: str, doer: Doer, counters: MemoryCounters | None = None, ledger: MemoryLedger | None = None) -> Lab:

@@ -21,7 +21,7 @@ from gateway.loading import load_files
 from gateway.model import Arguments, Call, Effect, Outcome, Principal, RawOutput, Session
 from gateway.policy.bundle import PolicyBundle, load_bundle
 from gateway.stages.authenticate import suppose
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
 from gateway.suggest.run import Suggestion
 from gateway.tool import HttpBackend, Tool
 from gateway.work import Work

@@ -13,6 +13,7 @@ from tests.house.tree import called, imported, module, nodes, sources
 FLOOR = {
     "gateway.__version__": 0,
     "gateway.accounts": 0,
+    "gateway.admission": 0,
     "gateway.aggregates": 0,
     "gateway.allow": 0,
     "gateway.artifacts": 0,
@@ -27,6 +28,7 @@ FLOOR = {
     "gateway.tool": 0,
     "gateway.globs": 0,
     "gateway.obligations": 0,
+    "gateway.parked": 0,
     "gateway.units": 0,
     "gateway.urls": 0,
     "gateway.wanted": 0,

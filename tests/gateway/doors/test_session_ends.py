@@ -58,7 +58,7 @@ def test_a_budget_of_cost_is_for_that_many_calls_and_refused_ones_cost_nothing()
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        ({"tokens": 5}, "'tokens' is not supported yet, only calls and cost are"),
+        ({"token": 5}, "'token' is no dimension of a budget, only calls, cost, wall, sandbox, bytes, tokens are"),
         ({"calls": 1.5}, "calls is a whole number, 0 or more"),
         ({"calls": -1}, "calls is a whole number, 0 or more"),
         ({"cost": -0.1}, "cost is a number, 0 or more"),

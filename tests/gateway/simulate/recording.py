@@ -20,7 +20,7 @@ from gateway.problems import problem
 from gateway.reliability.cells import Cells
 from gateway.simulate.report import Group, Report
 from gateway.simulate.run import simulate
-from gateway.stores.memory import MemoryCounters
+from gateway.stores.counters import MemoryCounters
 from gateway.tool import HttpBackend
 from gateway.work import Work
 from tests.gateway.test_state_line import HEAD, SPECS, TOOL

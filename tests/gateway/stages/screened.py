@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from gateway.admission import Ask, Taken
 from gateway.model import (
     Arguments,
     Call,
@@ -59,7 +60,7 @@ def intent(tool: Tool = TOOL, obligations: Obligations | None = None) -> Intent:
     caller = Caller(Principal("agent", "tenant"), Session("s_1", "u_1", "owner", 0.0, 1.0))
     call = Call("c_1", caller, tool, Arguments({}), 0.0, seed=1)
     decision = Decision(call, Effect.PERMIT, "bundle", (), obligations or Obligations())
-    return Intent(Lease(Permit(decision), 1.0), Position("0", 1))
+    return Intent(Lease(Permit(decision), 1.0, Ask("c", 0.0, 1.0), Taken()), Position("0", 1))
 
 
 def shown(output: SafeOutput) -> str:

@@ -16,7 +16,6 @@ from gateway.audit.content import Contents
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore
 from gateway.identity.keys import new_key
-from gateway.lifetimes import Used
 from gateway.model import Refusal, Session
 from gateway.ports import Keys, Pins, Sessions
 from gateway.stores.memory import MemoryKeys, MemoryPins
@@ -111,16 +110,12 @@ def test_labels_only_grow_and_calls_add_up(stores: Stores) -> None:
     assert (found.labels, found.calls, found.cost) == (frozenset({"untrusted", "pii"}), 3, 1.0)
 
 
-def test_budgets_and_trees_survive_a_restart(stores: Stores) -> None:
-    """What is used up, at every height; labels of the whole tree; who is below whom."""
+def test_trees_survive_a_restart(stores: Stores) -> None:
+    """Budgets; labels of the whole tree; who is below whom; what is closed with what is above it."""
     top = asyncio.run(stores.sessions.open(replace(session(), budget={"calls": 3, "cost": 1.0})))
     below = asyncio.run(stores.sessions.open(replace(session("s_2", uid="u_2"), parent="u_1")))
     for number in range(3):
-        stores.sessions.take(below, 0.25)
         asyncio.run(stores.sessions.spend(below, frozenset({f"l{number}"}), 0.25))
-    stores.sessions.give_back(below, 0.25)
-    stores.sessions.take(top, 0.25)
-    assert isinstance(stores.sessions, MemorySessions)
     if stores.again is not None:
         assert isinstance(stores.sessions, SqliteSessions)
         asyncio.run(stores.sessions.flush())
@@ -131,16 +126,9 @@ def test_budgets_and_trees_survive_a_restart(stores: Stores) -> None:
         ("u_2", 3, ["l0", "l1", "l2"]),
         ("u_1", 0, ["l0", "l1", "l2"]),
     ]
-    assert (above[1].budget, sessions.used(above[1])) == ({"calls": 3, "cost": 1.0}, Used(3, 0.75))
-    for each in above:
-        with pytest.raises(Refusal) as refused:
-            sessions.take(each, 0.0)
-        assert refused.value.problem.code == "budget_exhausted"
+    assert above[1].budget == {"calls": 3, "cost": 1.0}
     asyncio.run(sessions.close(top.owner, top.id))
     assert not sessions.is_open(below)
-    with pytest.raises(Refusal) as refused:
-        sessions.take(below, 0.0)
-    assert refused.value.problem.code == "session_closed"
 
 
 def test_that_a_session_ended_is_told_once(stores: Stores) -> None:

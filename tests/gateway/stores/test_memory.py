@@ -1,4 +1,4 @@
-"""Counters and recent outcomes: what one process keeps in memory."""
+"""Recent outcomes: what one process keeps in memory."""
 
 from __future__ import annotations
 
@@ -6,50 +6,13 @@ import asyncio
 from dataclasses import replace
 
 from gateway.model import Outcome, Usage, Verdict
-from gateway.stores.memory import MemoryCounters, MemoryOutcomes
-from gateway.tool import Rate
+from gateway.stores.memory import MemoryOutcomes
 
 
 def outcome(call_id: str, text: str = "") -> Outcome:
     """A done outcome."""
     verdict = Verdict("allow", frozenset())
     return Outcome(call_id, "echo", "done", text, None, None, verdict, Usage(), None)
-
-
-def test_a_rate_lets_through_exactly_its_calls_then_says_when_to_come_again() -> None:
-    """Thirty in a minute from rest, the thirty-first after two seconds."""
-    counters, bucket = MemoryCounters(), [("k", Rate(30, 60.0))]
-    taken = [counters.take(bucket, (), 1000.0) for _ in range(31)]
-    assert [t.refused for t in taken] == [None] * 30 + ["k"]
-    assert round(taken[-1].retry_after, 6) == 2.0
-    assert counters.take(bucket, (), 1002.0).refused is None
-    assert counters.take(bucket, (), 1002.0).refused == "k"
-
-
-def test_all_buckets_are_taken_or_none() -> None:
-    """A call refused by its second bucket has not spent its first."""
-    counters = MemoryCounters()
-    wide, narrow = ("wide", Rate(2, 60.0)), ("narrow", Rate(1, 60.0))
-    assert counters.take([wide, narrow], (), 0.0).refused is None
-    assert counters.take([wide, narrow], (), 0.0).refused == "narrow"
-    assert counters.take([wide], (), 0.0).refused is None
-
-
-def test_a_slot_is_free_again_when_its_call_leaves() -> None:
-    """Concurrency counts running calls only, and a refused call holds nothing."""
-    counters, slot = MemoryCounters(), [("k", 1)]
-    assert counters.take((), slot, 0.0).refused is None
-    assert counters.take((), slot, 0.0).kind == "concurrency"
-    counters.leave(slot)
-    assert counters.take((), slot, 0.0).refused is None
-
-
-def test_idle_buckets_are_forgotten() -> None:
-    """A table of one-off callers does not grow for ever."""
-    counters = MemoryCounters()
-    for n in range(25_000):
-        counters.take([(f"caller {n}", Rate(10, 1.0))], (), float(n))
-    assert len(counters._arrival) <= counters._SWEEP_AT + 1
 
 
 def test_an_outcome_is_seen_by_its_owner_only() -> None:
