@@ -157,12 +157,11 @@ class Budget:
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What holds for every call, by settings. `rates` by `session`, `principal`, `tenant`, `tool` (of one principal)
-    and `global`. `bulkhead`: calls of one tool at once, of all callers together. `repeats`: calls with the same
-    arguments, and the same result, in one session; `repeats_any`: the same whatever the result; 0 for no bound."""
+    and `all`. `bulkhead`: calls of one tool at once, of all callers together. `repeats`: calls with the same arguments
+    and the same result in one session; 0 for no bound."""
 
     rates: Mapping[str, Rate] = field(default_factory=dict)
     budgets: tuple[Budget, ...] = ()
     concurrency: int = 256
     bulkhead: int = 512
     repeats: int = 0
-    repeats_any: int = 0

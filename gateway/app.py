@@ -46,9 +46,8 @@ from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
-from gateway.stores.approvals import MemoryApprovals
+from gateway.storage import open_storage
 from gateway.stores.artifacts import FileArtifacts
-from gateway.stores.counters import MemoryCounters
 from gateway.stores.memory import MemoryOutcomes
 from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
@@ -133,18 +132,18 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
         _tell(_remarks(loaded, vault, settings), progress)
         artifacts = await asyncio.to_thread(_open_artifacts, home, state)
-        screener, counters = Screener(bundled(), vault.issued), MemoryCounters()
-        history = History(home.path, counters, clock, progress)
-        folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
-        live = Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
+        screener, storage = Screener(bundled(), vault.issued), await open_storage(settings, state, stack)
+        history = History(home.path, storage.counters, clock, progress)
+        folders = (settings.folder("policies"), settings.candidate)
+        live = Live(loaded, *folders, home, ledger, screener.rules.version, say=progress, prepare=history.prepare)
         gate = Gate(
             authority=authority_of(settings, keys, revocations, net, clock),
             sessions=sessions,
             catalogue=loaded.catalogue,
             bundles=live,
-            counters=counters,
-            claims=counters,
-            approvals=MemoryApprovals(),
+            counters=storage.counters,
+            claims=storage.counters,
+            approvals=storage.approvals,
             runners=await _runners(settings, loaded, net, SqlitePins(state), stack, progress),
             screener=screener,
             ledger=ledger,
@@ -152,12 +151,12 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             artifacts=artifacts,
             clock=clock,
             ids=ids,
+            bounds=settings.limits.bounds,
         )
         await put_in_force(live, home)
         upkeep = _upkeep(home, ledger, settings, state, history, sessions)
-        _beside(
-            stack, live.watch(), history.watch(), _keep_swept(artifacts), expire_always(upkeep, settings.audit.retain)
-        )
+        expiring = expire_always(upkeep, settings.audit.retain)
+        _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts), expiring)
         _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
         doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting)

@@ -79,27 +79,28 @@ class Gate:
         inputs = await find_inputs(tool, arguments, caller, self.artifacts)
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
+        limits = (self.counters, self.sessions, self.bounds, self.clock)
         for _ in range(ROUNDS):
             cells = bundle.cells(call)
             decision = opened.saw(decide(call, bundle, await self.counters.look(cells, call.now) if cells else {}))
             permit = opened.saw(await approve(decision))
             try:
-                taking = admit(permit, None, self.counters, self.sessions, self.bounds, self.clock)
-                async with (admitted := taking) as lease:
+                async with (admitted := admit(permit, None, *limits)) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
                     raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))
                     opened.mark("execute")
                     return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
             except StateChanged as changed:  # another call came between: decide again, on what is true by now
                 if changed.session:
-                    caller = opened.saw(await self._anew(caller, request))
+                    caller = opened.saw(await self._again(caller, request))
                     call = opened.saw(Call(call.id, caller, tool, arguments, opened.now, seed, inputs, parent))
         raise refuse("precondition_pending", "Other calls keep changing what this one depends on.", retry_after_ms=100)
 
-    async def _anew(self, caller: Caller, request: Request) -> Caller:
+    async def _again(self, caller: Caller, request: Request) -> Caller:
         """The caller again, in the session as all gateways together have it by now."""
         await self.sessions.fresh(caller.session)
-        return await self.authenticate(request.credential, request.session, request.parent)
+        said = (request.credential, request.session, request.parent)
+        return await self.authenticate(*said)
 
     async def authenticate(self, credential: str | None, session: str | None, parent: Parent | None = None) -> Caller:
         """Stage 1 alone, for doors: so that a request without a valid key is refused before its body is read."""

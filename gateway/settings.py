@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gateway.bounds import Limits
 from gateway.declared import Identity, ProviderShape, VaultServer, https
 from gateway.heads import checked
 from gateway.policy.findings import nearest
@@ -178,6 +179,11 @@ class Settings(_Part):
     audit: Audit = Audit()
     egress: Egress = Egress()
     sandboxes: Sandboxes = Sandboxes()
+    store: Annotated[
+        str,
+        Field(description="Where limits, claims and approvals are kept: `sqlite`, `memory` or `redis://HOST:PORT/N`."),
+    ] = "sqlite"
+    limits: Limits = Limits()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -224,6 +230,13 @@ class Settings(_Part):
         if self.connects and self.site is None:
             sentence = "people come here with a browser: set identity.resource to this server's https URL"
             raise BadSettings([f"providers.{self.connects[0]}: {sentence}"])
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, store: str) -> str:
+        if store not in ("sqlite", "memory") and not store.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be sqlite, memory, or redis://HOST:PORT/N")
+        return store
 
     @field_validator("listen")
     @classmethod

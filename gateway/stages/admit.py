@@ -165,7 +165,7 @@ def _of_settings(call: Call, rates: Mapping[str, Rate]) -> list[Bucket]:
         "session": call.caller.session.uid,
         "principal": principal.key,
         "tenant": principal.tenant,
-        "global": "",
+        "all": "",
     }
     return [Bucket(f"{over}\x1fall\x1f{owners[over]}", rate, over) for over, rate in rates.items()]
 

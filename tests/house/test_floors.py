@@ -50,6 +50,7 @@ FLOOR = {
     "gateway.case_files": 6,
     "gateway.cases": 6,
     "gateway.backends": 6,
+    "gateway.bounds": 6,
     "gateway.cli": 6,
     "gateway.doctor": 6,
     "gateway.doctor_identity": 6,
@@ -65,6 +66,7 @@ FLOOR = {
     "gateway.rerun": 6,
     "gateway.retention": 6,
     "gateway.settings": 6,
+    "gateway.storage": 6,
     "gateway.suggest": 6,
     "gateway.callers": 6,
     "gateway.credentials": 6,
@@ -91,6 +93,7 @@ IMPORTERS = {
     "pydantic": (
         "gateway/specs/",
         "gateway/policy/",
+        "gateway/bounds.py",
         "gateway/declared.py",
         "gateway/settings.py",
         "gateway/doors/admin.py",

@@ -31,7 +31,8 @@ class Mutation:
 
 RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))\n"
 VALIDATE = "        arguments = validate(request, tool)\n"
-WITHIN = """                    raw = await execute(intent, request, self, self.runners, self.artifacts, self.clock)
+EXECUTE = "raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))"
+WITHIN = f"""                    {EXECUTE}
                     opened.mark("execute")
                     return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
 """
@@ -51,8 +52,8 @@ REFUSED_BY_TYPES = [
     Mutation("admit is skipped", "opened.saw(lease)", "opened.saw(permit)"),
     Mutation(
         "admit is not entered",
-        "async with (admitted := admit(permit, self.counters, self.sessions, self.clock)) as lease:",
-        "if lease := (admitted := admit(permit, self.counters, self.sessions, self.clock)):",
+        "async with (admitted := admit(permit, None, *limits)) as lease:",
+        "if lease := (admitted := admit(permit, None, *limits)):",
     ),
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),

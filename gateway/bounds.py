@@ -1,0 +1,73 @@
+"""What holds for every call, as settings say it: rates, budgets, how many at once, how often the same again.
+
+It never counts: `stages/admit.py` asks a store, with what is made of it here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.admission import Bounds, Budget
+from gateway.policy.quantities import Duration, RateText, Size
+from gateway.reliability.budgets import in_units
+
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetShape(_Part):
+    """What may be used up, over whom, in windows of `within` (for good without it)."""
+
+    over: Literal["session", "principal", "tenant"]
+    within: Duration | None = None
+    calls: Annotated[int, Field(ge=0)] | None = None
+    cost: Amount | None = None
+    wall: Duration | None = None
+    sandbox: Duration | None = None
+    bytes: Size | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """The same, as it is counted."""
+        given = self.model_dump(exclude={"over", "within"}, exclude_none=True)
+        return Budget(self.over, in_units(given), self.within)
+
+
+class Limits(_Part):
+    """How much callers may ask of the gateway."""
+
+    rates: Annotated[
+        dict[Literal["session", "principal", "tenant", "tool", "all"], RateText],
+        Field(description="Calls in a time, as `60/1m`, by `session`, `principal`, `tenant`, `tool` and `all`."),
+    ] = {}
+    budgets: Annotated[
+        list[BudgetShape],
+        Field(max_length=16, description="What may be used up: `over` session, principal or tenant, `within` a time."),
+    ] = []
+    concurrency: Annotated[
+        int, Field(ge=1, le=100_000, description="Calls of one principal to one tool at once, unless its spec says.")
+    ] = 256
+    bulkhead: Annotated[int, Field(ge=1, le=100_000, description="Calls of one tool at once, of all callers.")] = 512
+    repeats: Annotated[
+        int, Field(ge=0, le=100_000, description="Equal calls with the same result in one session; 0 for no bound.")
+    ] = 0
+    inflight: Annotated[
+        int, Field(ge=1, le=100_000, description="Requests under way at once; more are refused at the door.")
+    ] = 1024
+
+    @property
+    def bounds(self) -> Bounds:
+        """The same, for the stages."""
+        return Bounds(
+            rates={str(over): rate for over, rate in self.rates.items()},
+            budgets=tuple(each.budget for each in self.budgets),
+            concurrency=self.concurrency,
+            bulkhead=self.bulkhead,
+            repeats=self.repeats,
+        )
