@@ -90,6 +90,9 @@ IMPORTERS = {
     "jsonschema": (),
     "jsonschema_rs": ("gateway/specs/schema.py",),
     "google.protobuf": ("gateway/policy/messages.py",),
+    "pybreaker": ("gateway/reliability/breaker.py",),
+    "redis": ("gateway/stores/redis.py",),
+    "hiredis": ("gateway/stores/resp.py",),
     "pydantic": (
         "gateway/specs/",
         "gateway/policy/",
