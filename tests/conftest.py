@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.engine import Engine, NoEngine, shared
+from tests.redisserver import NoRedis, RedisServer, started
 
 Need = Callable[[object, str], None]
 
@@ -35,3 +36,22 @@ def engine(need: Need) -> Iterator[Engine]:
             need(None, f"a Docker engine: {error}")
             raise
         yield running
+
+
+@pytest.fixture(scope="session")
+def redis_running(need: Need) -> Iterator[RedisServer]:
+    """A Redis server of this test process. Tests take `redis_server`."""
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(started())
+        except NoRedis as error:
+            need(None, f"a Redis server: {error}")
+            raise
+        yield running
+
+
+@pytest.fixture
+def redis_server(redis_running: RedisServer) -> RedisServer:
+    """The Redis server: running and empty when the test begins, whatever the one before did to it."""
+    redis_running.whole()
+    return redis_running
