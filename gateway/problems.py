@@ -59,13 +59,25 @@ TABLE: dict[str, Row] = {
     "budget_exhausted": Row(
         "limits", "The budget of the session is used up", 403, False, "Do not repeat the call; the session is spent."
     ),
+    "loop_detected": Row("limits", "The same call is made again and again", 403, False, "Stop. Do something else."),
+    "overloaded": Row("limits", "The gateway cannot take this call now", 503, True, "Wait, then call again."),
+    # approval
+    "approval_required": Row(
+        "approval", "A person has to say yes first", 202, False, "Call again with the same arguments when approved."
+    ),
+    "approval_denied": Row("approval", "A person said no", 403, False, _NEVER),
+    "approval_expired": Row("approval", "Nobody said yes in time", 403, False, "Make the call anew to ask again."),
+    # idempotency
+    "key_reused": Row("idempotency", "The idempotency key is that of another call", 422, False, "Use a new key."),
+    "in_progress": Row("idempotency", "A call with this key is under way", 409, True, "Wait, then call again."),
+    "outcome_unknown": Row("idempotency", "Nobody knows how the call ended", 409, False, "Check what it did."),
     # execution
     "tool_error": Row("execution", "The tool reported an error", 200, False, "Read the error, change the call."),
     "timeout": Row("execution", "The tool did not finish in time", 200, False, "Ask for less work per call."),
     "cancelled": Row("execution", "The call was cancelled", 200, False, "It may have run in part."),
     "sandbox_limit": Row("execution", "The sandbox reached a limit", 200, False, "Use less of the named resource."),
     "upstream_error": Row("execution", "The tool's backend failed", 200, False, "It may have run; check first."),
-    "outcome_unknown": Row("execution", "Nobody knows how the call ended", 409, False, "Check what it did."),
+    "breaker_open": Row("execution", "The tool's backend is failing", 503, True, "Wait, then call again."),
     "sandbox_unavailable": Row("execution", "No sandbox is available", 503, True, "Wait, then call again."),
     "upstream_unreachable": Row("execution", "The tool's backend cannot be reached", 502, True, "Nothing was sent."),
     "egress_denied": Row("execution", "The address is not allowed", 403, False, "Use an allowed address."),
