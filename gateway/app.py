@@ -22,7 +22,6 @@ from gateway.backends import offers, open_backends
 from gateway.callers import authority_of, resource_of
 from gateway.credentials import Credentials, open_credentials
 from gateway.doors.admin import admin_app
-from gateway.doors.asgi import App
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
@@ -103,7 +102,7 @@ class Service:
     """A gateway that is up: its pipeline, its doors as one ASGI application, and what it serves."""
 
     gate: Gate
-    app: App
+    app: Edge
     loaded: Loaded
     live: Live
     home: Home
@@ -285,7 +284,7 @@ def doors_of(
     past: Past,
     settings: Settings,
     connecting: Connecting | None = None,
-) -> App:
+) -> Edge:
     """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written."""
 
     def ready() -> Mapping[str, Json]:
@@ -302,7 +301,7 @@ def doors_of(
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
     resource = resource_of(settings)
     admin = admin_app(gate, ready, upkeep, past, resource, connecting if settings.connects else None)
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource)
+    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource, settings.limits.inflight)
 
 
 def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> SqliteSessions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import socket
@@ -39,7 +40,8 @@ async def serve_replay(settings: Settings, listening: socket.socket, asked: Aske
         session = service.replay.session
         on_record(settings.home, "serve", {"replay": session.session.uid}, len(session.calls))
         again = await _again(settings, service) if asked.rerun else []
-        server = Server(service.app, lambda: _announce(settings, service, asked, as_json=as_json))
+        announce = functools.partial(_announce, settings, service, asked, as_json=as_json)
+        server = Server(service.app, announce, service.app.leave)
         await server.serve(sockets=[listening])
     report = service.replay.report
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import shlex
@@ -98,7 +99,8 @@ async def _serve(settings: Settings, listening: socket.socket, *, as_json: bool)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     async with open_service(settings, lambda line: print(line, file=sys.stderr, flush=True)) as service:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.live.ask)
-        server = Server(service.app, lambda: _announce(settings, service, as_json=as_json))
+        announce = functools.partial(_announce, settings, service, as_json=as_json)
+        server = Server(service.app, announce, service.app.leave)
         await server.serve(sockets=[listening])
     return 0
 

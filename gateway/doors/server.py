@@ -19,13 +19,22 @@ _KEEP_ALIVE = 15  # seconds an idle connection is kept
 _HEAD_SECONDS = 5.0  # a head has to arrive within
 _HEAD_BYTES = 64 * 1024  # of an unfinished head, beyond the piece it began in; the door has the exact limits
 _CONNECTIONS = 2048
-_DRAIN = 8  # seconds running calls have to end when the gateway is told to stop; engines of containers wait for 10
+# Seconds, when the gateway is told to stop, in all less than the 10 that engines of containers wait: for what was sent
+# before its client could know, for running calls to end by themselves, and for the answers of those that were ended.
+_LINGER, _DRAIN, _LAST = 0.5, 7.0, 1.5
+_LOOK = 0.02
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+class Config(uvicorn.Config):
+    """What connections know of their server: whether it is about to stop."""
+
+    leaving = False
 
 
 class Connection(HttpToolsProtocol):
@@ -77,6 +86,13 @@ class Connection(HttpToolsProtocol):
         if not self.url.startswith((b"/", b"*")) and not self._is_for_host():
             raise ValueError("the target names another host than Host does")  # uvicorn answers 400
         super().on_headers_complete()
+        if isinstance(self.config, Config) and self.config.leaving:
+            self.leave()
+
+    def leave(self) -> None:
+        """The answer under way, if there is one, is the last, and says so."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def _is_for_host(self) -> bool:
         authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
@@ -86,8 +102,9 @@ class Connection(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """A server that says so as soon as it answers, and comes back when it is told to stop."""
 
-    def __init__(self, app: App, announce: Callable[[], Awaitable[None]]) -> None:
-        config = uvicorn.Config(
+    def __init__(self, app: App, announce: Callable[[], Awaitable[None]], leave: Callable[[], None]) -> None:
+        """`announce` is awaited when it answers, `leave` called when it is told to stop."""
+        config = Config(
             app,
             http=Connection,
             ws="none",
@@ -97,10 +114,9 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_DRAIN,
         )
         super().__init__(config)
-        self._announce = announce
+        self._announce, self._leave, self._known = announce, leave, config
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,6 +130,39 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         _settle_memory()
         await self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets nobody new in, answers what has come, and ends what does not end by itself: that is answered too.
+
+        A connection that waits for its next request is not closed at once: the request may be on its way, and would be
+        lost without a word. Whoever gets an answer from now on is told that it is the last.
+        """
+        self._known.leaving = True
+        self._leave()
+        await asyncio.sleep(_LOOK)  # who has been let in by the system is let in by us
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.leave()
+        await self._none_left(_LINGER)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not await self._none_left(_DRAIN):
+            for task in list(self.server_state.tasks):
+                task.cancel()
+            await self._none_left(_LAST)
+
+    async def _none_left(self, seconds: float) -> bool:
+        """Waits so long for the last connection and the last call to end."""
+        until = asyncio.get_running_loop().time() + seconds
+        while self.server_state.connections or self.server_state.tasks:
+            if self.force_exit or asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(_LOOK)
+        return True
 
 
 def _settle_memory() -> None:

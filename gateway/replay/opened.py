@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.app import RandomIds, SystemClock, doors_of, ledger_of, put_in_force, tuning_of
 from gateway.audit.search import Search
 from gateway.backends import offers
-from gateway.doors.asgi import App
+from gateway.doors.edge import Edge
 from gateway.history import backfill
 from gateway.home import Home
 from gateway.identity.keys import KeyAuthority, new_key
@@ -48,7 +48,7 @@ class ReplayService:
     """A replay that answers: its pipeline and doors, what it replays, the key made for it, and its own home."""
 
     gate: ReplayGate
-    app: App
+    app: Edge
     loaded: Loaded
     replay: Replay
     key: str
