@@ -1,9 +1,8 @@
 """The nouns of Toolgate: one frozen dataclass per idea, in the order in which a call meets them.
 
-It never does anything: no I/O, no clock. What an operator declares stands in `tool.py`, what a permit requires in
-`obligations.py`, what policy knows of the past in `aggregates.py`, what a call asks for before it may run in
-`admission.py`, what a person is asked in `parked.py`. The *proof* types (`Permit`, `Lease`, `Intent`,
-`Parent`, `SafeOutput`, `Outcome`) are each constructed in one stage only, so holding one proves that the stage ran.
+It never does anything: no I/O, no clock. Beside it stand `tool.py` (what an operator declares), `obligations.py`,
+`aggregates.py` (what policy knows of the past), `admission.py` (what a call asks for) and `parked.py`. A *proof* type
+(`Permit`, `Lease`, `Intent`, `Parent`, `SafeOutput`, `Outcome`) is made in one stage: having one proves that it ran.
 """
 
 from __future__ import annotations
@@ -381,7 +380,7 @@ class Outcome:
     """The answer to a call, on record. Made in `stages/record.py` only; doors answer with nothing else.
 
     `status`: `done`, `failed` (it ran or may have run), `refused` (nothing ran), `parked` (a person is asked first).
-    `standings` are of the rates that the call spent; `repeat`: this was recorded of an earlier call of the same key.
+    `standings` are of the rates that it spent, `notes` the gateway's own words on limits, `repeat`: it is an old one's.
     """
 
     call_id: str
@@ -396,4 +395,6 @@ class Outcome:
     truncated: bool = False
     artifacts: tuple[Artifact, ...] = ()
     standings: tuple[Standing, ...] = ()
+    notes: tuple[str, ...] = ()
     repeat: bool = False
+    etag: str | None = None

@@ -162,6 +162,7 @@ def closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, led
             "retryable": TABLE[problem.code].retryable if problem else None,
             "rule": problem.rule if problem else None,
             **_again(problem),
+            **({"limit": opened.limited} if opened.limited else {}),
         },
         "stages": opened.took,
         "usage": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 
+from gateway.admission import Standing, Warned
 from gateway.model import (
     Call,
     Caller,
@@ -45,12 +46,16 @@ class Opened:
         "intent",
         "known",
         "lease",
+        "limited",
+        "notes",
         "now",
         "permit",
         "request",
+        "standings",
         "started",
         "took",
         "tool",
+        "warned",
     )
 
     def __init__(self, request: Request, now: float) -> None:
@@ -66,6 +71,10 @@ class Opened:
         self.lease: Lease | None = None
         self.intent: Intent | None = None
         self.call: Call | None = None
+        self.standings: tuple[Standing, ...] = ()  # of the rates that it spent, or had no room in
+        self.limited: str | None = None  # the name of the limit that refused it
+        self.warned: list[Warned] = []  # accounts that it brought near their end
+        self.notes: list[str] = []  # what its caller is told of limits
 
     def mark(self, stage: str) -> None:
         """Notes that `stage` ends now. Stages of a second round add to those of the first."""

@@ -87,7 +87,9 @@ def _outcome(opened: Opened, result: SafeOutput | Problem, usage: Usage, positio
         position=position,
         truncated=safe.truncated if safe else False,
         artifacts=safe.artifacts if safe else (),
-        standings=opened.lease.taken.standings if opened.lease else (),
+        standings=opened.standings,
+        notes=tuple(opened.notes),
+        etag=safe.raw.etag if safe else None,
     )
 
 
