@@ -286,7 +286,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Proof that a call is made by the code of another one. Made in `stages/execute.py` only.
+    """Proof that a call is made by the code of another one, or `instead` of it. Made in `stages/execute.py` only.
 
     `intent` is that other call on record; `depth` counts from 1. A nested call has its caller, and never more time; all
     calls below one outermost call draw on its one `allowance`.
@@ -295,6 +295,7 @@ class Parent:
     intent: Intent
     depth: int
     allowance: Allowance
+    instead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,16 +312,15 @@ class Usage:
 class RawOutput:
     """What the tool gave, untrusted. `problem` is set when it failed; what it said before that is still in `text`.
 
-    `content_type` is the media type of `text` without parameters. `truncated` says the backend cut it. `files` are what
-    it left behind; `labels` are those of everything that went into it (inputs, nested results); `sandbox` is what code
-    ran in: `backend`, `image_digest`, `engine`.
+    `content_type` is the media type of `text` without parameters. `files` are what it left behind; `labels` those of
+    everything that went into it (inputs, nested results); `sandbox`: `backend`, `image_digest`, `engine` of code.
     """
 
     text: str
     structured: Json = None
     content_type: str = "text/plain"
     problem: Problem | None = None
-    truncated: bool = False
+    truncated: bool = False  # the backend cut it
     sandbox_ms: float | None = None
     origin: str | None = None  # host or backend, for provenance and the record
     guarantees: frozenset[str] = frozenset()
@@ -328,7 +328,7 @@ class RawOutput:
     labels: Labels = frozenset()
     sandbox: Mapping[str, str] | None = None
     etag: str | None = None  # of what was read (RFC 9110), where the backend names it
-    attempts: int = 1
+    attempts: int = 1  # 0: it was kept from an earlier call
 
 
 @dataclass(frozen=True, slots=True)

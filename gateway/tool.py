@@ -135,8 +135,44 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """How repeats of a call are known: `header` is what the backend gets our key in, `reconcile` the tool that says
+    what became of a call, `derive` the seconds in which the same call again is that call, also without a key."""
+
+    header: str | None = None
+    reconcile: str | None = None
+    derive: float | None = None
+
+
+NO_IDEMPOTENCY = Idempotency()
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What is tried again: problem codes, how often in all, the waits (seconds), the most of its calls in percent."""
+
+    on: frozenset[str]
+    attempts: int
+    first: float
+    longest: float
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """How long a result is kept, in seconds, and who else it is for: nobody outside the session, the principal, the
+    tenant."""
+
+    ttl: float
+    scope: Literal["session", "principal", "tenant"]
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
-    """A loaded tool: its spec file, checked, with schemas compiled. Times in seconds, sizes in bytes."""
+    """A loaded tool: its spec file, checked, with schemas compiled. Times in seconds, sizes in bytes.
+
+    `preview` is the read-only tool that shows what a call would change, for people who are asked about it.
+    """
 
     name: str
     version: str
@@ -158,6 +194,11 @@ class Tool:
     concurrency: int | None = None
     rate: Rate | None = None
     idempotent: bool = False
+    idempotency: Idempotency = NO_IDEMPOTENCY
     tenant: str | None = None
     secrets: tuple[SecretUse, ...] = ()
     source: str = ""
+    preview: str | None = None
+    retry: Retry | None = None
+    fallback: str | None = None
+    cache: Caching | None = None
