@@ -15,10 +15,12 @@ from gateway import ports
 from gateway.admission import Bounds
 from gateway.lifetimes import Opening
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
+from gateway.parked import Parked
 from gateway.problems import problem, refuse
 from gateway.screening import Screener
 from gateway.stages.admit import ROUNDS, StateChanged, admit
-from gateway.stages.approve import approve
+from gateway.stages.answering import Via, answer, approval_of, approvals_of
+from gateway.stages.approve import approve, using
 from gateway.stages.authenticate import authenticate, suppose
 from gateway.stages.decide import decide
 from gateway.stages.execute import execute
@@ -54,6 +56,7 @@ class Gate:
     clock: ports.Clock
     ids: ports.Ids
     bounds: Bounds = field(default_factory=Bounds)
+    notices: ports.Notices | None = None
 
     async def handle(self, request: Request) -> Outcome:
         """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
@@ -83,9 +86,9 @@ class Gate:
         for _ in range(ROUNDS):
             cells = bundle.cells(call)
             decision = opened.saw(decide(call, bundle, await self.counters.look(cells, call.now) if cells else {}))
-            permit = opened.saw(await approve(decision))
+            permit = opened.saw(await approve(decision, request, self))
             try:
-                async with (admitted := admit(permit, None, *limits)) as lease:
+                async with using(permit, self.approvals), (admitted := admit(permit, None, *limits)) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
                     raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))
                     opened.mark("execute")
@@ -122,6 +125,20 @@ class Gate:
     async def record_sessions(self) -> None:
         """Puts on record which sessions have ended meanwhile. Raises the refusals of `Ledger.check`."""
         await record_changes(self.sessions, self.ledger, self.clock.now())
+
+    async def answer(
+        self, principal: Principal, approval_id: str, yes: bool, *, why: str = "", via: Via = "rest"
+    ) -> Parked:
+        """What a person says to a parked call. Raises `Refusal`, as `stages/answering.py` says."""
+        return await answer(principal, approval_id, yes, why, via, self)
+
+    async def approvals_of(self, principal: Principal) -> Sequence[Parked]:
+        """The parked calls of the tenant, for whoever may answer them. Raises `Refusal(insufficient_scope)`."""
+        return await approvals_of(principal, self.approvals)
+
+    async def approval_of(self, principal: Principal, approval_id: str) -> Parked:
+        """One of the caller's own, or of the tenant for whoever may answer. Raises `Refusal(not_found)`."""
+        return await approval_of(principal, approval_id, self.approvals)
 
     def listing(self, principal: Principal) -> Sequence[Tool]:
         """The tools this principal may see, by name."""

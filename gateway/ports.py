@@ -194,6 +194,14 @@ class Approvals(Protocol):
         ...
 
 
+class Notices(Protocol):
+    """Tells people that a call waits for them."""
+
+    def asked(self, parked: Parked) -> None:
+        """Somebody is asked. Returns at once, and never raises: a call does not wait for it."""
+        ...
+
+
 class Vault(Protocol):
     """Credentials by reference. What it ever gave out is what screening looks for."""
 

@@ -17,6 +17,7 @@ FLOOR = {
     "gateway.aggregates": 0,
     "gateway.allow": 0,
     "gateway.artifacts": 0,
+    "gateway.display": 0,
     "gateway.lifetimes": 0,
     "gateway.mirrors": 0,
     "gateway.model": 0,

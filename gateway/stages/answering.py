@@ -1,0 +1,140 @@
+"""Who may answer for a parked call, and the answer itself, on record before it counts. It lets no call through.
+
+Persons are compared, not keys: whoever a call is made for approves nothing of it, by whatever credential.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from gateway import ports
+from gateway.display import line
+from gateway.model import Principal
+from gateway.obligations import Approval
+from gateway.parked import REQUESTER, Answer, Parked
+from gateway.problems import refuse
+from gateway.stages.approve import named
+
+Via = Literal["rest", "cli", "elicitation"]
+OPERATORS = "group:operators"  # whoever has the scope operator
+LONGEST_WHY = 300  # characters of the reason that a model is told
+_MAY = frozenset({"operator", "approver"})
+_NONE = "There is no approval of that id."
+
+
+class Answering(Protocol):
+    """What it takes to answer (`pipeline.Gate`)."""
+
+    @property
+    def approvals(self) -> ports.Approvals: ...
+    @property
+    def ledger(self) -> ports.Ledger: ...
+    @property
+    def clock(self) -> ports.Clock: ...
+
+
+async def answer(principal: Principal, approval_id: str, yes: bool, why: str, via: Via, answering: Answering) -> Parked:
+    """The parked call with one more answer, to all rules that it still needs and that this person may answer.
+
+    `elicitation` is the requester's own connection: what is said there is a confirmation, and no approval.
+
+    Raises:
+        Refusal: `insufficient_scope` for whoever may not answer it, `not_found`, `approval_expired` when it is not
+        pending any more; `overloaded` and those of `Ledger.check`, and then nothing was answered.
+    """
+    if via != "elicitation":
+        _must_be_known(principal)
+    parked = await answering.approvals.get(principal.tenant, approval_id)
+    if parked is None or (via == "elicitation" and parked.owner != principal.key):
+        raise refuse("not_found", _NONE)
+    now = answering.clock.now()
+    if standing(parked, now) != "pending":
+        raise _over(standing(parked, now))
+    rules = tuple(each.rule for each in answerable(principal, parked, via))
+    if not rules:
+        raise refuse("insufficient_scope", _not_theirs(principal, parked))
+    said = Answer(yes, rules, principal.user, principal.token_id, now, via, line(why, LONGEST_WHY))
+    fields = named(parked) | {
+        "yes": yes,
+        "rules": list(rules),
+        "by": {"person": principal.user, "authn": principal.authn, "token_id": principal.token_id},
+        "via": via,
+        "at": now,
+    }
+    content = {"why": said.why} if said.why else None
+    session, tenant = (parked.session, parked.tenant) if content else (None, None)
+    await answering.ledger.append(ports.Line("approval.decided", fields, content, session, tenant))
+    answered = await answering.approvals.answer(parked.tenant, parked.id, said)
+    if answered is None:  # somebody else was quicker, or it expired while this was written
+        raise _over("over")
+    return answered
+
+
+def answerable(principal: Principal, parked: Parked, via: Via) -> Sequence[Approval]:
+    """The rules nobody has said yes for that this person may answer, by this door."""
+    if via == "elicitation":
+        own = parked.owner == principal.key
+        return [each for each in parked.open_rules() if own and REQUESTER in each.by]
+    if principal.token_id == parked.token_id:
+        return []
+    names = {f"user:{principal.user}", *(f"group:{name}" for name in principal.groups)}
+    if "operator" in principal.scopes:
+        names.add(OPERATORS)
+    if same_person(principal.user, parked.user):
+        names = {REQUESTER}
+    return [each for each in parked.open_rules() if names.intersection(each.by)]
+
+
+async def approvals_of(principal: Principal, approvals: ports.Approvals) -> Sequence[Parked]:
+    """Everything of the tenant that is remembered, the oldest first. Raises `Refusal(insufficient_scope)`."""
+    _must_see(principal)
+    return await approvals.all(principal.tenant)
+
+
+async def approval_of(principal: Principal, approval_id: str, approvals: ports.Approvals) -> Parked:
+    """One of the caller's own, or of the tenant for whoever may answer. Raises `Refusal(not_found)` for any other."""
+    found = await approvals.get(principal.tenant, approval_id)
+    if found is None or not (found.owner == principal.key or principal.scopes & _MAY):
+        raise refuse("not_found", _NONE)
+    return found
+
+
+def standing(parked: Parked, now: float) -> str:
+    """How it stands: `pending`, `granted`, `denied`, `used` or, once its time is over, `expired`."""
+    open_ = parked.state in ("pending", "granted")
+    return "expired" if open_ and now >= parked.expires_at else parked.state
+
+
+def same_person(one: str | None, other: str | None) -> bool:
+    """Whether two names may be of one person: however they are written, so that nobody is two."""
+    return one is not None and other is not None and _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def _must_see(principal: Principal) -> None:
+    if not principal.scopes & _MAY:
+        raise refuse("insufficient_scope", "This needs a key with the scope operator or approver.")
+
+
+def _must_be_known(principal: Principal) -> None:
+    """A person answers: known by name, and nobody who only acts for one."""
+    _must_see(principal)
+    if principal.user is None:
+        raise refuse("insufficient_scope", "Only a person can answer: use a key that was made with --person NAME.")
+    if principal.actors:
+        raise refuse("insufficient_scope", "Only the person can answer, and nobody who acts for one.")
+
+
+def _not_theirs(principal: Principal, parked: Parked) -> str:
+    if principal.token_id == parked.token_id or same_person(principal.user, parked.user):
+        return "Whoever a call is made for cannot approve it: another person has to."
+    return "None of the rules that this call still needs a yes for names you."
+
+
+def _over(state: str) -> Exception:
+    return refuse("approval_expired", f"Nobody can answer it any more: it is {state}.")
