@@ -18,14 +18,16 @@ from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Ref
 from gateway.parked import Parked
 from gateway.problems import problem, refuse
 from gateway.screening import Screener
-from gateway.stages.admit import ROUNDS, StateChanged, admit
+from gateway.stages.admit import ROUNDS, Held, StateChanged, admit
 from gateway.stages.answering import Via, answer, approval_of, approvals_of
 from gateway.stages.approve import approve, using
 from gateway.stages.authenticate import authenticate, suppose
+from gateway.stages.claim import claim_of, recall
 from gateway.stages.decide import decide
 from gateway.stages.execute import execute
 from gateway.stages.explain import explain
 from gateway.stages.inputs import find_inputs
+from gateway.stages.kept import Recalled
 from gateway.stages.opened import Opened
 from gateway.stages.record import close_record, open_record, record_intent
 from gateway.stages.resolve import resolve
@@ -61,7 +63,7 @@ class Gate:
     async def handle(self, request: Request) -> Outcome:
         """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
         opened = open_record(request, self.clock)
-        result: SafeOutput | Problem
+        result: SafeOutput | Problem | Recalled
         try:
             self.ledger.check()
             result = await self._run(request, opened)
@@ -72,9 +74,9 @@ class Gate:
         except Exception:  # the pipeline's edge: whatever it was, it is an outcome on record and a line in the log
             log.exception("call %s failed inside the gateway", request.call_id)
             result = problem("internal", "Something failed inside the gateway; the operator's log has it.")
-        return await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes))
+        return await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes, self.claims))
 
-    async def _run(self, request: Request, opened: Opened) -> SafeOutput:
+    async def _run(self, request: Request, opened: Opened) -> SafeOutput | Recalled:
         bundle = self.bundles.current()
         caller = opened.saw(await self.authenticate(request.credential, request.session, request.parent))
         tool = opened.saw(resolve(request, caller, self.catalogue, bundle))
@@ -83,16 +85,21 @@ class Gate:
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
         limits = (self.counters, self.sessions, self.bounds, self.clock)
+        claim = claim_of(call, request)
         for _ in range(ROUNDS):
+            if claim is not None and (recalled := await recall(claim, call, request, self)) is not None:
+                return recalled
             cells = bundle.cells(call)
             decision = opened.saw(decide(call, bundle, await self.counters.look(cells, call.now) if cells else {}))
             permit = opened.saw(await approve(decision, request, self))
             try:
-                async with using(permit, self.approvals), (admitted := admit(permit, None, *limits)) as lease:
+                async with using(permit, self.approvals), (admitted := admit(permit, claim, *limits)) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
                     raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))
                     opened.mark("execute")
                     return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
+            except Held:
+                continue  # another call took the key meanwhile: look what came of it
             except StateChanged as changed:  # another call came between: decide again, on what is true by now
                 if changed.session:
                     caller = opened.saw(await self._again(caller, request))

@@ -14,6 +14,7 @@ from gateway.ports import Ledger, Line
 from gateway.problems import TABLE
 from gateway.reliability.written import written_entries, written_levels
 from gateway.stages.decided import decided, reasoned
+from gateway.stages.kept import Recalled
 from gateway.stages.opened import Opened
 from gateway.tool import FetchBackend, Json
 from gateway.urls import BadUrl, parse_url
@@ -25,6 +26,7 @@ _WITH_LINK = "account_required"  # whoever reads records must not be able to con
 # These end a call after its intent without the tool being known to have done nothing.
 MAY_HAVE_RUN = frozenset({"cancelled", "internal"})
 WAITS = "approval_required"
+REPEATED = "call.repeated"
 
 
 def line_of(
@@ -199,6 +201,18 @@ def closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, led
     elif opened.intent.obligations.record != "metadata":
         content = _words(result)
     return Line("call.outcome", said, content, session.uid, principal.tenant)
+
+
+def repeated_line(opened: Opened, recalled: Recalled, ledger: Ledger) -> Line:
+    """That a call was answered with what is on record of an earlier one. Its arguments are those of that one."""
+    code = recalled.problem.code if recalled.problem else None
+    said: dict[str, Json] = {
+        "repeat_of": recalled.of,
+        "outcome": {"status": recalled.status, "code": code},
+        "stages": opened.took,
+        "usage": {"wall_ms": opened.wall_ms()},
+    }
+    return Line(REPEATED, line_of(opened, REPEATED, ledger, said).fields)
 
 
 def _again(problem: Problem | None) -> dict[str, Json]:

@@ -19,9 +19,11 @@ from gateway.model import (
     Usage,
     Verdict,
 )
-from gateway.ports import Clock, Ledger, Outcomes, Sessions
+from gateway.ports import Claims, Clock, Ledger, Outcomes, Sessions
 from gateway.problems import problem
-from gateway.stages.lines import MAY_HAVE_RUN, closing_line, line_of, status_of
+from gateway.stages.claim import keep
+from gateway.stages.kept import Recalled
+from gateway.stages.lines import MAY_HAVE_RUN, closing_line, line_of, repeated_line, status_of
 from gateway.stages.opened import Opened
 
 _NO_VERDICT = Verdict("allow", frozenset())
@@ -38,10 +40,19 @@ async def record_intent(opened: Opened, lease: Lease, ledger: Ledger) -> Intent:
 
 
 async def close_record(
-    opened: Opened, result: SafeOutput | Problem, ledger: Ledger, sessions: Sessions, outcomes: Outcomes
+    opened: Opened,
+    result: SafeOutput | Problem | Recalled,
+    ledger: Ledger,
+    sessions: Sessions,
+    outcomes: Outcomes,
+    claims: Claims,
 ) -> Outcome:
-    """Stage 10: the outcome, durable. When it cannot be made durable the result is withheld."""
+    """Stage 10: the outcome, durable, and kept for repeats. When it cannot be made durable the result is withheld."""
     principal = opened.principal
+    if isinstance(result, Recalled):
+        result = await _told(opened, result, sessions)
+    if isinstance(result, Recalled):
+        return await _repeated(opened, result, ledger, outcomes)
     if principal is None:  # not a call: nobody is known to have made it
         return _outcome(opened, result, _usage(opened, result), None)
     if isinstance(result, SafeOutput) and opened.caller:
@@ -50,9 +61,47 @@ async def close_record(
     try:
         position = await ledger.append(closing_line(opened, result, usage, ledger))
     except Refusal as refusal:
+        await keep(opened, status_of(opened, result), None, claims)
         return _outcome(opened, _unrecorded(opened, result, refusal.problem), usage, None)
     outcome = _outcome(opened, result, usage, position)
+    await keep(opened, outcome.status, outcome, claims)
     outcomes.keep(principal.key, outcome)
+    return outcome
+
+
+async def _told(opened: Opened, recalled: Recalled, sessions: Sessions) -> Recalled | Problem:
+    """What a repeat is told, once the labels of the first call are in its own session too, which may be another."""
+    caller = opened.caller
+    if caller is not None and not recalled.verdict.labels <= caller.session.labels:
+        try:
+            await sessions.spend(caller.session, recalled.verdict.labels, 0.0)
+        except Refusal as refusal:
+            return refusal.problem
+    return recalled
+
+
+async def _repeated(opened: Opened, recalled: Recalled, ledger: Ledger, outcomes: Outcomes) -> Outcome:
+    """What is on record of the first call, under the repeat's own id and record."""
+    try:
+        position = await ledger.append(repeated_line(opened, recalled, ledger))
+    except Refusal as refusal:
+        return _outcome(opened, refusal.problem, _usage(opened, refusal.problem), None)
+    outcome = Outcome(
+        call_id=opened.request.call_id,
+        tool=recalled.tool,
+        status=recalled.status,
+        text=recalled.text,
+        structured=recalled.structured,
+        problem=recalled.problem,
+        verdict=recalled.verdict,
+        usage=recalled.usage,
+        position=position,
+        truncated=recalled.truncated,
+        artifacts=recalled.artifacts,
+        repeat=True,
+    )
+    if opened.principal is not None:
+        outcomes.keep(opened.principal.key, outcome)
     return outcome
 
 

@@ -17,15 +17,13 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
     A message the door could not read names no tool, so its defect is refused here, before the look-up.
 
     Raises:
-        Refusal: `insufficient_scope`, the request's own defect, `malformed` for an idempotency key, `unknown_tool`;
+        Refusal: `insufficient_scope`, the request's own defect, `unknown_tool`;
         for a nested call also `no_permit` (its parent's spec does not grant it) and `sandbox_limit` (too deep).
     """
     if "agent" not in caller.principal.scopes:
         raise refuse("insufficient_scope", "Calling a tool needs a key with the scope agent.")
     if request.defect is not None:
         raise Refusal(request.defect)
-    if request.idempotency_key is not None:
-        raise refuse("malformed", "Idempotency-Key is not supported yet: send the call without it.")
     if request.parent is not None:
         _must_be_granted(request.tool, request.parent)
         if request.tool == FETCH:

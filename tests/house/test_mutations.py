@@ -52,8 +52,8 @@ REFUSED_BY_TYPES = [
     Mutation("admit is skipped", "opened.saw(lease)", "opened.saw(permit)"),
     Mutation(
         "admit is not entered",
-        "async with using(permit, self.approvals), (admitted := admit(permit, None, *limits)) as lease:",
-        "if lease := (admitted := admit(permit, None, *limits)):",
+        "async with using(permit, self.approvals), (admitted := admit(permit, claim, *limits)) as lease:",
+        "if lease := (admitted := admit(permit, claim, *limits)):",
     ),
     Mutation("the intent is skipped", "execute(intent,", "execute(lease,"),
     Mutation("the intent is not awaited", "await record_intent(", "record_intent("),
@@ -62,7 +62,7 @@ REFUSED_BY_TYPES = [
     Mutation("no record is opened", "self._run(request, opened)", "self._run(request)"),
     Mutation(
         "no record is closed",
-        "await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes))",
+        "await _whole(close_record(opened, result, self.ledger, self.sessions, self.outcomes, self.claims))",
         "result",
     ),
     Mutation(
