@@ -1,0 +1,77 @@
+"""The Redis of the setting `store`: its address, and a client for what is rare (publishing, listening, listing).
+
+What every call asks goes over `resp.Link`, not over this client. It never repeats a command by itself.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gateway.stores.resp import Address
+
+DEADLINE = 0.1  # seconds for each answer
+_DEADLINES = (0.01, 10.0)
+
+
+def address_of(url: str) -> Address:
+    """What a URL says: `redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://…` (TLS), `unix://PATH?db=DB`.
+
+    `?deadline=0.1` are the seconds within which Redis has to answer. Raises `ValueError`, in a sentence.
+    """
+    parts = urlsplit(url)
+    asked = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    if asked.keys() - {"db", "deadline"}:
+        raise ValueError("of a Redis URL only ?db= and ?deadline= are known")
+    deadline, db = _seconds(asked.get("deadline")), asked.get("db") or parts.path.strip("/") or "0"
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("a Redis on a unix socket is unix://PATH")
+        return Address(
+            path=unquote(parts.path), db=_number(asked.get("db", "0")), user=user, password=password, deadline=deadline
+        )
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError("a Redis is redis://HOST:PORT/N, rediss://HOST:PORT/N or unix://PATH")
+    tls = parts.scheme == "rediss"
+    return Address(parts.hostname, parts.port or 6379, "", tls, _number(db), user, password, deadline)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) > 999:
+        raise ValueError("the database of a Redis URL is a number")
+    return int(text)
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = DEADLINE if text is None else float(text)
+    except ValueError:
+        seconds = 0.0
+    if not _DEADLINES[0] <= seconds <= _DEADLINES[1]:
+        raise ValueError("?deadline= of a Redis URL are seconds, 0.01 to 10")
+    return seconds
+
+
+def client(address: Address) -> Redis:
+    """A client for rare commands and for pub/sub. It gives up after the deadline and never tries twice."""
+    return Redis.from_url(
+        _url(address),
+        db=address.db,
+        username=address.user or None,
+        password=address.password or None,
+        socket_timeout=address.deadline,
+        socket_connect_timeout=address.deadline,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _url(address: Address) -> str:
+    """Without what is secret."""
+    if address.path:
+        return f"unix://{quote(address.path)}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{'rediss' if address.tls else 'redis'}://{host}:{address.port}"
