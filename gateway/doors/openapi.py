@@ -49,6 +49,7 @@ _PROBLEM: dict[str, Json] = {
         "call_id": {"type": ["string", "null"]},
         "trace_id": {"type": ["string", "null"]},
         "rule": {"type": "string"},
+        "approval": {"type": "string"},
     },
 }
 REFUSED: dict[str, Json] = {

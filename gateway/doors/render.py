@@ -31,6 +31,8 @@ def members(problem: Problem, call_id: str | None = None, trace_id: str | None =
     }
     if problem.rule is not None:
         said["rule"] = problem.rule
+    if problem.approval is not None:
+        said["approval"] = problem.approval
     return said
 
 
