@@ -70,6 +70,10 @@ class Sessions(Protocol):
     """
 
     def find(self, owner: str, session_id: str) -> Session | None: ...
+    async def seek(self, owner: str, session_id: str) -> Session | None:
+        """As `find`; what is not known here is asked of all gateways together."""
+        ...
+
     def line(self, uid: str) -> Sequence[Session]:
         """The session of that `uid` and those above it, nearest first; nothing when there is none."""
         ...

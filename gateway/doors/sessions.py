@@ -85,7 +85,7 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         session_id: str, principal: Annotated[Principal, Depends(writer)], which: Annotated[Which, Query()]
     ) -> JSONResponse:
         """Closes a session and those below it: calls in them are refused from now on, and what it did is signed."""
-        session = _find(session_id, principal, which, gate)
+        session = await _find(session_id, principal, which, gate)
         closed = await gate.end_session(session, None if session.owner == principal.key else _who(principal))
         return JSONResponse(await _shown(closed, principal, gate))
 
@@ -97,7 +97,7 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         if SPEAKER not in principal.scopes:
             raise refuse("insufficient_scope", f"Saying what the person asked for needs the scope {SPEAKER}.")
         body = await read_shape(request, Turn, _MAX_BODY)
-        session = _find(session_id, principal, Which(), gate)
+        session = await _find(session_id, principal, Which(), gate)
         if session.owner != principal.key:
             raise refuse("not_found", _NO_SESSION)
         return JSONResponse(await _shown(await gate.add_request(principal, session, body.request), principal, gate))
@@ -120,17 +120,17 @@ def _reading(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
         session_id: str, principal: Annotated[Principal, Depends(known)], which: Annotated[Which, Query()]
     ) -> JSONResponse:
         """A session of one's own, or of the operator's tenant."""
-        return JSONResponse(await _shown(_find(session_id, principal, which, gate), principal, gate))
+        return JSONResponse(await _shown(await _find(session_id, principal, which, gate), principal, gate))
 
 
-def _find(session_id: str, principal: Principal, which: Which, gate: Gate) -> Session:
+async def _find(session_id: str, principal: Principal, which: Which, gate: Gate) -> Session:
     """The session that is meant, if it is one the caller may see. Raises `Refusal(not_found)`."""
-    found = gate.sessions.find(principal.key, session_id)
+    found = await gate.sessions.seek(principal.key, session_id)
     if principal.session not in (None, session_id):
         found = None
     if "operator" in principal.scopes:
         if which.agent is not None:
-            found = gate.sessions.find(f"{principal.tenant}\x1f{which.agent}\x1f{which.user or ''}", session_id)
+            found = await gate.sessions.seek(f"{principal.tenant}\x1f{which.agent}\x1f{which.user or ''}", session_id)
         elif found is None:
             found = next(iter(gate.sessions.line(session_id)), None)
     if found is None or found.owner.split("\x1f")[0] != principal.tenant:

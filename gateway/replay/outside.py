@@ -67,6 +67,9 @@ class OneSession:
     def find(self, owner: str, session_id: str) -> Session | None:
         return self._session if owner == self._session.owner else None
 
+    async def seek(self, owner: str, session_id: str) -> Session | None:
+        return self.find(owner, session_id)
+
     async def open(self, session: Session) -> Session:
         return self._session
 

@@ -41,6 +41,7 @@ async def authenticate(
     principal = await authority.identify(credential)
     try:
         named = _own(principal, session_id)
+        await sessions.seek(principal.key, named or DEFAULT_SESSION)
         session = _known(principal, named, sessions, clock)
         if session is None:
             now = clock.now()

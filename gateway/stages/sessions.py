@@ -34,7 +34,7 @@ async def open_asked(
     if said is not None:
         raise refuse("malformed", f"budget: {said}.")
     now = clock.now()
-    above = _above(principal, asked, sessions, now)
+    above = await _above(principal, asked, sessions, now)
     fresh = Session(
         id=ids.new("s_"),
         uid=ids.new("u_"),
@@ -49,11 +49,11 @@ async def open_asked(
     return await open_session(fresh, principal, sessions, ledger)
 
 
-def _above(principal: Principal, asked: Opening, sessions: Sessions, now: float) -> Sequence[Session]:
+async def _above(principal: Principal, asked: Opening, sessions: Sessions, now: float) -> Sequence[Session]:
     """The sessions above a new one, nearest first."""
     if asked.parent is None:
         return ()
-    parent = sessions.find(principal.key, asked.parent)
+    parent = await sessions.seek(principal.key, asked.parent)
     if parent is None or parent.state == "closed" or parent.expires_at <= now:
         raise refuse("not_found", "parent: there is no open session of that id.")
     above = sessions.line(parent.uid)

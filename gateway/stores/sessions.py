@@ -37,6 +37,9 @@ class MemorySessions:
     def find(self, owner: str, session_id: str) -> Session | None:
         return self._sessions.get((owner, session_id))
 
+    async def seek(self, owner: str, session_id: str) -> Session | None:
+        return self.find(owner, session_id)
+
     def all(self) -> Sequence[Session]:
         return list(self._sessions.values())
 
