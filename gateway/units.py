@@ -60,6 +60,26 @@ def rate(text: str) -> Rate:
     return Rate(calls, per)
 
 
+def spread(text: str) -> tuple[float, float]:
+    """A shortest and a longest time: `200ms..5s`. In seconds. Raises BadUnit."""
+    shortest, dots, longest = text.partition("..")
+    try:
+        least, most = seconds(shortest), seconds(longest)
+    except BadUnit:
+        least, most = 1.0, 0.0
+    if not dots or least > most:
+        raise BadUnit("a wait is written like 200ms..5s, the shortest first")
+    return least, most
+
+
+def percent(text: str) -> int:
+    """A share of more than nothing: `10%`. Raises BadUnit."""
+    number, unit = _split(text)
+    if unit != "%" or not 0 < number <= 100:
+        raise BadUnit("a share is written like 10%")
+    return number
+
+
 def _split(text: str) -> tuple[int, str]:
     """Leading digits and what follows; 0 when there are none or too many."""
     unit = text.lstrip("0123456789")

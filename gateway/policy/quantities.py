@@ -1,4 +1,4 @@
-"""Times, sizes and rates as fields of a policy file: `5s`, `64KiB`, `60/1m`.
+"""Times, sizes, rates and shares as fields of a file: `5s`, `64KiB`, `60/1m`, `200ms..5s`, `10%`.
 
 It never reads them itself: `gateway/units.py` does.
 """
@@ -30,3 +30,7 @@ _COUNT, _SPAN = "0*[1-9][0-9]*", "0*[1-9][0-9]*(ms|s|m|h|d)"
 Duration = Annotated[float, BeforeValidator(_text(units.seconds)), _spelled(_SPAN, "200ms", "5s", "1m")]
 Size = Annotated[int, BeforeValidator(_text(units.size)), _spelled(f"{_COUNT}(B|KiB|MiB|GiB)", "64KiB", "1MiB")]
 RateText = Annotated[Rate, BeforeValidator(_text(units.rate)), _spelled(f"{_COUNT}/{_SPAN}", "60/1m", "1000/24h")]
+Spread = Annotated[
+    tuple[float, float], BeforeValidator(_text(units.spread)), _spelled(rf"{_SPAN}\.\.{_SPAN}", "200ms..5s")
+]
+Percent = Annotated[int, BeforeValidator(_text(units.percent)), _spelled("0*[1-9][0-9]*%", "10%")]

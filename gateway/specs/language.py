@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from gateway.policy.findings import shape_errors
-from gateway.policy.quantities import Duration, RateText, Size
+from gateway.policy.quantities import Duration, Percent, RateText, Size, Spread
 from gateway.policy.shapes import CaseShape
 from gateway.specs import facts, yaml
 from gateway.tool import Json
@@ -92,6 +92,41 @@ class SecretShape(Shape):
     hosts: Annotated[list[str], Field(min_length=1, max_length=32)]
     header: Line
     weak: bool = False
+
+
+class RetryShape(Shape):
+    """What is tried again, how often in all, after which waits, and for how much of the tool's calls at most."""
+
+    on: list[Literal["sandbox_unavailable", "timeout", "upstream_error", "upstream_unreachable"]] = Field(
+        min_length=1, max_length=4
+    )
+    attempts: int = Field(default=3, ge=2, le=10)
+    backoff: Spread = (0.2, 5.0)
+    budget: Percent = 10
+
+
+class IdempotencyShape(Shape):
+    """How repeats are known: the backend's header for our key, the tool that says what became of a call, the time in
+    which the same call again is that call."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    header: Line | None = None
+    reconcile: ToolName | None = None
+    derive: Duration | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("idempotency says at least one of `header`, `reconcile` and `derive`")
+        return self
+
+
+class CacheShape(Shape):
+    """How long a result answers for equal calls, and of whom."""
+
+    ttl: Duration
+    scope: Literal["principal", "tenant"] = "principal"
 
 
 def _kind(value: Json) -> str:
@@ -225,6 +260,7 @@ class ToolShape(Shape):
     output_schema: dict[str, Json] | None = None
     effects: Annotated[list[Literal["read", "write", "destructive", "egress", "exec"]], Field(min_length=1)]
     idempotent: bool = False
+    idempotency: IdempotencyShape | None = None
     sinks: list[Argument] = Field(default_factory=list)
     labels: LabelsShape = Field(default_factory=LabelsShape)
     screen: ScreenShape = Field(default_factory=ScreenShape)
@@ -232,6 +268,9 @@ class ToolShape(Shape):
     cost: CostShape | None = None
     timeout: Duration | None = None
     limits: LimitsShape = Field(default_factory=LimitsShape)
+    retry: RetryShape | None = None
+    fallback: ToolName | None = None
+    cache: CacheShape | None = None
     tenant: Name | None = None
     secrets: list[SecretShape] = Field(default_factory=list, max_length=16)
     runner: RunnerShape
@@ -255,7 +294,7 @@ S = TypeVar("S", bound=Shape)
 # Words of the language that nothing here honours yet.
 _LATER = {
     "Tool": (
-        *((key,) for key in ("retry", "fallback", "preview", "cache", "idempotency", "links")),
+        *((key,) for key in ("preview", "links")),
         ("runner", "agent"),
         *(("screen", key) for key in ("injection", "redact")),
     ),

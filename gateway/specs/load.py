@@ -18,6 +18,8 @@ from gateway.policy.shapes import CaseShape
 from gateway.specs import yaml
 from gateway.specs.checks import Checks
 from gateway.specs.language import CodeShape, RunnerShape, ServerShape, ToolShape, read_server, read_tool
+from gateway.specs.repeats import check_repeats, link_repeats, repeats_of
+from gateway.specs.resilient import caching_of, check_resilience, confined, link_resilience, retry_of
 from gateway.specs.sandboxed import Offer, check_sandbox, image_id
 from gateway.specs.yaml import Located, SpecError, SpecErrors
 from gateway.strictjson import canonical
@@ -90,8 +92,7 @@ class _Loading:
     cases: list[SpecCase] = field(default_factory=list)
     found: list[SpecError] = field(default_factory=list)
     names: dict[str, tuple[str, Located]] = field(default_factory=dict)
-    mirrors: list[tuple[ToolShape, Located]] = field(default_factory=list)
-    callers: list[tuple[ToolShape, Located]] = field(default_factory=list)
+    shapes: list[tuple[ToolShape, Located]] = field(default_factory=list)
 
     def read(self, file: str) -> None:
         """One file; its findings are kept, its tool or server only when there are none."""
@@ -110,9 +111,12 @@ class _Loading:
             self.found.append(error)
 
     def link(self) -> None:
-        """What one file says of another: the servers that mirrored tools come from, the tools that code may call."""
-        for shape, located in self.mirrors:
-            named = shape.runner.mcp.server if shape.runner.mcp else ""
+        """What one file says of another: the servers that mirrored tools come from, the tools that code may call, the
+        tools that stand in for others."""
+        for shape, located in self.shapes:
+            if shape.runner.mcp is None:
+                continue
+            named = shape.runner.mcp.server
             server = self.servers.get(named)
             at = yaml.pointer("runner", "mcp", "server")
             if server is None:
@@ -122,24 +126,26 @@ class _Loading:
 
         known = {name for name, _ in self.names.values()}
         tenants = {tool.name: tool.tenant for tool in self.tools}
-        for shape, located in self.callers:
+        for shape, located in self.shapes:
             for place, name in enumerate(shape.runner.sandbox.tools if shape.runner.sandbox else []):
                 at, tenant = yaml.pointer("runner", "sandbox", "tools", place), tenants.get(name)
                 if name not in known:
                     self.found.append(located.error(at, f"no such tool: {nearest(name, known)}"))
                 elif shape.tenant is not None and tenant not in (None, shape.tenant):
                     self.found.append(located.error(at, f"{name} is for the tenant {tenant!r} only"))
+        self.found += link_resilience(self.shapes, self.servers)
+        self.found += link_repeats(self.shapes)
+        self.tools = [confined(tool, self.servers) for tool in self.tools]
 
     def _tool(self, located: Located, shape: ToolShape) -> None:
         checks = Checks(located)
-        if shape.runner.mcp is not None:
-            self.mirrors.append((shape, located))
-        if shape.runner.sandbox is not None:
-            self.callers.append((shape, located))
+        self.shapes.append((shape, located))
         self._name(checks, shape.name)
         check = checks.schema(shape.input_schema, "input_schema", close=True)
         output_check = checks.schema(shape.output_schema, "output_schema", close=False)
         checks.tool(shape)
+        check_resilience(checks, shape)
+        check_repeats(checks, shape)
         secrets = checks.secrets(shape.secrets)
         backend, code = self._backend(checks, shape)
         checks.found += case_errors(located, [*shape.cases], "cases")
@@ -167,9 +173,13 @@ class _Loading:
             concurrency=shape.limits.concurrency,
             rate=shape.limits.calls,
             idempotent=shape.idempotent,
+            idempotency=repeats_of(shape),
             tenant=shape.tenant,
             secrets=secrets,
             source=f"{located.file}:{located.place('/name')[0]}",
+            retry=retry_of(shape),
+            fallback=shape.fallback,
+            cache=caching_of(shape, secrets),
         )
         self.tools.append(tool)
         for place, case in enumerate(shape.cases):

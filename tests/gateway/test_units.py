@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.tool import Rate
-from gateway.units import BadUnit, moment, rate, seconds, size
+from gateway.units import BadUnit, moment, percent, rate, seconds, size, spread
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,27 @@ def test_a_moment_without_a_zone_is_refused(text: str) -> None:
     """Nothing is guessed about a time."""
     with pytest.raises(BadUnit):
         moment(text, 0.0)
+
+
+def test_a_spread_is_two_times_the_shortest_first() -> None:
+    """They may be equal."""
+    assert (spread("200ms..5s"), spread("1s..1000ms")) == ((0.2, 5.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("text", ["", "5s", "..", "5s..", "..5s", "5s..1s", "1s...5s", "1..5s", "0s..1s"])
+def test_anything_else_is_no_spread(text: str) -> None:
+    """Both times have a unit."""
+    with pytest.raises(BadUnit):
+        spread(text)
+
+
+def test_a_share_is_a_whole_percentage() -> None:
+    """From one to a hundred."""
+    assert (percent("1%"), percent("10%"), percent("100%")) == (1, 10, 100)
+
+
+@pytest.mark.parametrize("text", ["", "%", "10", "0%", "101%", "0.1", "10 %", "1.5%", "-1%"])
+def test_anything_else_is_no_share(text: str) -> None:
+    """Nothing is taken for a fraction of one."""
+    with pytest.raises(BadUnit):
+        percent(text)
