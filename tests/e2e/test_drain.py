@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.draining import drain, slow_tool
+from tests.e2e.upstream import Counted, counting_upstream, spec_and_policy
 from tests.served import served
 
 ROUNDS = 4
@@ -23,6 +24,13 @@ def test_no_reply_is_lost(tmp_path: Path) -> None:
     assert all(len(each.answered) > 10 for each in drained)
 
 
+def _hanging(folder: Path, upstream: Counted) -> tuple[str, ...]:
+    """Flags for a gateway with a tool whose backend does not answer for long."""
+    upstream.first = lambda: time.sleep(12)
+    specs, policies = spec_and_policy(folder, upstream)
+    return "--specs", str(specs), "--policies", str(policies)
+
+
 def everything(wire: socket.socket) -> bytes:
     """What comes until the other side hangs up."""
     wire.settimeout(30)
@@ -31,12 +39,16 @@ def everything(wire: socket.socket) -> bytes:
 
 def test_it_says_that_it_stops_and_ends_what_does_not(tmp_path: Path) -> None:
     """Over a connection that is open /readyz is red; a call that would run for long is answered as cancelled."""
-    with served(tmp_path / "home") as gateway, socket.create_connection(("127.0.0.1", gateway.port)) as wire:
-        body = b'{"arguments": {"code": "while True: pass"}}'
+    with (
+        counting_upstream() as upstream,
+        served(tmp_path / "home", *_hanging(tmp_path, upstream)) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port)) as wire,
+    ):
+        body = b'{"arguments": {"text": "x"}}'
         authorization = f"Authorization: Bearer {gateway.key}\r\n"
         head = f"Host: 127.0.0.1:{gateway.port}\r\n"
         json_body = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        wire.sendall(f"POST /v1/tools/run_python/call HTTP/1.1\r\n{head}{authorization}{json_body}".encode() + body)
+        wire.sendall(f"POST /v1/tools/count/call HTTP/1.1\r\n{head}{authorization}{json_body}".encode() + body)
         with socket.create_connection(("127.0.0.1", gateway.port)) as other:
             time.sleep(0.5)
             gateway.process.send_signal(signal.SIGTERM)
