@@ -17,6 +17,7 @@ LONGEST = 4096  # characters shown of one value
 WIDEST = 64  # members shown of one list or object
 DEEPEST = 8  # levels shown
 MOST = 16_000  # characters shown in all
+LINES = 200  # shown of one text
 _SPELLED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, formats (bidi, zero width), separators
 # Blank, or drawn over what stands before them, though their categories are those of letters, marks and symbols.
 _BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u034f")
@@ -49,6 +50,15 @@ def shown(value: Json) -> str:
         return text.rstrip("\n")
     spelled = strictjson.canonical(value)
     return f"{text}cut: the whole is {len(spelled)} bytes, sha256:{hashlib.sha256(spelled).hexdigest()}"
+
+
+def text(said: str, lines: int = LINES) -> str:
+    """A text of several lines, each escaped and bounded; what was cut is said at the end."""
+    given = said.split("\n")
+    kept = [line(each) for each in given[:lines]]
+    if len(given) > lines:
+        kept.append(f"… ({len(given) - lines} more lines)")
+    return "\n".join(kept)
 
 
 def digest(value: Json) -> str:

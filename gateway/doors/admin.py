@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.accounts import Connecting
 from gateway.doors import render
+from gateway.doors.approvals import add_approvals, of_own_call
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit
@@ -53,6 +54,7 @@ def admin_app(
     _tools(app, gate)
     add_sessions(app, gate, _known(gate))
     add_artifacts(app, gate)
+    add_approvals(app, gate, _known(gate))
     add_explaining(app, gate, _known(gate))
     if resource is not None:
         add_resource(app, resource)
@@ -119,7 +121,7 @@ def _tools(app: FastAPI, gate: Gate) -> None:
         outcome = await gate.outcomes.find(principal.key, call_id)
         if outcome is None:
             raise refuse("not_found", "There is no such call, or it was not yours, or it is no longer kept.")
-        return JSONResponse(render.outcome_json(outcome))
+        return JSONResponse({**render.outcome_json(outcome), **await of_own_call(outcome, principal, gate)})
 
 
 def _plain(tool: Tool) -> dict[str, Json]:

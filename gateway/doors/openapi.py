@@ -13,7 +13,7 @@ _OUTCOME: dict[str, Json] = {
     "properties": {
         "call_id": {"type": "string"},
         "tool": {"type": "string"},
-        "status": {"enum": ["done", "failed"]},
+        "status": {"enum": ["done", "failed", "parked"]},
         "result": {"type": "object"},
         "problem": {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Problem"}]},
         "verdict": {"type": "object"},
@@ -101,6 +101,7 @@ def _operation(tool: Tool) -> dict[str, Json]:
         },
         "responses": {
             "200": {"description": "It ran", "content": {"application/json": {"schema": outcome}}},
+            "202": {"description": "It waits for a person", "content": {"application/json": {"schema": outcome}}},
             "default": REFUSED,
         },
     }

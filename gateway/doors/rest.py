@@ -89,9 +89,15 @@ async def _arguments(head: Head, receive: Receive) -> tuple[Json, Problem | None
 
 
 async def send_outcome(send: Send, outcome: Outcome, trace_id: str | None) -> None:
-    """Answers with an outcome: problem+json for a refusal, the outcome itself for everything that ran."""
+    """Answers with an outcome: problem+json for a refusal, the outcome itself for everything that ran or waits.
+
+    202 and where to look, for a call that waits for a person.
+    """
     if outcome.status == "refused" and outcome.problem is not None:
         await send_problem(send, outcome.problem, outcome.call_id, trace_id)
         return
     headers = [(b"toolgate-call-id", outcome.call_id.encode())]
-    await send_json(send, 200, render.outcome_json(outcome, trace_id), headers)
+    parked = outcome.status == "parked"
+    if parked:
+        headers.append((b"location", f"/v1/calls/{outcome.call_id}".encode()))
+    await send_json(send, 202 if parked else 200, render.outcome_json(outcome, trace_id), headers)

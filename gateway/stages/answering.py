@@ -45,10 +45,12 @@ async def answer(principal: Principal, approval_id: str, yes: bool, why: str, vi
         pending any more; `overloaded` and those of `Ledger.check`, and then nothing was answered.
     """
     if via != "elicitation":
-        _must_be_known(principal)
+        may_see(principal)
     parked = await answering.approvals.get(principal.tenant, approval_id)
     if parked is None or (via == "elicitation" and parked.owner != principal.key):
         raise refuse("not_found", _NONE)
+    if via != "elicitation":
+        _must_be_known(principal)
     now = answering.clock.now()
     if standing(parked, now) != "pending":
         raise _over(standing(parked, now))
@@ -89,7 +91,7 @@ def answerable(principal: Principal, parked: Parked, via: Via) -> Sequence[Appro
 
 async def approvals_of(principal: Principal, approvals: ports.Approvals) -> Sequence[Parked]:
     """Everything of the tenant that is remembered, the oldest first. Raises `Refusal(insufficient_scope)`."""
-    _must_see(principal)
+    may_see(principal)
     return await approvals.all(principal.tenant)
 
 
@@ -116,14 +118,14 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
-def _must_see(principal: Principal) -> None:
+def may_see(principal: Principal) -> None:
+    """Raises `Refusal(insufficient_scope)` for whoever may neither see nor answer what waits for a person."""
     if not principal.scopes & _MAY:
         raise refuse("insufficient_scope", "This needs a key with the scope operator or approver.")
 
 
 def _must_be_known(principal: Principal) -> None:
     """A person answers: known by name, and nobody who only acts for one."""
-    _must_see(principal)
     if principal.user is None:
         raise refuse("insufficient_scope", "Only a person can answer: use a key that was made with --person NAME.")
     if principal.actors:

@@ -23,6 +23,7 @@ AGENT, OPERATOR, AUDITOR, APPROVER, REQUEST = "agent", "operator", "auditor", "a
 KNOWN = frozenset({AGENT, OPERATOR, AUDITOR, APPROVER, REQUEST})
 WRITERS = KNOWN - {AUDITOR}
 READERS = frozenset({OPERATOR, AUDITOR})
+ANSWERERS = frozenset({OPERATOR, APPROVER})
 NOWHERE = "c_00000000000000000000000000000000"
 EVALUATION = {"subject": {"id": "dev"}, "action": {"name": "call"}, "resource": {"id": "look"}}
 SEGMENTS = {"shard": "none", "first": 0, "last": 1, "sha256": {"a.jsonl": "0" * 64}, "to": "s3://there"}
@@ -61,6 +62,10 @@ ROUTES = (
     Route("GET", "/v1/sessions/{session_id}", KNOWN, owner="dev"),
     Route("DELETE", "/v1/sessions/{session_id}", WRITERS, owner="dev"),
     Route("GET", "/v1/artifacts/{handle:path}", frozenset({AGENT}), owner="dev"),
+    Route("GET", "/v1/approvals", ANSWERERS),
+    Route("GET", "/v1/approvals/{approval_id}", ANSWERERS, 404),
+    Route("POST", "/v1/approvals/{approval_id}/approve", ANSWERERS, 404, {}),
+    Route("POST", "/v1/approvals/{approval_id}/deny", ANSWERERS, 404, {}),
     Route("POST", "/v1/policy:explain", frozenset({OPERATOR}), body=EVALUATION),
     Route("GET", "/v1/audit", READERS),
     Route("POST", "/v1/audit:resolve", frozenset({OPERATOR}), 404, {"call_id": NOWHERE, "as": "done", "why": "x"}),

@@ -101,6 +101,7 @@ IMPORTERS = {
         "gateway/declared.py",
         "gateway/settings.py",
         "gateway/doors/admin.py",
+        "gateway/doors/approvals.py",
         "gateway/doors/bodies.py",
         "gateway/doors/explaining.py",
         "gateway/doors/past.py",

@@ -224,7 +224,11 @@ def test_a_yes_to_another_version_of_the_tool_is_none() -> None:
 @pytest.mark.parametrize(
     ("policy", "status", "said"),
     [
-        (POLICY + "- {id: no, effect: forbid, match: {tools: [echo]}}\n", "refused", "forbidden"),
+        (
+            POLICY + "- {id: no, effect: forbid, match: {tools: [echo]}, when: ['args.text == \"hi\"']}\n",
+            "refused",
+            "forbidden",
+        ),
         (POLICY.replace('"group:managers", "user:ann"', '"user:carl"'), "parked", "approval_required"),
         (POLICY + SECOND, "parked", "approval_required"),
         (POLICY.replace("10m", "1m"), "parked", "approval_required"),
@@ -289,7 +293,7 @@ def test_so_many_calls_of_one_caller_wait_and_no_more() -> None:
     async def run() -> None:
         lab = lab_of()
         lab.trial.authority.principals["eve"] = replace(lab.trial.authority.principals["dev"], user="eve")
-        first = [await parked(lab, {"text": str(n)}) for n in range(64)][0]
+        first, *_ = [await parked(lab, {"text": str(n)}) for n in range(64)]
         assert code(await lab.call("echo", {"text": "more"})) == "rate_limited"
         await parked(lab, {"text": "more"}, by="eve")
         await lab.gate.answer(ANN, first, False)
