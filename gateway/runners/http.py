@@ -134,7 +134,7 @@ class HttpRunner:
                 plan.target(work.arguments),
                 plan.allow,
                 work.deadline,
-                plan.fields(work.arguments),
+                _with_key(plan.fields(work.arguments), work),
                 plan.content(work.arguments),
                 work.tool.secrets,
                 MAX_BODY_BYTES,
@@ -171,6 +171,12 @@ def _allow(backend: HttpBackend) -> tuple[Allow, ...]:
     # A redirect turns other methods into GET, which then has to be allowed where it goes.
     methods = {backend.method, "GET"} if backend.redirects else {backend.method}
     return *(Allow.fixed(method, place) for method in sorted(methods)), *map(Allow.parse, backend.allow)
+
+
+def _with_key(fields: Headers, work: Work) -> Headers:
+    """The headers, with the one by which the backend knows a repeat, where its tool names one."""
+    name = work.tool.idempotency.header
+    return fields if name is None or work.key is None else [*fields, (name, work.key)]
 
 
 def _given(value: Text, arguments: Mapping[str, Json]) -> bool:

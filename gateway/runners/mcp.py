@@ -45,6 +45,7 @@ PINNED: Final = ("name", "description", "inputSchema", "outputSchema", "annotati
 
 _NOT_TAKEN = frozenset({-32020, -32022, -32601})  # how a modern server says that it did not look at the call
 _INVALID_PARAMS = -32602
+_KEY = "dev.toolgate/idempotency-key"  # by which a gateway like this one, and whoever else knows it, sees a repeat
 
 
 def definition_digest(definition: Object) -> str:
@@ -265,9 +266,10 @@ async def _sent(link: Link, speech: Speech, offer: Offer, tool: str, work: Work)
         value = mirror.value(work.arguments)
         if value is not None:
             headers[mirror.header] = wrapped(value)
-    reply = await link.peer.ask(
-        speech, "tools/call", {"name": tool, "arguments": work.arguments}, work.deadline, headers
-    )
+    params: Object = {"name": tool, "arguments": work.arguments}
+    if work.key is not None:
+        params = {**params, "_meta": {_KEY: work.key}}
+    reply = await link.peer.ask(speech, "tools/call", params, work.deadline, headers)
     if reply.changed:
         link.doubt()
     return reply

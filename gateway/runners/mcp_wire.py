@@ -130,7 +130,7 @@ def _with_meta(speech: Speech, params: Object) -> Object:
         "io.modelcontextprotocol/clientInfo": _CLIENT,
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    return {**params, "_meta": meta}
+    return {**params, "_meta": {**(_object(params.get("_meta")) or {}), **meta}}
 
 
 def _headers(speech: Speech, method: str, params: Object) -> list[tuple[str, str]]:

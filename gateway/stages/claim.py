@@ -6,7 +6,6 @@ before policy is asked, and before anything that its first run used up could ref
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -16,6 +15,7 @@ from gateway.model import Call, Outcome, Refusal, Request
 from gateway.ports import Claims, Clock
 from gateway.problems import TABLE, problem, refuse
 from gateway.stages.kept import NotKept, Recalled, read, write
+from gateway.stages.keys import digest, forwarded
 from gateway.stages.opened import Opened
 from gateway.stages.reconcile import Asking, reconcile
 
@@ -46,20 +46,15 @@ def claim_of(call: Call, request: Request) -> Claim | None:
     if given is None and derived is None:
         return None
     principal, spelled = call.caller.principal.key, strictjson.canonical(call.arguments)
-    fingerprint = _digest("call", call.tool.name, spelled.decode())
+    fingerprint = digest("call", call.tool.name, spelled.decode())
     if given is None:
-        key = _digest("derived", principal, call.caller.session.uid, fingerprint)
+        key = digest("derived", principal, call.caller.session.uid, fingerprint)
         lasts = max(derived or 0.0, call.tool.timeout + GRACE)
         return Claim(key, fingerprint, forwarded(call.id), lasts)
     if not (0 < len(given) <= LONGEST and given.isascii() and given.isprintable()):
         raise refuse("malformed", f"Idempotency-Key must be 1 to {LONGEST} printable ASCII characters.")
-    key = _digest("given", principal, given)
+    key = digest("given", principal, given)
     return Claim(key, fingerprint, forwarded(key), LASTS)
-
-
-def forwarded(of: str) -> str:
-    """What a backend is told instead: of a claim's key, or of the call's id where the client gave no key."""
-    return _digest("forwarded", of)
 
 
 async def recall(claim: Claim, call: Call, request: Request, asking: Recalling) -> Recalled | None:
@@ -150,9 +145,3 @@ def _unknown(there: Claimed) -> Refusal:
     said = f"This very call was made before ({there.call_id}); it may have happened, and how it ended is not known."
     advice = "Do not repeat it under another key. First check, by other means, what it did; an operator can settle it."
     return Refusal(problem("outcome_unknown", said, advice=advice))
-
-
-def _digest(*parts: str) -> str:
-    """A digest of parts, each with its length before it, so that no two lists of parts are spelled alike."""
-    spelled = b"".join(b"%d:%b" % (len(raw), raw) for raw in map(str.encode, parts))
-    return hashlib.sha256(spelled).hexdigest()

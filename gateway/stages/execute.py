@@ -14,6 +14,7 @@ from gateway.model import Allowance, Failure, Holder, Intent, Outcome, Parent, P
 from gateway.ports import Artifacts, Clock, Runner
 from gateway.problems import problem, refuse, text
 from gateway.stages.inputs import read_inputs
+from gateway.stages.keys import key_of
 from gateway.tool import Backend, Json, Labels, SandboxBackend
 from gateway.work import NestedRefusal, Work
 
@@ -64,6 +65,7 @@ async def execute(
         calls=nested,
         depth=request.parent.depth if request.parent else 0,
         holder=Holder(call.caller, call.id, tool.name, request.credential),
+        key=key_of(call, intent.lease.ask.claim),
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):
