@@ -5,6 +5,7 @@ It repeats nothing by itself, and knows nothing of what is asked.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,7 @@ from typing import Any
 
 from gateway.model import Refusal
 from gateway.problems import refuse
-from gateway.stores.resp import Address, Link, Refused, Unanswered, said
+from gateway.stores.resp import Address, Link, Refused, Unanswered
 
 LISTENING = 2.0  # seconds for the answer of a command that blocks for less
 _RETRY_MS = 500
@@ -49,11 +50,14 @@ class Redis(AbstractAsyncContextManager["Redis"]):
 
     async def many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Several commands, sent at once; no transaction."""
-        answers = [self._asking.send(_plain(command)) for command in commands]
-        try:
-            return [said(await answer) for answer in answers]
-        except (Unanswered, Refused) as error:
-            raise _away(error) from None
+        asked = (self._asking.ask(*_plain(command)) for command in commands)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, (Unanswered, Refused)):
+                raise _away(answer)
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
 
     async def script(self, text: str, *given: Word) -> Any:
         """A Lua script with these ARGV, in one step. Whether it ran is unknown when this raises."""

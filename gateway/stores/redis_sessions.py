@@ -122,7 +122,8 @@ class RedisSessions(MemorySessions):
     # ── what changes them ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self, session: Session) -> Session:
-        await self._make_room(session.owner, session.opened_at)
+        if self.find(session.owner, session.id) is None:
+            await self._make_room(session.owner, session.opened_at)
         fields = _fields(session, self._box)
         given = (session.opened_at, session.uid, session.id, session.owner, session.expires_at, session.parent or "")
         (how, *rest), _ = await self._do(
