@@ -67,7 +67,8 @@ def gateway(upstream: int) -> Iterator[Started]:
         folders = ["--specs", str(specs), "--policies", str(ROOT / "bench/policies")]
         argv = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())", "serve", *folders]
         port = free_port()
-        environ = {"TOOLGATE_HOME": str(home / "home")}
+        # Load is the same call again and again.
+        environ = {"TOOLGATE_HOME": str(home / "home"), "TOOLGATE_LIMITS__REPEATS": "0"}
         with _running([*argv, "--port", str(port)], environ) as child:
             credentials = home / "home" / "dev-credentials.json"
             _wait_until(credentials.exists, child)  # it listens before it is ready, and writes this when it is

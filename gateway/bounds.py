@@ -5,11 +5,12 @@ It never counts: `stages/admit.py` asks a store, with what is made of it here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admission import Bounds, Budget
+from gateway.admission import UNITS, Bounds, Budget
 from gateway.policy.quantities import Duration, RateText, Size
 from gateway.reliability.budgets import in_units
 
@@ -39,6 +40,19 @@ class BudgetShape(_Part):
         return Budget(self.over, in_units(given), self.within)
 
 
+def merged(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
+    """One budget for each owner and window, with the least that several say: what is used is counted once."""
+    found: dict[tuple[str, float | None], Budget] = {}
+    for each in budgets:
+        there = found.get((each.over, each.within), each)
+        names = there.most.keys() | each.most.keys()
+        most = {
+            name: min(said.most[name] for said in (there, each) if name in said.most) for name in UNITS if name in names
+        }
+        found[each.over, each.within] = Budget(each.over, most, each.within)
+    return tuple(found.values())
+
+
 class Limits(_Part):
     """How much callers may ask of the gateway."""
 
@@ -55,8 +69,9 @@ class Limits(_Part):
     ] = 256
     bulkhead: Annotated[int, Field(ge=1, le=100_000, description="Calls of one tool at once, of all callers.")] = 512
     repeats: Annotated[
-        int, Field(ge=0, le=100_000, description="Equal calls with the same result in one session; 0 for no bound.")
-    ] = 0
+        int,
+        Field(ge=0, le=100_000, description="Calls in a row that bring nothing new, in one session; 0 for no bound."),
+    ] = 100
     inflight: Annotated[
         int, Field(ge=1, le=100_000, description="Requests under way at once; more are refused at the door.")
     ] = 1024
@@ -66,7 +81,7 @@ class Limits(_Part):
         """The same, for the stages."""
         return Bounds(
             rates={str(over): rate for over, rate in self.rates.items()},
-            budgets=tuple(each.budget for each in self.budgets),
+            budgets=merged([each.budget for each in self.budgets]),
             concurrency=self.concurrency,
             bulkhead=self.bulkhead,
             repeats=self.repeats,

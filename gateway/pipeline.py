@@ -17,6 +17,7 @@ from gateway.lifetimes import Opening
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
 from gateway.parked import Parked
 from gateway.problems import problem, refuse
+from gateway.reliability.watch import Watch
 from gateway.screening import Screener
 from gateway.stages.admit import ROUNDS, Held, StateChanged, admit
 from gateway.stages.answering import Via, answer, approval_of, approvals_of
@@ -59,6 +60,7 @@ class Gate:
     ids: ports.Ids
     bounds: Bounds = field(default_factory=Bounds)
     notices: ports.Notices | None = None
+    watch: Watch = field(default_factory=Watch)
 
     async def handle(self, request: Request) -> Outcome:
         """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
@@ -84,7 +86,7 @@ class Gate:
         inputs = await find_inputs(tool, arguments, caller, self.artifacts)
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
-        limits = (self.counters, self.sessions, self.bounds, self.clock)
+        limits = (self.counters, self.sessions, self.bounds, self.clock, self.watch, opened)
         claim = claim_of(call, request)
         for _ in range(ROUNDS):
             if claim is not None and (recalled := await recall(claim, call, request, self)) is not None:

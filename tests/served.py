@@ -18,6 +18,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # A test that wants containers names an engine of its own; whatever engine the machine has is left alone.
 NO_ENGINE = {"TOOLGATE_SANDBOXES__DOCKER__SOCKET": "/nonexistent/docker.sock"}
+# Load is the same call again and again.
+NO_LOOPS = {"TOOLGATE_LIMITS__REPEATS": "0"}
 TOOLGATE = str(Path(sys.executable).parent / "toolgate")
 
 
@@ -100,7 +102,7 @@ def start(home: Path, *flags: str, env: Mapping[str, str] | None = None) -> subp
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, **NO_ENGINE, **(env or {})},
+        env={**os.environ, **NO_ENGINE, **NO_LOOPS, **(env or {})},
     )
 
 

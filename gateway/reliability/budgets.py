@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from gateway.admission import PARTIAL, UNITS, Account, Amounts, Bounds, Dimension
+from gateway.admission import PARTIAL, UNITS, Account, Amounts, Bounds, Dimension, Warned
 from gateway.model import Principal, Session
 
 WARN_AT = 0.8  # of what an account may use up
 _FOR_GOOD = 400 * 24 * 3600.0  # seconds
+_SPANS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 _WHOLE: frozenset[str] = frozenset({"calls", "bytes", "tokens"})
 
 
@@ -28,14 +29,17 @@ def in_words(amounts: Amounts) -> dict[str, float]:
 
 
 def accounts(line: Sequence[Session], principal: Principal, bounds: Bounds, now: float) -> tuple[Account, ...]:
-    """The accounts that a call of `line` (its session and those above it, nearest first) draws on."""
+    """The accounts that a call of `line` (its session and those above it, nearest first) draws on.
+
+    What settings give each session is one account for a session and all below it: opening more gives no more.
+    """
     found: list[Account] = []
     if any(each.budget for each in line):
         for number, each in enumerate(line):
             name = "session above" if number else "session"
             found.append(Account(session_key(each), name, in_units(each.budget), each.expires_at - now))
     for budget in bounds.budgets:
-        who = {"session": line[0].uid, "principal": principal.key, "tenant": principal.tenant}[budget.over]
+        who = {"session": line[-1].uid, "principal": principal.key, "tenant": principal.tenant}[budget.over]
         window = 0 if budget.within is None else math.floor(now / budget.within)
         lasts = _FOR_GOOD if budget.within is None else budget.within
         found.append(Account(f"{budget.over}\x1f{who}\x1f{budget.within}\x1f{window}", budget.over, budget.most, lasts))
@@ -71,14 +75,43 @@ def warns(account: Account, dimension: Dimension, before: int, after: int) -> bo
 
 def lacking(account: Account, dimension: Dimension, used: int, want: int) -> str:
     """What the caller is told of an account that has not enough left."""
-    whose = {"session": "this session", "session above": "a session above this one"}.get(
-        account.name, f"this {account.name}"
-    )
     most, spent = (in_words({dimension: amount})[dimension] for amount in (account.most[dimension], used))
-    unit = {"wall": " s", "sandbox": " s of sandboxes", "cost": ""}.get(dimension, f" {dimension}")
-    said = f"it is for {'a cost of ' if dimension == 'cost' else ''}{most:g}{unit}, {spent:g} are spent or under way"
+    said = f"it is for {_amount(dimension, most)}{_each(account)}, {spent:g} are spent or under way"
     asked = f", and this costs {want / UNITS[dimension]:g}" if dimension == "cost" else ""
-    return f"The budget of {whose} is used up: {said}{asked}."
+    until = " before its time begins anew" if _within(account) else ""
+    return f"The budget of {_whose(account)} is used up: {said}{asked}. Repeating the call does not help{until}."
+
+
+def nearly(warned: Warned) -> str:
+    """What the caller is told whose call brought an account near its end."""
+    account, dimension = warned.account, warned.dimension
+    most, used = (in_words({dimension: amount})[dimension] for amount in (account.most[dimension], warned.used))
+    said = f"{used:g} of {_amount(dimension, most)}{_each(account)}"
+    return f"The budget of {_whose(account)} is nearly used up: {said}. When it is, calls are refused."
+
+
+def _whose(account: Account) -> str:
+    names = {"session": "this session", "session above": "a session above this one"}
+    return names.get(account.name, f"this {account.name}")
+
+
+def _amount(dimension: Dimension, amount: float) -> str:
+    unit = {"wall": " s", "sandbox": " s of sandboxes", "cost": ""}.get(dimension, f" {dimension}")
+    return f"{'a cost of ' if dimension == 'cost' else ''}{amount:g}{unit}"
+
+
+def _each(account: Account) -> str:
+    within = _within(account)
+    if within is None:
+        return ""
+    size, unit = next((each for each in _SPANS if within % each[0] == 0), (1.0, "s"))
+    return f" in each {within / size:g} {unit}"
+
+
+def _within(account: Account) -> float | None:
+    """Seconds of its window, which stand in the key, where it has one."""
+    within = account.key.split("\x1f")[-2]
+    return None if within in ("None", "budget") else float(within)
 
 
 def unfit(budget: Mapping[str, float]) -> str | None:

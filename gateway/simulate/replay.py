@@ -20,7 +20,7 @@ from gateway.reliability.written import read_levels
 from gateway.simulate.recorded import UNKNOWN_TOOL, Asked, Closed
 from gateway.simulate.verdict import NO_SLOT, RATE_LIMITED, Changed, Decided, Verdict, changed
 from gateway.simulate.world import Buckets, Course, World
-from gateway.stages.admit import buckets, slots
+from gateway.stages.ask import buckets, slots
 from gateway.tool import Labels
 
 Kind = Literal["same", "newly_permitted", "newly_forbidden", "obligations"]

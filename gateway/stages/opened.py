@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 
-from gateway.admission import Standing, Warned
+from gateway.admission import Standing
 from gateway.model import (
     Call,
     Caller,
@@ -19,6 +19,7 @@ from gateway.model import (
     Request,
     SafeOutput,
 )
+from gateway.ports import Line
 from gateway.tool import Tool
 
 Seen = TypeVar("Seen", Caller, Tool, Call, Decision, Permit, Lease, Intent, SafeOutput)
@@ -40,6 +41,7 @@ class Opened:
 
     __slots__ = (
         "_last",
+        "beside",
         "call",
         "caller",
         "decision",
@@ -55,7 +57,6 @@ class Opened:
         "started",
         "took",
         "tool",
-        "warned",
     )
 
     def __init__(self, request: Request, now: float) -> None:
@@ -73,7 +74,7 @@ class Opened:
         self.call: Call | None = None
         self.standings: tuple[Standing, ...] = ()  # of the rates that it spent, or had no room in
         self.limited: str | None = None  # the name of the limit that refused it
-        self.warned: list[Warned] = []  # accounts that it brought near their end
+        self.beside: list[Line] = []  # records of limits, to be written after its own
         self.notes: list[str] = []  # what its caller is told of limits
 
     def mark(self, stage: str) -> None:

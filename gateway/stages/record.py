@@ -6,6 +6,8 @@ a call stands in plain in the record; arguments, results and clause values are i
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from gateway.model import (
     Caller,
     Intent,
@@ -63,6 +65,9 @@ async def close_record(
     except Refusal as refusal:
         await keep(opened, status_of(opened, result), None, claims)
         return _outcome(opened, _unrecorded(opened, result, refusal.problem), usage, None)
+    for line in opened.beside:
+        with suppress(Refusal):  # it says of the call what its own record shows too
+            await ledger.append(line)
     outcome = _outcome(opened, result, usage, position)
     await keep(opened, outcome.status, outcome, claims)
     outcomes.keep(principal.key, outcome)

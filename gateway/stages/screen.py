@@ -78,7 +78,7 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     """
     tool, asked = intent.call.tool, intent.obligations
     labels = tool.labels | asked.labels | raw.labels | labels_of(intent.call)
-    limit = tool.output_limit if asked.output is None else min(tool.output_limit, asked.output)
+    limit = _limit(tool.output_limit, asked.output, intent.lease.taken.granted.get("bytes"))
     forms = screener.secrets
     try:
         draft = _draft(raw, tool, limit, forms, asked.redact)
@@ -102,6 +102,11 @@ def screened(raw: RawOutput, intent: Intent, screener: Screener) -> SafeOutput:
     text, detail, advice = draft.strings[:OWN]
     failure = draft.failure and replace(draft.failure, detail=detail, advice=advice or None, fix=())
     return SafeOutput(text, draft.structured, failure, verdict, raw, draft.truncated)
+
+
+def _limit(own: int, *others: int | None) -> int:
+    """Bytes that may be shown: the least of what the tool, policy and budgets give."""
+    return min(own, *(each for each in others if each is not None)) if any(each is not None for each in others) else own
 
 
 def _draft(raw: RawOutput, tool: Tool, limit: int, forms: IssuedSecrets, kinds: frozenset[str]) -> Draft:
