@@ -25,6 +25,11 @@ def spend(arrival: float, rate: Rate, now: float) -> float:
     return max(arrival, now) + rate.per / rate.calls
 
 
+def unspend(arrival: float, rate: Rate) -> float:
+    """The theoretical arrival time as it were without one of the calls that were spent."""
+    return arrival - rate.per / rate.calls
+
+
 def standing(bucket: Bucket, arrival: float, now: float) -> Standing:
     """How many calls the bucket has left at `now`, and in how many seconds it is whole again."""
     rate = bucket.rate

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from gateway.model import Refusal
 from gateway.parked import Answer, Parked
 from gateway.problems import refuse
 
@@ -26,21 +28,20 @@ class MemoryApprovals:
         return found if found is not None and found.tenant == tenant else None
 
     async def ask(self, parked: Parked, most: int) -> Parked:
-        there = await self.bound(parked.binding, parked.asked_at)
-        if there is not None and there.state == "pending":
+        same = (each for each in reversed(self._parked.values()) if each.binding == parked.binding)
+        there = next((each for each in same if waits(each, parked.asked_at)), None)
+        if there is not None:
             return there
         self._forget(parked.asked_at)
         own = (each for each in self._parked.values() if each.owner == parked.owner)
-        waiting = [each for each in own if _waits(each, parked.asked_at)]
+        waiting = [each.expires_at for each in own if waits(each, parked.asked_at)]
         if len(waiting) >= most:
-            wait_ms = 1 + int(1000 * (min(each.expires_at for each in waiting) - parked.asked_at))
-            raise refuse("rate_limited", "Too many calls of this caller wait for a person.", retry_after_ms=wait_ms)
-        self._parked[parked.id] = parked
-        return parked
+            raise too_many(waiting, parked.asked_at)
+        return self._put(parked)
 
     async def answer(self, tenant: str, approval_id: str, answer: Answer) -> Parked | None:
         there = await self.get(tenant, approval_id)
-        if there is None or not _waits(there, answer.at):
+        if there is None or not waits(there, answer.at):
             return None
         return self._put(answered(there, answer))
 
@@ -59,6 +60,11 @@ class MemoryApprovals:
     async def all(self, tenant: str | None) -> Sequence[Parked]:
         return [each for each in self._parked.values() if tenant in (None, each.tenant)]
 
+    def erased(self, uids: Collection[str]) -> None:
+        """Drops the arguments and previews that were content of these sessions: it was erased."""
+        for each in [each for each in self._parked.values() if each.session in uids]:
+            self._put(replace(each, arguments=None, preview=None))
+
     def _put(self, parked: Parked) -> Parked:
         self._parked[parked.id] = parked
         return parked
@@ -75,5 +81,12 @@ def answered(parked: Parked, answer: Answer) -> Parked:
     return more if more.open_rules() else replace(more, state="granted")
 
 
-def _waits(parked: Parked, now: float) -> bool:
+def waits(parked: Parked, now: float) -> bool:
+    """Whether somebody can still answer it."""
     return parked.state == "pending" and now < parked.expires_at
+
+
+def too_many(ends: Iterable[float], now: float) -> Refusal:
+    """The refusal of one more; `ends` says when those of the same caller that wait expire (unix seconds)."""
+    wait_ms = 1 + math.floor(1000 * (min(ends, default=now) - now))
+    return refuse("rate_limited", "Too many calls of this caller wait for a person.", retry_after_ms=wait_ms)

@@ -1,12 +1,14 @@
 """Rates, slots, budgets, claims and declared state of one process, in memory. What says nothing any more is forgotten.
 
 Everything that one call asks for is taken in one go between two waits, so calls that run side by side see all or
-nothing of each other. It decides nothing about a call and reads no clock.
+nothing of each other. It decides nothing about a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from gateway.admission import Account, Amounts, Ask, Bucket, Claim, Claimed, Dimension, Standing, Taken, Warned
 from gateway.aggregates import Cell, Ended, Level, Reservation
@@ -18,18 +20,31 @@ FULL_SECONDS = 60.0  # after which a caller whose values are too many may ask ag
 BUSY_SECONDS = 1.0  # after which a caller may ask again for a slot, or how a call ended
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A claim as it is remembered until `ends` (unix seconds). `session`: the `uid` of whose content its outcome is."""
+
+    claimed: Claimed
+    ends: float
+    session: str = ""
+
+
 class MemoryCounters:
     """The ports `Counters` and `Claims`."""
 
-    _SWEEP_AT = 10_000  # entries; a bucket that is full again says nothing and is dropped
+    _SWEEP_AT = 10_000  # entries, or twice what the last sweep left: a bucket that is full again says nothing
 
-    def __init__(self, cells: Cells | None = None) -> None:
+    def __init__(self, cells: Cells | None = None, steady: Callable[[], float] | None = None) -> None:
+        """`steady` is `Clock.steady`, by which claims end; without it the time of the latest ask."""
         self._arrival: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._used: dict[str, dict[Dimension, int]] = {}
         self._ends: dict[str, float] = {}  # until when an account is remembered, in unix seconds
-        self._claims: dict[str, tuple[Claimed, float]] = {}  # and until when
+        self._claims: dict[str, Kept] = {}
         self._taken: dict[str, Taken] = {}  # by call, until it is settled
+        self._latest = 0.0
+        self._steady = steady or (lambda: self._latest)
+        self._sweep_at = self._SWEEP_AT
         self.cells = Cells() if cells is None else cells
 
     # ── declared state ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -58,6 +73,7 @@ class MemoryCounters:
         """As `take`, at once."""
         if ask.call_id in self._taken:
             return self._taken[ask.call_id]
+        self._latest = ask.now
         lacking = self._claimed(ask) or self._busy(ask) or self._too_soon(ask)
         if lacking is not None:
             return lacking
@@ -76,7 +92,7 @@ class MemoryCounters:
             return None
         there = self._claim(ask.claim.key, ask.now)
         if there is not None:
-            return Taken("claimed", ask.claim.key, retry_after=BUSY_SECONDS, claimed=there)
+            return Taken("claimed", ask.claim.key, retry_after=BUSY_SECONDS, claimed=replace(there, kept=None))
         return None
 
     def _busy(self, ask: Ask) -> Taken | None:
@@ -99,17 +115,15 @@ class MemoryCounters:
             self._running[slot.key] = self._running.get(slot.key, 0) + 1
         if ask.claim is not None:
             running = Claimed(ask.call_id, ask.claim.fingerprint, "in_progress", ask.now + ask.lasts)
-            self._claims[ask.claim.key] = (running, ask.now + ask.claim.ttl)
-        if len(self._arrival) > self._SWEEP_AT:
-            self._arrival = {key: at for key, at in self._arrival.items() if at > ask.now}
+            self._claims[ask.claim.key] = Kept(running, ask.now + ask.claim.ttl)
+        if len(self._arrival) + len(self._ends) + len(self._claims) > self._sweep_at:
+            self._sweep(ask.now)
         return tuple(self._standing(each, ask.now) for each in ask.buckets)
 
     def _standing(self, bucket: Bucket, now: float) -> Standing:
         return standing(bucket, self._arrival.get(bucket.key, 0.0), now)
 
     def _draw(self, ask: Ask, gives: Amounts) -> tuple[Warned, ...]:
-        if len(self._ends) > self._SWEEP_AT:
-            self._forget(ask.now)
         warned = []
         for account in ask.accounts:
             self._ends[account.key] = ask.now + account.lasts
@@ -136,11 +150,13 @@ class MemoryCounters:
                 del self._running[slot.key]
         counts: Amounts = {} if ended == "refused" else spent
         for account in ask.accounts:
-            used = self._used.setdefault(account.key, {})
+            used = self._used.get(account.key)
+            if used is None:  # its time was over meanwhile
+                continue
             for dimension in {*taken.granted, *counts}:
                 used[dimension] = used.get(dimension, 0) - taken.granted.get(dimension, 0) + counts.get(dimension, 0)
         if ended == "refused" and ask.claim is not None:
-            self._claims.pop(ask.claim.key, None)
+            self._release(ask.claim.key, ask.call_id)
         if ask.reservation is not None:
             self.cells.settle(ask.reservation, ended)
 
@@ -148,44 +164,73 @@ class MemoryCounters:
         return {key: dict(self._used.get(key, {})) for key in keys}
 
     async def report(self, accounts: Sequence[Account], amounts: Amounts) -> Sequence[Warned]:
+        self._ends |= {account.key: self._steady() + account.lasts for account in accounts}
         return [warned for account in accounts for warned in self._add(account, amounts)]
 
+    def _sweep(self, now: float) -> None:
+        self._forget(now)
+        self._sweep_at = max(self._SWEEP_AT, 2 * (len(self._arrival) + len(self._ends) + len(self._claims)))
+
     def _forget(self, now: float) -> None:
-        """Drops the accounts and claims whose time is over."""
-        over = [key for key, end in self._ends.items() if end <= now]
-        for key in over:
+        """Drops what says nothing any more: buckets that are full, accounts and claims whose time is over."""
+        self._arrival = {key: at for key, at in self._arrival.items() if at > now}
+        for key in [key for key, end in self._ends.items() if end <= now]:
             del self._ends[key]
             self._used.pop(key, None)
-        self._claims = {key: kept for key, kept in self._claims.items() if kept[1] > now}
+        self._claims = {key: kept for key, kept in self._claims.items() if kept.ends > now}
 
     # ── claims ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _claim(self, key: str, now: float) -> Claimed | None:
         there = self._claims.get(key)
-        if there is not None and there[1] <= now:
-            del self._claims[key]
+        if there is None or there.ends <= now:
             return None
-        return there[0] if there else None
+        claimed = there.claimed
+        if claimed.state == "in_progress" and claimed.until <= now:
+            return replace(claimed, state="unknown")  # nobody ended it in all its time
+        return claimed
 
     async def find(self, key: str) -> Claimed | None:
-        there = self._claims.get(key)
-        return there[0] if there else None
+        return self._claim(key, self._steady())
 
     async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
-        self._end(claim, call_id, "done", kept)
+        self._end(claim, call_id, "done", kept, session)
 
     async def doubt(self, claim: Claim, call_id: str) -> None:
-        self._end(claim, call_id, "unknown", None)
+        self._end(claim, call_id, "unknown")
 
-    def _end(self, claim: Claim, call_id: str, state: str, kept: bytes | None) -> None:
+    def _end(
+        self,
+        claim: Claim,
+        call_id: str,
+        state: Literal["done", "unknown"],
+        kept: bytes | None = None,
+        session: str = "",
+    ) -> Kept | None:
+        """The claim as it is by now, if that call has it."""
         there = self._claims.get(claim.key)
-        if there is not None and there[0].call_id == call_id:
-            ended = Claimed(call_id, claim.fingerprint, "done" if state == "done" else "unknown", there[0].until, kept)
-            self._claims[claim.key] = (ended, there[1])
+        if there is None or there.claimed.call_id != call_id:
+            return None
+        ended = Claimed(call_id, claim.fingerprint, state, there.claimed.until, kept)
+        self._claims[claim.key] = now = Kept(ended, there.ends, session)
+        return now
 
     async def release(self, key: str, call_id: str) -> bool:
+        return self._release(key, call_id)
+
+    def _release(self, key: str, call_id: str) -> bool:
         there = self._claims.get(key)
-        if there is None or there[0].call_id != call_id:
+        if there is None or there.claimed.call_id != call_id:
             return False
         del self._claims[key]
         return True
+
+    def erased(self, uids: Collection[str]) -> None:
+        """Drops the outcomes that were content of these sessions: it was erased. That there was one stays known."""
+        for key, kept in self._of(uids):
+            self._claims[key] = replace(kept, claimed=replace(kept.claimed, kept=None))
+
+    def _of(self, uids: Collection[str]) -> Iterator[tuple[str, Kept]]:
+        """The claims whose outcome is content of these sessions."""
+        wanted = frozenset(uids)
+        yield from [(key, kept) for key, kept in self._claims.items() if kept.session in wanted]

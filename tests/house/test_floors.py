@@ -65,6 +65,7 @@ FLOOR = {
     "gateway.loading": 6,
     "gateway.replay": 6,
     "gateway.rerun": 6,
+    "gateway.reseeding": 6,
     "gateway.retention": 6,
     "gateway.settings": 6,
     "gateway.storage": 6,
@@ -126,6 +127,9 @@ IMPORTERS = {
     # of the standard library, what has one place as well
     "sqlite3": (
         "gateway/stores/sqlite.py",
+        "gateway/stores/sqlite_approvals.py",
+        "gateway/stores/sqlite_commits.py",
+        "gateway/stores/sqlite_counters.py",
         "gateway/stores/sqlite_sessions.py",
         "gateway/audit/index.py",
         "gateway/audit/keystore.py",
