@@ -3,11 +3,13 @@
 A request that carries its protocol version in `_meta` is modern (2026-07-28: stateless, no handshake); everything else
 is legacy (2025-11-25 and earlier, served statelessly: `initialize` is answered, no session id is given out). HTTP
 errors are for transport and authentication only: a refused call is HTTP 200 with `isError`, because anything else ends
-an agent's run before its model has read why. It never opens a stream, asks the client nothing, and decides nothing.
+an agent's run before its model has read why. It never opens a stream, and decides nothing; what it asks a client's
+person stands in `mcp_asking.py`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -30,6 +32,7 @@ from gateway.doors.asgi import (
     while_connected,
 )
 from gateway.doors.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError, answer, encode, read
+from gateway.doors.mcp_asking import STATE, Answers, Asking, elicits
 from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirrors, is_modern
 from gateway.mirrors import Mirror, mirrors
 from gateway.model import Caller, Outcome, Principal, Problem, Refusal, Request
@@ -50,7 +53,7 @@ _INSTRUCTIONS = (
 Shape = shapes.Shape
 
 
-class Calls(Protocol):
+class Calls(Answers, Protocol):
     """What this door needs of the pipeline."""
 
     async def authenticate(self, credential: str | None, session: str | None) -> Caller: ...
@@ -62,10 +65,14 @@ class Calls(Protocol):
 
 
 class McpDoor:
-    """The door as an ASGI application. `version` is what it says of itself, `page` how many tools one answer lists."""
+    """The door as an ASGI application. `version` is what it says of itself, `page` how many tools one answer lists.
 
-    def __init__(self, gate: Calls, version: str, page: int = PAGE) -> None:
+    `secret` signs what clients carry from a question to its answer; without one, that holds as long as this door does.
+    """
+
+    def __init__(self, gate: Calls, version: str, page: int = PAGE, secret: bytes | None = None) -> None:
         self._gate = gate
+        self._asking = Asking(gate, os.urandom(32) if secret is None else secret)
         self._page = page
         self._server: dict[str, Json] = {"name": "toolgate", "title": "Toolgate", "version": version}
         self._shown: dict[str, orjson.Fragment] = {}
@@ -176,15 +183,28 @@ class McpDoor:
             session=head.get("toolgate-session"),
             idempotency_key=head.get("idempotency-key") or _text(meta.get(IDEMPOTENCY_KEY)),
             trace=parse_traceparent(meta.get("traceparent")) or head.trace,
+            elicits=modern and elicits(meta),
         )
-        outcome = await while_connected(self._gate.handle(request), receive)
-        if outcome is None:
+        done = await while_connected(self._done(request, params, caller, modern), receive)
+        if done is None:
             return None
+        outcome, question = done
+        if question is not None:
+            return question
         trace_id = request.trace.trace_id if request.trace else None
-        if modern and outcome.problem is not None and outcome.problem.code == "unknown_tool":
+        if modern and outcome.problem is not None and _of_protocol(outcome.problem, params):
             more: Json = {"dev.toolgate/problem": render.members(outcome.problem, outcome.call_id, trace_id)}
             raise RpcError(200, INVALID_PARAMS, text(outcome.problem), request=message.id, more=more)
         return shapes.result(outcome, trace_id, modern=modern)
+
+    async def _done(
+        self, request: Request, params: Shape, caller: Caller | Problem, modern: bool
+    ) -> tuple[Outcome, Shape | None]:
+        """The outcome, and what its client's person is asked before there can be another one."""
+        if not modern or isinstance(caller, Problem):
+            return await self._gate.handle(request), None
+        outcome = await self._gate.handle(await self._asking.heard(request, params, caller.principal))
+        return outcome, await self._asking.question(request, caller.principal, outcome)
 
     def _check_mirrors(self, message: Message, head: Head, name: str, caller: Caller | Problem) -> None:
         """Before the pipeline, as the specification wants: what a proxy routed by must be what is executed.
@@ -208,6 +228,11 @@ async def _refuse_method(send: Send) -> None:
     media = b"application/problem+json"
     body = render.problem_json(refused)
     await send_json(send, TABLE[refused.code].status, body, [(b"allow", b"POST")], media)
+
+
+def _of_protocol(problem: Problem, params: Shape) -> bool:
+    """Whether 2026-07-28 wants an error for it: for a tool that is not there, and for a state that is not ours."""
+    return problem.code == "unknown_tool" or (problem.code == "malformed" and params.get(STATE) is not None)
 
 
 def _text(value: Json) -> str | None:
