@@ -134,7 +134,7 @@ class HttpRunner:
                 plan.target(work.arguments),
                 plan.allow,
                 work.deadline,
-                _with_key(plan.fields(work.arguments), work),
+                _bound(_with_key(plan.fields(work.arguments), work), work.etag),
                 plan.content(work.arguments),
                 work.tool.secrets,
                 MAX_BODY_BYTES,
@@ -179,6 +179,17 @@ def _with_key(fields: Headers, work: Work) -> Headers:
     return fields if name is None or work.key is None else [*fields, (name, work.key)]
 
 
+def _bound(fields: Headers, etag: str | None) -> Headers:
+    """The headers, with the one that lets only what a person was shown be changed (RFC 9110, 13.1.1).
+
+    A weak tag never matches there, and a digest of ours is nothing that the backend knows.
+    """
+    strong = etag is not None and etag.startswith('"') and etag.isascii() and etag.isprintable()
+    if etag is None or not strong or any(name.lower() == "if-match" for name, _ in fields):
+        return fields
+    return [*fields, ("if-match", etag)]
+
+
 def _given(value: Text, arguments: Mapping[str, Json]) -> bool:
     return value.whole is None or value.whole in arguments
 
@@ -194,7 +205,7 @@ def _output(answer: Answer, host: str) -> RawOutput:
     structured = None
     if failed is None and type_fits(kind, JSON_TYPES):
         structured = _object(answer.body)
-    return RawOutput(text, structured, kind, failed, origin=host)
+    return RawOutput(text, structured, kind, failed, origin=host, etag=answer.headers.get("etag"))
 
 
 def _problem(status: int) -> Problem | None:

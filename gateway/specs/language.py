@@ -271,6 +271,7 @@ class ToolShape(Shape):
     retry: RetryShape | None = None
     fallback: ToolName | None = None
     cache: CacheShape | None = None
+    preview: ToolName | None = None
     tenant: Name | None = None
     secrets: list[SecretShape] = Field(default_factory=list, max_length=16)
     runner: RunnerShape
@@ -294,7 +295,7 @@ S = TypeVar("S", bound=Shape)
 # Words of the language that nothing here honours yet.
 _LATER = {
     "Tool": (
-        *((key,) for key in ("preview", "links")),
+        ("links",),
         ("runner", "agent"),
         *(("screen", key) for key in ("injection", "redact")),
     ),

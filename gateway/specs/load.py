@@ -18,6 +18,7 @@ from gateway.policy.shapes import CaseShape
 from gateway.specs import yaml
 from gateway.specs.checks import Checks
 from gateway.specs.language import CodeShape, RunnerShape, ServerShape, ToolShape, read_server, read_tool
+from gateway.specs.previews import link_previews
 from gateway.specs.repeats import check_repeats, link_repeats, repeats_of
 from gateway.specs.resilient import caching_of, check_resilience, confined, link_resilience, retry_of
 from gateway.specs.sandboxed import Offer, check_sandbox, image_id
@@ -135,6 +136,7 @@ class _Loading:
                     self.found.append(located.error(at, f"{name} is for the tenant {tenant!r} only"))
         self.found += link_resilience(self.shapes, self.servers)
         self.found += link_repeats(self.shapes)
+        self.found += link_previews(self.shapes)
         self.tools = [confined(tool, self.servers) for tool in self.tools]
 
     def _tool(self, located: Located, shape: ToolShape) -> None:
@@ -180,6 +182,7 @@ class _Loading:
             retry=retry_of(shape),
             fallback=shape.fallback,
             cache=caching_of(shape, secrets),
+            preview=shape.preview,
         )
         self.tools.append(tool)
         for place, case in enumerate(shape.cases):

@@ -66,6 +66,7 @@ async def execute(
         depth=request.parent.depth if request.parent else 0,
         holder=Holder(call.caller, call.id, tool.name, request.credential),
         key=key_of(call, intent.lease.ask.claim),
+        etag=_previewed(intent),
     )
     try:
         async with asyncio.timeout(deadline - clock.monotonic() + GRACE):
@@ -137,6 +138,12 @@ class Nested:
             defect=defect,
             parent=self._parent,
         )
+
+
+def _previewed(intent: Intent) -> str | None:
+    """What identifies that which people were shown before they said yes."""
+    approval = intent.lease.permit.approval
+    return approval.preview.etag if approval and approval.preview else None
 
 
 def _networks(intent: Intent) -> tuple[tuple[str, ...], ...]:
