@@ -21,6 +21,14 @@ from gateway.tool import Json
 WHOSE = ("token", "agent", "user", "tenant", "issuer")
 _COLUMNS = "id, token, agent, user, tenant, issuer, at, earlier_only, why, who, lifted_at, lifted_by, recorded"
 _SELECT = f"SELECT {_COLUMNS} FROM revocations ORDER BY at, id"
+_INSERT = f"INSERT INTO revocations ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
+_LIFT = """
+ON CONFLICT (id) DO UPDATE SET
+  recorded = CASE WHEN revocations.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL AND revocations.recorded = 1
+    THEN 2 ELSE revocations.recorded END,
+  lifted_by = CASE WHEN revocations.lifted_at IS NULL THEN excluded.lifted_by ELSE revocations.lifted_by END,
+  lifted_at = COALESCE(revocations.lifted_at, excluded.lifted_at)
+"""
 
 
 class Rows(Protocol):
@@ -120,10 +128,12 @@ class Revocations:
 
     def add(self, made: Revocation) -> None:
         """Keeps a new one, durably. Blocks."""
-        who = json.dumps(made.who)
-        whose = [made.whose.get(name) for name in WHOSE]
-        values = (made.id, *whose, made.at, int(made.earlier_only), made.why, who, None, None, 0)
-        self._rows.write(f"INSERT INTO revocations ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+        self._rows.write(_INSERT, _row(made))
+        self.refresh()
+
+    def take_over(self, made: Revocation) -> None:
+        """Keeps one that another home made, or lifted, and has on record. Blocks."""
+        self._rows.write(_INSERT + _LIFT, _row(made))
         self.refresh()
 
     def lift(self, revocation_id: str, who: Mapping[str, Json], at: float) -> bool:
@@ -158,6 +168,13 @@ def _lines(made: Revocation) -> list[Line]:
     if made.lifted_at is not None:
         lines.append(Line("admin.lifted", named | {"at": made.lifted_at, "who": dict(made.lifted_by or {})}))
     return lines
+
+
+def _row(made: Revocation) -> tuple[object, ...]:
+    whose = [made.whose.get(name) for name in WHOSE]
+    lifted_by = None if made.lifted_by is None else json.dumps(made.lifted_by)
+    said = (made.at, int(made.earlier_only), made.why, json.dumps(made.who))
+    return (made.id, *whose, *said, made.lifted_at, lifted_by, made.recorded)
 
 
 def _revocation(row: tuple[object, ...]) -> Revocation:

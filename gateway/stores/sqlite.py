@@ -38,6 +38,11 @@ CREATE TABLE IF NOT EXISTS revocations (
   recorded INTEGER NOT NULL);
 """
 _KEYS = "SELECT id, digest, agent, tenant, user, scopes, created_at, expires_at, revoked_at FROM keys"
+_TAKE_OVER = """
+INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+  expires_at = MIN(COALESCE(keys.expires_at, excluded.expires_at), COALESCE(excluded.expires_at, keys.expires_at)),
+  revoked_at = COALESCE(keys.revoked_at, excluded.revoked_at)
+"""
 # What tables had not from the beginning: a home of an earlier version gets it when it is opened.
 _ADDED = {
     "sessions": (
@@ -141,6 +146,13 @@ class SqliteKeys(MemoryKeys):
         sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
         changed = await asyncio.to_thread(self._state.write, sql, (at, key_id))
         return bool(changed) and await super().revoke(key_id, at)
+
+    def take_over(self, key: Key) -> None:
+        """Keeps what another home knows of a key, which ends no later and is no less revoked by that. Blocks."""
+        times = (key.created_at, key.expires_at, key.revoked_at)
+        values = (key.id, key.digest, key.agent, key.tenant, key.user, " ".join(sorted(key.scopes)), *times)
+        self._state.write(_TAKE_OVER, values)
+        self.look(key.digest)
 
     async def expire(self, key_id: str, at: float) -> bool:
         sql = "UPDATE keys SET expires_at = MIN(?, COALESCE(expires_at, ?)) WHERE id = ? AND revoked_at IS NULL"
