@@ -321,6 +321,8 @@ class Writer:
                 self._shard.let_go()
                 self._lines.reset(self._shard.head)
                 if self._stopping:
+                    with suppress(OSError):  # else there is nowhere to say that it stops
+                        self._shard.cut()
                     return
                 with suppress(Empty):
                     self._bell.get(timeout=self._tuning.retry)
