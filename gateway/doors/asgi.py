@@ -163,11 +163,14 @@ async def send_bytes(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(send: Send, problem: Problem, call_id: str | None = None, trace_id: str | None = None) -> None:
-    """Sends a problem as RFC 9457 problem+json."""
+async def send_problem(
+    send: Send, problem: Problem, call_id: str | None = None, trace_id: str | None = None, more: Headers | None = None
+) -> None:
+    """Sends a problem as RFC 9457 problem+json, with `more` headers than its own."""
     body = render.problem_json(problem, call_id, trace_id)
     media = b"application/problem+json"
-    await send_json(send, TABLE[problem.code].status, body, problem_headers(problem, call_id), media)
+    headers = [*problem_headers(problem, call_id), *(more or ())]
+    await send_json(send, TABLE[problem.code].status, body, headers, media)
 
 
 def problem_headers(problem: Problem, call_id: str | None) -> Headers:

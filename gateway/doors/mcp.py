@@ -19,6 +19,7 @@ from gateway.doors import mcp_shapes as shapes
 from gateway.doors import render
 from gateway.doors.asgi import (
     Head,
+    Headers,
     Receive,
     Scope,
     Send,
@@ -32,6 +33,7 @@ from gateway.doors.asgi import (
     while_connected,
 )
 from gateway.doors.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError, answer, encode, read
+from gateway.doors.limits import limit_headers
 from gateway.doors.mcp_asking import STATE, Answers, Asking, elicits
 from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirrors, is_modern
 from gateway.mirrors import Mirror, mirrors
@@ -92,9 +94,10 @@ class McpDoor:
             if message.notification:
                 await send_bytes(send, 202, b"")
                 return
-            body = await self._answer(message, head, caller, receive)
+            headers: Headers = []
+            body = await self._answer(message, head, caller, receive, headers)
             if body is not None:
-                await send_bytes(send, 200, body)
+                await send_bytes(send, 200, body, headers)
         except RpcError as error:
             await send_bytes(send, error.status, error.body())
         except Refusal as refusal:
@@ -109,12 +112,15 @@ class McpDoor:
                 raise
             return refusal.problem
 
-    async def _answer(self, message: Message, head: Head, caller: Caller | Problem, receive: Receive) -> bytes | None:
+    async def _answer(
+        self, message: Message, head: Head, caller: Caller | Problem, receive: Receive, headers: Headers
+    ) -> bytes | None:
+        """The answer's body, with what is to stand in its `headers` added to them; None when nobody waits for it."""
         modern = is_modern(message, head.values)
         if modern:
             check_envelope(message, head.values)
         if message.method == "tools/call":
-            called = await self._call(message, head, caller, modern, receive)
+            called = await self._call(message, head, caller, modern, receive, headers)
             if called is None:
                 return None
             result = called
@@ -164,7 +170,7 @@ class McpDoor:
         return self._shown[tool.digest]
 
     async def _call(
-        self, message: Message, head: Head, caller: Caller | Problem, modern: bool, receive: Receive
+        self, message: Message, head: Head, caller: Caller | Problem, modern: bool, receive: Receive, headers: Headers
     ) -> Shape | None:
         """The call's result; `None` when the client went away, which cancels the work."""
         params = message.params
@@ -189,6 +195,7 @@ class McpDoor:
         if done is None:
             return None
         outcome, question = done
+        headers += limit_headers(outcome)
         if question is not None:
             return question
         trace_id = request.trace.trace_id if request.trace else None

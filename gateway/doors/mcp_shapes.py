@@ -50,8 +50,12 @@ def result(outcome: Outcome, trace_id: str | None, *, modern: bool) -> Shape:
     if outcome.structured is not None and outcome.problem is None and (modern or isinstance(outcome.structured, dict)):
         shown["structuredContent"] = outcome.structured
     meta: Shape = {"dev.toolgate/call-id": outcome.call_id, "dev.toolgate/verdict": render.verdict(outcome.verdict)}
+    if outcome.repeat:
+        meta["dev.toolgate/repeat"] = True
     if outcome.truncated:
         meta["dev.toolgate/truncated"] = True
+    if outcome.notes:
+        meta["dev.toolgate/notes"] = list(outcome.notes)
     if outcome.artifacts:
         meta["dev.toolgate/artifacts"] = render.artifacts(outcome)
     if outcome.problem is not None:

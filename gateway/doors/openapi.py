@@ -18,6 +18,7 @@ _OUTCOME: dict[str, Json] = {
         "problem": {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Problem"}]},
         "verdict": {"type": "object"},
         "artifacts": {"type": "array", "items": {"$ref": "#/components/schemas/Artifact"}},
+        "notes": {"type": "array", "items": {"type": "string"}},
         "usage": {"type": "object"},
         "record": {"type": ["object", "null"]},
     },
@@ -52,6 +53,12 @@ _PROBLEM: dict[str, Json] = {
         "approval": {"type": "string"},
     },
 }
+_KEY: dict[str, Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key and arguments again is the same call: it is made once, and a repeat is told its outcome.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+}
 REFUSED: dict[str, Json] = {
     "description": "Refused: nothing ran",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -69,6 +76,7 @@ def document(
         "paths": {f"/v1/tools/{tool.name}/call": {"post": _operation(tool)} for tool in tools} | dict(paths or {}),
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "parameters": {"Idempotency-Key": _KEY},
             "schemas": {"Artifact": _ARTIFACT, "Outcome": _OUTCOME, "Problem": _PROBLEM, **(schemas or {})},
         },
     }
@@ -86,6 +94,7 @@ def _operation(tool: Tool) -> dict[str, Json]:
         "operationId": tool.name,
         "summary": tool.title or tool.name,
         "description": tool.description,
+        "parameters": [{"$ref": "#/components/parameters/Idempotency-Key"}],
         "requestBody": {
             "required": True,
             "content": {
@@ -100,7 +109,11 @@ def _operation(tool: Tool) -> dict[str, Json]:
             },
         },
         "responses": {
-            "200": {"description": "It ran", "content": {"application/json": {"schema": outcome}}},
+            "200": {
+                "description": "It ran; with Idempotency-Replayed when it had run before",
+                "headers": {"Idempotency-Replayed": {"schema": {"const": "true"}}},
+                "content": {"application/json": {"schema": outcome}},
+            },
             "202": {"description": "It waits for a person", "content": {"application/json": {"schema": outcome}}},
             "default": REFUSED,
         },

@@ -55,15 +55,15 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def content(outcome: Outcome) -> list[Json]:
-    """The content blocks of a result: its text, and a second one where it left files.
+    """The content blocks of a result: its text, one more where it left files, one where a limit is near.
 
     Apart, so that a text that is JSON stays JSON; as text, because a model has to read a handle to pass it on, and
     older MCP clients refuse a result with a block of a kind they do not know (`resource_link`).
     """
     blocks: list[Json] = [{"type": "text", "text": outcome_text(outcome)}]
-    left = files_text(outcome)
-    if left:
-        blocks.append({"type": "text", "text": left})
+    for more in (files_text(outcome), "\n".join(outcome.notes)):
+        if more:
+            blocks.append({"type": "text", "text": more})
     return blocks
 
 
@@ -111,6 +111,7 @@ def outcome_json(outcome: Outcome, trace_id: str | None = None) -> dict[str, Jso
         "problem": members(outcome.problem, outcome.call_id, trace_id) if outcome.problem else None,
         "verdict": verdict(outcome.verdict),
         "artifacts": artifacts(outcome),
+        "notes": list(outcome.notes),
         "usage": {
             "wall_ms": usage.wall_ms,
             "sandbox_ms": usage.sandbox_ms,

@@ -19,6 +19,7 @@ from gateway.doors.asgi import (
     send_problem,
     while_connected,
 )
+from gateway.doors.limits import rate_headers
 from gateway.model import Caller, Outcome, Problem, Refusal, Request
 from gateway.problems import problem, refuse
 from gateway.tool import Json
@@ -94,9 +95,11 @@ async def send_outcome(send: Send, outcome: Outcome, trace_id: str | None) -> No
     202 and where to look, for a call that waits for a person.
     """
     if outcome.status == "refused" and outcome.problem is not None:
-        await send_problem(send, outcome.problem, outcome.call_id, trace_id)
+        await send_problem(send, outcome.problem, outcome.call_id, trace_id, rate_headers(outcome.standings))
         return
-    headers = [(b"toolgate-call-id", outcome.call_id.encode())]
+    headers = [(b"toolgate-call-id", outcome.call_id.encode()), *rate_headers(outcome.standings)]
+    if outcome.repeat:
+        headers.append((b"idempotency-replayed", b"true"))
     parked = outcome.status == "parked"
     if parked:
         headers.append((b"location", f"/v1/calls/{outcome.call_id}".encode()))

@@ -16,10 +16,12 @@ from gateway.model import Arguments, Call, Principal, Session
 from gateway.reliability.written import read_entries
 from gateway.simulate.verdict import Verdict, on_record
 from gateway.specs.fetch import fetch_tool
+from gateway.stages.ask import SETTINGS
 from gateway.stages.authenticate import suppose
 from gateway.tool import Json, Labels, SandboxBackend, Tool
 
 UNKNOWN_TOOL = "unknown_tool"
+NO_POLICY = frozenset({"budget", "loop", "state"})  # limits that refuse a call, but are none of a policy's rates
 NO_SESSION = "the session is not on record"
 METADATA = "its arguments are not on record (metadata level)"
 TOO_LARGE = "its arguments were too large to be kept"
@@ -101,7 +103,7 @@ class Reader:
 
     def _asked(self, record: Record) -> Asked | Unasked:
         decision, refused = cast(Any, record["decision"]), record["type"] == "call.refused"
-        code = cast(Any, record["outcome"])["code"] if refused else None
+        code = _code(cast(Any, record["outcome"])) if refused else None
         if decision is None:
             if code != UNKNOWN_TOOL:
                 return Unasked(float(cast(float, record["opened_at"])))
@@ -178,6 +180,12 @@ def _session(said: _Said, principal: Principal, facts: Mapping[str, Any]) -> Ses
         calls=int(facts["calls"]),
         cost=float(facts["cost"]),
     )
+
+
+def _code(outcome: Mapping[str, Any]) -> str | None:
+    """Why a call was refused; None where it was for what settings limit or a loop, which no policy has a part in."""
+    limit = str(outcome.get("limit", ""))
+    return None if limit.startswith(SETTINGS) or limit in NO_POLICY else cast("str | None", outcome["code"])
 
 
 def _closed(record: Record) -> Closed:

@@ -13,6 +13,7 @@ from gateway.reliability.budgets import accounts
 from gateway.tool import Rate, SandboxBackend
 
 NO_BOUNDS = Bounds()
+SETTINGS = "limits-"  # how the names of rates begin that settings ask for
 GRACE = 5.0  # seconds beyond its deadline after which a call that nobody ended has surely ended
 
 
@@ -66,7 +67,7 @@ def _of_settings(call: Call, rates: Mapping[str, Rate]) -> list[Bucket]:
         "tenant": principal.tenant,
         "all": "",
     }
-    return [Bucket(f"limits\x1f{over}\x1f{owners[over]}", rate, f"limits-{over}") for over, rate in rates.items()]
+    return [Bucket(f"limits\x1f{over}\x1f{owners[over]}", rate, f"{SETTINGS}{over}") for over, rate in rates.items()]
 
 
 def _wants(permit: Permit, drawn: Sequence[Account]) -> Amounts:

@@ -27,7 +27,8 @@ def test_a_call_answers_with_its_outcome() -> None:
     assert said["status"] == "done"
     assert said["result"]["structured_content"] == {"said": "hello"}
     assert said["result"]["content"] == [{"type": "text", "text": '{"said":"hello"}'}]
-    assert set(said) == {"call_id", "tool", "status", "result", "problem", "verdict", "artifacts", "usage", "record"}
+    parts = {"result", "problem", "verdict", "artifacts", "notes", "usage", "record"}
+    assert set(said) == {"call_id", "tool", "status", *parts}
     assert said["verdict"] == {"action": "allow", "labels": ["untrusted"], "findings": []}
     assert said["record"] == {"shard": "memory", "seq": 2}
 

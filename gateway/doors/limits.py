@@ -1,0 +1,42 @@
+"""How the rates of a call stand, as HTTP headers: `RateLimit` and `RateLimit-Policy`.
+
+As draft-ietf-httpapi-ratelimit-headers-10 has them, in structured fields (RFC 9651). It counts nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+from gateway.admission import Standing
+from gateway.doors.asgi import Headers
+from gateway.model import Outcome
+
+
+def limit_headers(outcome: Outcome) -> Headers:
+    """How the rates stand that the call spent, or had no room in; and `Retry-After`, in seconds, where it has one."""
+    headers: Headers = []
+    if outcome.problem is not None and outcome.problem.retry_after_ms is not None:
+        headers.append((b"retry-after", str(-(-outcome.problem.retry_after_ms // 1000)).encode()))
+    return headers + rate_headers(outcome.standings)
+
+
+def rate_headers(standings: Sequence[Standing]) -> Headers:
+    """For each rate: `q` calls in `w` seconds, `r` left, whole again in `t` seconds. Nothing where there is none."""
+    if not standings:
+        return []
+    policy = b", ".join(_policy(each.bucket.name, each.bucket.rate.calls, each.bucket.rate.per) for each in standings)
+    stands = ", ".join(f"{_text(each.bucket.name)};r={each.left};t={math.ceil(each.reset)}" for each in standings)
+    return [(b"ratelimit-policy", policy), (b"ratelimit", stands.encode())]
+
+
+@lru_cache(maxsize=1000)
+def _policy(name: str, calls: int, per: float) -> bytes:
+    return f"{_text(name)};q={calls};w={max(1, math.ceil(per))}".encode()
+
+
+def _text(name: str) -> str:
+    """A structured field's string, which is ASCII; names of rules are."""
+    plain = "".join(each if " " <= each <= "~" else "?" for each in name)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
