@@ -19,7 +19,7 @@ from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
 from gateway.units import seconds
-from gateway.urls import parse_url
+from gateway.urls import BadUrl, parse_url
 
 _PREFIX = "TOOLGATE_"
 _MAX_PORT = 65535
@@ -149,6 +149,42 @@ class Sandboxes(_Part):
     docker: DockerSandboxes = DockerSandboxes()
 
 
+class Asking(_Part):
+    """How people are told that a call waits for them."""
+
+    webhook: Annotated[
+        str | None, Field(description="Where it is said that a call waits for a person: `https://HOST/PATH`.")
+    ] = None
+    secret: Annotated[
+        str | None, Field(description="Where the key is that signs what is said there: `env:NAME` or `file:/PATH`.")
+    ] = None
+
+    @field_validator("webhook")
+    @classmethod
+    def _url(cls, webhook: str | None) -> str | None:
+        if webhook is not None and not webhook.startswith(("https://", "http://")):
+            raise ValueError("must be https://HOST/PATH")
+        if webhook is not None:
+            try:
+                parse_url(webhook)
+            except BadUrl as bad:
+                raise ValueError(bad.reason) from None
+        return webhook
+
+    @field_validator("secret")
+    @classmethod
+    def _source(cls, secret: str | None) -> str | None:
+        if secret is not None and not secret.startswith(("env:", "file:/")):
+            raise ValueError("must be env:NAME or file:/PATH")
+        return secret
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.webhook is None) != (self.secret is None):
+            raise ValueError("webhook and secret go together")
+        return self
+
+
 class Settings(_Part):
     """All settings."""
 
@@ -184,6 +220,7 @@ class Settings(_Part):
         Field(description="Where limits, claims and approvals are kept: `sqlite`, `memory` or `redis://HOST:PORT/N`."),
     ] = "sqlite"
     limits: Limits = Limits()
+    approvals: Asking = Asking()
 
     @property
     def address(self) -> tuple[str, int]:

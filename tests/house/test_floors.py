@@ -62,6 +62,7 @@ FLOOR = {
     "gateway.home": 6,
     "gateway.kept": 6,
     "gateway.live": 6,
+    "gateway.notices": 6,
     "gateway.loading": 6,
     "gateway.replay": 6,
     "gateway.rerun": 6,
