@@ -91,8 +91,16 @@ async def _repeated(opened: Opened, recalled: Recalled, ledger: Ledger, outcomes
         position = await ledger.append(repeated_line(opened, recalled, ledger))
     except Refusal as refusal:
         return _outcome(opened, refusal.problem, _usage(opened, refusal.problem), None)
-    outcome = Outcome(
-        call_id=opened.request.call_id,
+    outcome = remembered(recalled, opened.request.call_id, position, repeat=True)
+    if opened.principal is not None:
+        outcomes.keep(opened.principal.key, outcome)
+    return outcome
+
+
+def remembered(recalled: Recalled, call_id: str, position: Position | None, *, repeat: bool) -> Outcome:
+    """An outcome as it was kept: of the call itself, perhaps by another gateway, or of the one that it repeats."""
+    return Outcome(
+        call_id=call_id,
         tool=recalled.tool,
         status=recalled.status,
         text=recalled.text,
@@ -103,11 +111,8 @@ async def _repeated(opened: Opened, recalled: Recalled, ledger: Ledger, outcomes
         position=position,
         truncated=recalled.truncated,
         artifacts=recalled.artifacts,
-        repeat=True,
+        repeat=repeat,
     )
-    if opened.principal is not None:
-        outcomes.keep(opened.principal.key, outcome)
-    return outcome
 
 
 async def _spent(opened: Opened, caller: Caller, safe: SafeOutput, sessions: Sessions) -> SafeOutput | Problem:
