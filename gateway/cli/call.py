@@ -22,7 +22,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     verb.add_argument("tool")
     verb.add_argument("arguments", nargs="?", default="{}", help='JSON, for example \'{"code": "print(2 + 2)"}\'')
     verb.add_argument("--session", help="session to call in")
-    verb.add_argument("--idempotency-key", help="not supported yet by the gateway, which will say so")
+    verb.add_argument("--idempotency-key", help="the same key again is the same call, made once")
     verb.add_argument("--url", help="gateway to call (default: the one started from this home)")
     verb.add_argument("--key", help="API key; better given as TOOLGATE_KEY (default: the local agent's)")
     verb.set_defaults(run=run)

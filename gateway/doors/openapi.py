@@ -56,7 +56,7 @@ _PROBLEM: dict[str, Json] = {
 _KEY: dict[str, Json] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key and arguments again is the same call: it is made once, and a repeat is told its outcome.",
+    "description": "The same key and arguments again are the same call: made once, and its outcome told again.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
 REFUSED: dict[str, Json] = {

@@ -19,6 +19,7 @@ from gateway.tool import Json
 
 UNLIKE = "its record is not as this version writes it"
 NOT_KEPT = "its result is not on record, as its rule wanted"
+ELSEWHERE = "it was a repeat of a call that is not of this session"
 NOT_ENDED = "The call has no end on record: it was still under way."
 UNKNOWN = "The call was under way when the gateway stopped; nobody has said how it ended."
 _RESOLVED = {
@@ -77,6 +78,8 @@ def answer_of(first: Record, last: Record | None, contents: Contents, owner: str
         if first["type"] == "call.refused":
             said = cast(Any, first["outcome"])
             return Denied(str(said["code"]), said.get("rule"), said.get("retry_after_ms"))
+        if first["type"] == "call.repeated":
+            return Lost(ELSEWHERE)
         if last is None:
             return Instead(problem("outcome_unknown", NOT_ENDED))
         if last["type"] == "call.in_doubt":

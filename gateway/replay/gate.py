@@ -12,12 +12,14 @@ from gateway.pipeline import Gate
 from gateway.ports import Runner
 from gateway.problems import problem
 from gateway.replay.answers import Denied, Instead, Result
+from gateway.replay.claims import RecordedClaims
 from gateway.replay.outside import AsRecorded, Marked, ReplayClock, Unread
 from gateway.replay.report import UNREPEATABLE, Report
 from gateway.replay.script import Script, Turn, refused_then
 from gateway.replay.session import RecordedSession
 from gateway.runners.replay import ReplayRunner
 from gateway.screening import Screener
+from gateway.stages.keys import client_key
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 
 KINDS: tuple[type[Backend], ...] = (HttpBackend, FetchBackend, McpBackend, SandboxBackend)
@@ -65,7 +67,11 @@ class ReplayGate(Gate):
         if tool is not None and isinstance(given, dict) and not tool.check.check(given):
             filled = tool.check.fill(dict(given))
         digests = [self.replay.session.digest(strictjson.canonical(each)) for each in (filled, given)]
-        return self.replay.script.take(request.tool, filled, digests)
+        return self.replay.script.take(request.tool, filled, digests, self._claim(request))
+
+    def _claim(self, request: Request) -> str | None:
+        given = request.idempotency_key
+        return None if given is None else client_key(self.replay.session.principal.key, given)
 
     def _for(self, turn: Turn) -> Gate:
         """The stages with the world of one call."""
@@ -76,7 +82,8 @@ class ReplayGate(Gate):
             screener = Screener(screener.rules, screener.secrets, shown)
         runners: Mapping[type[Backend], Runner] = dict.fromkeys(KINDS, ReplayRunner(answer))
         return self._with(
-            counters=AsRecorded(self.counters, self.replay.clock, turn),
+            counters=AsRecorded(self.counters, self.claims, self.replay.clock, turn),
+            claims=RecordedClaims(self.claims, turn),
             runners=runners,
             screener=screener,
             ledger=Marked(self.ledger, turn),

@@ -15,7 +15,7 @@ from gateway.admission import Account, Amounts, Ask, Taken, Warned
 from gateway.aggregates import Cell, Ended, Level
 from gateway.lifetimes import Change
 from gateway.model import Artifact, Position, Principal, Session
-from gateway.ports import Artifacts, Authority, Clock, Counters, Ledger, Line
+from gateway.ports import Artifacts, Authority, Claims, Clock, Counters, Ledger, Line
 from gateway.problems import refuse
 from gateway.replay.answers import Denied
 from gateway.replay.script import Turn
@@ -121,6 +121,7 @@ class AsRecorded:
     """
 
     inner: Counters
+    claims: Claims
     clock: Clock
     turn: Turn
 
@@ -133,7 +134,11 @@ class AsRecorded:
         if code == "concurrency_limited":
             return Taken("concurrency", ask.slots[0].key, retry_after=1.0)
         edge = -EDGE if code == "rate_limited" else EDGE if then is not None and code is None else 0.0
-        taken = await self.inner.take(replace(ask, now=self.clock.now() + edge, slots=()))
+        again = replace(ask, now=self.clock.now() + edge, slots=())
+        taken = await self.inner.take(again)
+        if taken.claimed is not None and ask.claim is not None:  # then it was free
+            await self.claims.release(ask.claim.key, taken.claimed.call_id)
+            taken = await self.inner.take(again)
         if taken.kind == "rate" and isinstance(then, Denied) and then.retry_after_ms is not None:
             return replace(taken, retry_after=then.retry_after_ms / 1000)
         return taken

@@ -12,7 +12,17 @@ from gateway.tool import Json
 
 _SECRET, _FILE = "secret.issued", "file."
 # What a machine did, not a rule: no check makes it happen again, so it is given again as it was.
-UNREPEATABLE = frozenset({"precondition_pending", "budget_exhausted", "cancelled", "internal"})
+UNREPEATABLE = frozenset(
+    {
+        "in_progress",
+        "key_reused",
+        "outcome_unknown",
+        "precondition_pending",
+        "budget_exhausted",
+        "cancelled",
+        "internal",
+    }
+)
 _PERMITTED = "permitted"
 
 
@@ -36,7 +46,9 @@ class Report:
         """Counts one call."""
         then, now = turn.recorded, outcome.problem.code if outcome.problem else None
         said: dict[str, Json] = {"call_id": turn.recorded_id, "replayed_as": outcome.call_id, "tool": turn.tool}
-        if then is None or (turn.admitted and now == "replay_miss"):
+        if then is None and outcome.repeat:
+            self.served += 1  # the same call once more, by its key
+        elif then is None or (turn.admitted and now == "replay_miss"):
             self.missed.append(said | {"code": now, "detail": outcome.problem.detail if outcome.problem else ""})
         elif _same(then.answer, outcome, admitted=turn.admitted):
             self.served += 1
@@ -105,10 +117,10 @@ def _same(then: Answer, outcome: Outcome, *, admitted: bool) -> bool:
     if isinstance(then, Denied):
         return then.code == code and (then.rule == rule or then.code in UNREPEATABLE)
     if isinstance(then, Instead):
-        return admitted and then.problem.code == code
+        return (admitted or outcome.repeat) and then.problem.code == code
     if isinstance(then, Result):
         wanted = then.problem.code if then.problem else None
-        return admitted and (then.text, wanted) == (outcome.text, code)
+        return (admitted or outcome.repeat) and (then.text, wanted) == (outcome.text, code)
     return False
 
 

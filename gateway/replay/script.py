@@ -46,19 +46,30 @@ class Script:
     def __init__(self, calls: Sequence[Recorded]) -> None:
         self._calls = calls
         self._left: dict[str, Recorded] = {call.id: call for call in calls}
+        self._claims: set[str] = set()
         self._asked: defaultdict[tuple[str, str], int] = defaultdict(int)
 
-    def take(self, tool: str, arguments: Json, digests: Sequence[str]) -> Turn:
-        """The first call of that tool and arguments that nobody had yet.
+    def take(self, tool: str, arguments: Json, digests: Sequence[str], claim: str | None = None) -> Turn:
+        """The first call of that tool and arguments that nobody had yet; by an idempotency key, the one of its claim.
 
         `digests`: of the arguments with defaults and as they came. A call that was refused early has the latter.
         """
         self._asked[tool, digests[0]] += 1
         occurrence = self._asked[tool, digests[0]]
-        found = next((call for call in self._left.values() if call.tool == tool and call.digest in digests), None)
+        found = self._find(
+            [call for call in self._left.values() if call.tool == tool and call.digest in digests], claim
+        )
         if found is not None:
             del self._left[found.id]
         return Turn(tool, arguments, digests[0], occurrence, found)
+
+    def _find(self, fitting: Sequence[Recorded], claim: str | None) -> Recorded | None:
+        """A repeat is never another call; which key a call that was refused had is not on record."""
+        if claim is not None:
+            known, seen = [call for call in fitting if call.claim == claim], claim in self._claims
+            self._claims.add(claim)
+            fitting = known or [call for call in fitting if not seen or call.claim is None]
+        return next(iter(fitting), None)
 
     def never(self) -> Sequence[Recorded]:
         """The calls that nobody asked for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from gateway.model import SESSION_TTL, Principal, Session
 from gateway.replay.answers import Answer, Lost, answer_of
 from gateway.tool import Json
 
-_ASKS = ("call.intent", "call.refused")
+_ASKS = ("call.intent", "call.refused", "call.repeated")
 _ENDS = ("call.outcome", "call.in_doubt", "call.resolved")
 _SCOPES = frozenset({"agent"})
 
@@ -38,7 +38,8 @@ class Unreplayable(Exception):
 class Recorded:
     """One call on record. `at`: when it was opened (unix seconds); `digest`: of its arguments, under its tenant's key.
 
-    `arguments` says nothing where `unreadable` says why. `admitted`: it has an intent.
+    `arguments` says nothing where `unreadable` says why. `admitted`: it has an intent. `claim`: of its idempotency key,
+    as far as one is on record. `repeats`: the call that it was a repeat of.
     """
 
     id: str
@@ -49,6 +50,8 @@ class Recorded:
     answer: Answer
     arguments: Json = None
     unreadable: str | None = None
+    claim: str | None = None
+    repeats: str | None = None
 
     @property
     def lost(self) -> str | None:
@@ -159,7 +162,7 @@ def _recorded(found: _Found, ends: Mapping[str, Record], keys: KeyStore, content
     who = found.principal
     groups, tenant = frozenset(map(str, who["groups"])), found.tenant
     principal = Principal(who["agent"], tenant, who["user"], groups, _SCOPES, who["authn"], who["token_id"])
-    calls = [_call(asked, ends.get(call_id), contents, principal.key) for call_id, asked in found.asked.items()]
+    calls = _calls(found, ends, contents, principal.key)
     first = next(iter(found.asked.values()))
     facts = cast(Mapping[str, Any], first["session"])
     session = Session(
@@ -179,6 +182,18 @@ def _recorded(found: _Found, ends: Mapping[str, Record], keys: KeyStore, content
     return RecordedSession(principal, session, calls, str(first["hlc"]), digest)
 
 
+def _calls(found: _Found, ends: Mapping[str, Record], contents: Contents, owner: str) -> list[Recorded]:
+    """Each call; a repeat with arguments and answer of the call that it was a repeat of."""
+    calls: dict[str, Recorded] = {}
+    for call_id, asked in found.asked.items():
+        call = _call(asked, ends.get(call_id), contents, owner)
+        first = calls.get(call.repeats) if call.repeats is not None else None
+        if first is not None:
+            call = replace(call, answer=first.answer, arguments=first.arguments, unreadable=first.unreadable)
+        calls[call_id] = call
+    return list(calls.values())
+
+
 def _call(asked: Record, end: Record | None, contents: Contents, owner: str) -> Recorded:
     arguments, unreadable = _arguments(asked, contents)
     return Recorded(
@@ -190,6 +205,8 @@ def _call(asked: Record, end: Record | None, contents: Contents, owner: str) -> 
         answer_of(asked, end, contents, owner),
         arguments,
         unreadable,
+        str(cast(Any, asked["idempotency_key"])["claim"]) if "idempotency_key" in asked else None,
+        str(asked["repeat_of"]) if "repeat_of" in asked else None,
     )
 
 

@@ -15,7 +15,7 @@ from gateway.model import Call, Outcome, Refusal, Request
 from gateway.ports import Claims, Clock
 from gateway.problems import TABLE, problem, refuse
 from gateway.stages.kept import NotKept, Recalled, read, write
-from gateway.stages.keys import digest, forwarded
+from gateway.stages.keys import client_key, digest, forwarded
 from gateway.stages.opened import Opened
 from gateway.stages.reconcile import Asking, reconcile
 
@@ -53,7 +53,7 @@ def claim_of(call: Call, request: Request) -> Claim | None:
         return Claim(key, fingerprint, forwarded(call.id), lasts)
     if not (0 < len(given) <= LONGEST and given.isascii() and given.isprintable()):
         raise refuse("malformed", f"Idempotency-Key must be 1 to {LONGEST} printable ASCII characters.")
-    key = digest("given", principal, given)
+    key = client_key(principal, given)
     return Claim(key, fingerprint, forwarded(key), LASTS)
 
 
@@ -65,13 +65,13 @@ async def recall(claim: Claim, call: Call, request: Request, asking: Recalling) 
     """
     there = await _known(claim, asking)
     if there is None or there.state == "done":
-        return _kept(there)
+        return _kept(claim, there)
     if not await _settled(claim, there, call, request, asking):
         raise _unknown(there)
     there = await _known(claim, asking)
     if there is not None and there.state == "unknown":
         raise _unknown(there)
-    return _kept(there)
+    return _kept(claim, there)
 
 
 async def _known(claim: Claim, asking: Recalling) -> Claimed | None:
@@ -131,11 +131,11 @@ def _fate(call: Call, outcome: Outcome | None) -> Literal["done", "free", "doubt
     return "doubt" if code in UNSURE and call.tool.idempotency.reconcile else "done"
 
 
-def _kept(there: Claimed | None) -> Recalled | None:
+def _kept(claim: Claim, there: Claimed | None) -> Recalled | None:
     if there is None:
         return None
     try:
-        return read(there.call_id, there.kept)
+        return read(there.call_id, claim.key, there.kept)
     except NotKept:
         said = f"The call was made ({there.call_id}), but what came of it is not kept any more."
         raise refuse("outcome_unknown", said) from None

@@ -6,7 +6,7 @@ JSON, `{"v": 1, …}`. It is content: whoever keeps it encrypts it, and erases i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -22,9 +22,13 @@ class NotKept(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What is on record of the call `of` that a repeat is of: the members of an `Outcome`, without id and position."""
+    """What is on record of the call `of` that a repeat is of: the members of an `Outcome`, without id and position.
+
+    `claim` is the key of the claim that they share.
+    """
 
     of: str
+    claim: str
     tool: str
     status: Literal["done", "failed"]
     text: str
@@ -54,7 +58,13 @@ def write(outcome: Outcome) -> bytes:
 
 
 def write_done(
-    tool: str, text: str, structured: Json = None, verdict: Verdict | None = None, failed: Problem | None = None
+    tool: str,
+    text: str,
+    structured: Json = None,
+    verdict: Verdict | None = None,
+    failed: Problem | None = None,
+    truncated: bool = False,
+    artifacts: Sequence[Artifact] = (),
 ) -> bytes:
     """What is known by other means of a call that happened: that it did, and perhaps with which result."""
     return _spelled(
@@ -66,13 +76,13 @@ def write_done(
             "problem": asdict(failed) if failed else None,
             "verdict": asdict(verdict or Verdict("allow", frozenset())),
             "usage": asdict(Usage()),
-            "truncated": False,
-            "artifacts": [],
+            "truncated": truncated,
+            "artifacts": [asdict(artifact) for artifact in artifacts],
         }
     )
 
 
-def read(of: str, kept: bytes | None) -> Recalled:
+def read(of: str, claim: str, kept: bytes | None) -> Recalled:
     """What was kept of the call `of`. Raises `NotKept`."""
     try:
         said: dict[str, Any] = json.loads(kept or b"null")
@@ -81,6 +91,7 @@ def read(of: str, kept: bytes | None) -> Recalled:
         problem, verdict = said.pop("problem"), said.pop("verdict")
         return Recalled(
             of=of,
+            claim=claim,
             problem=_problem(problem) if problem else None,
             verdict=_verdict(verdict),
             usage=Usage(**said.pop("usage")),

@@ -14,6 +14,11 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(spelled).hexdigest()
 
 
+def client_key(principal: str, given: str) -> str:
+    """The key of the claim of a client's own idempotency key; `principal` is a `Principal.key`."""
+    return digest("given", principal, given)
+
+
 def forwarded(of: str) -> str:
     """What a backend is told to know a repeat by: of a claim's key, or of the call's id where the client gave none."""
     return digest("forwarded", of)

@@ -193,6 +193,8 @@ def closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, led
         said["parent_call_id"] = call.parent.intent.call.id
         if isinstance(call.tool.backend, FetchBackend):
             said["network"] = [_sent(call, result, opened.intent.obligations.record != "metadata")]
+    elif opened.request.cause is not None:
+        said["parent_call_id"] = opened.request.cause
     content: Json = None
     if isinstance(result, SafeOutput):
         said |= _screened(result, ledger, principal.tenant)
@@ -208,6 +210,7 @@ def repeated_line(opened: Opened, recalled: Recalled, ledger: Ledger) -> Line:
     code = recalled.problem.code if recalled.problem else None
     said: dict[str, Json] = {
         "repeat_of": recalled.of,
+        "idempotency_key": {"claim": recalled.claim},
         "outcome": {"status": recalled.status, "code": code},
         "stages": opened.took,
         "usage": {"wall_ms": opened.wall_ms()},
