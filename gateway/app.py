@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway import __version__
 from gateway.accounts import Connecting
 from gateway.audit.heads import Heads
+from gateway.audit.keystore import master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
@@ -158,7 +159,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts), expiring)
         _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
         past = stack.enter_context(contextlib.closing(Search(home.path)))
-        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting)
+        secret = storage.secret or master_key(home.path)
+        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting, secret)
         yield Service(gate, doors, loaded, live, home)
 
 
@@ -284,8 +286,10 @@ def doors_of(
     past: Past,
     settings: Settings,
     connecting: Connecting | None = None,
+    secret: bytes | None = None,
 ) -> Edge:
-    """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written."""
+    """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written, `secret` what
+    signs questions to clients."""
 
     def ready() -> Mapping[str, Json]:
         audit = "ok"
@@ -301,7 +305,9 @@ def doors_of(
     hosts = frozenset(names | {f"{name}:{port}" for name in names})
     resource = resource_of(settings)
     admin = admin_app(gate, ready, upkeep, past, resource, connecting if settings.connects else None)
-    return Edge(CallRoute(gate), McpDoor(gate, __version__), admin, hosts, resource, settings.limits.inflight)
+    return Edge(
+        CallRoute(gate), McpDoor(gate, __version__, secret=secret), admin, hosts, resource, settings.limits.inflight
+    )
 
 
 def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> SqliteSessions:

@@ -14,10 +14,12 @@ from gateway.stores.sqlite import State
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What limits calls. `counters` are also the claims."""
+    """What limits calls. `counters` are also the claims. `secret` is what all gateways of one store have in common;
+    a store of one gateway alone needs none."""
 
     counters: MemoryCounters
     approvals: ports.Approvals
+    secret: bytes | None = None
 
 
 async def open_storage(settings: Settings, state: State, stack: AsyncExitStack) -> Storage:
