@@ -36,6 +36,7 @@ from gateway.stages.screen import screen
 from gateway.stages.sessions import add_request, end_session, open_asked, record_changes
 from gateway.stages.validate import validate
 from gateway.tool import Backend, Json, Tool
+from gateway.stages.warned import report_tokens
 
 log = logging.getLogger("toolgate")
 
@@ -133,6 +134,11 @@ class Gate:
 
     async def record_sessions(self) -> None:
         """Puts on record which sessions have ended meanwhile. Raises the refusals of `Ledger.check`."""
+    async def report_tokens(self, principal: Principal, session: Session, tokens: int) -> None:
+        """Adds what the client says it used of a model to the budgets. Raises as `stages/warned.py` says."""
+        known = (self.sessions, self.counters, self.ledger, self.bounds, self.clock, self.watch.told)
+        await report_tokens(suppose(principal, session), tokens, *known)
+
         await record_changes(self.sessions, self.ledger, self.clock.now())
 
     async def answer(

@@ -17,6 +17,7 @@ from gateway.doors.approvals import add_approvals, of_own_call
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.bodies import misfit
+from gateway.doors.budgets import add_budgets
 from gateway.doors.connect import add_connections, add_pages
 from gateway.doors.explaining import add_explaining, described
 from gateway.doors.openapi import document
@@ -53,6 +54,7 @@ def admin_app(
     _health(app, ready)
     _tools(app, gate)
     add_sessions(app, gate, _known(gate))
+    add_budgets(app, gate, _known(gate))
     add_artifacts(app, gate)
     add_approvals(app, gate, _known(gate))
     add_explaining(app, gate, _known(gate))

@@ -12,11 +12,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.bodies import read_shape
+from gateway.doors.budgets import standing_of
 from gateway.lifetimes import SPEAKER, Opening
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
 from gateway.problems import refuse
-from gateway.reliability.budgets import in_words, session_key
+from gateway.reliability.budgets import in_words, of_settings, session_key
 from gateway.tool import Json
 
 _MAX_BODY = 64 * 1024  # bytes
@@ -44,6 +45,12 @@ class Turn(_Closed):
     """The body of `POST /v1/sessions/{id}/request`."""
 
     request: Words
+
+
+class Used(_Closed):
+    """The body of `POST /v1/sessions/{id}/usage`."""
+
+    tokens: int = Field(ge=1, le=1_000_000_000)
 
 
 class Which(BaseModel):
@@ -79,6 +86,18 @@ def add_sessions(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> N
         body = await read_shape(request, NewSession, _MAX_BODY)
         asked = Opening(frozenset(body.labels), body.budget, body.ttl, body.request, body.parent)
         return JSONResponse(await _shown(await gate.open_session(principal, asked), principal, gate), 201)
+
+    @app.post("/v1/sessions/{session_id}/usage")
+    async def report_usage(
+        session_id: str, principal: Annotated[Principal, Depends(writer)], request: Request
+    ) -> JSONResponse:
+        """What a client used of its model, which nobody else can know: counts in budgets of tokens."""
+        body = await read_shape(request, Used, _MAX_BODY)
+        session = await _find(session_id, principal, Which(), gate)
+        if session.owner != principal.key:
+            raise refuse("not_found", _NO_SESSION)
+        await gate.report_tokens(principal, session, body.tokens)
+        return JSONResponse(await _shown(session, principal, gate))
 
     @app.delete("/v1/sessions/{session_id}")
     async def close_session(
@@ -171,7 +190,8 @@ def _state(session: Session, now: float) -> str:
 
 async def _shown(session: Session, principal: Principal, gate: Gate) -> dict[str, Json]:
     tenant, agent, user = session.owner.split("\x1f")
-    above, key = gate.sessions.line(session.uid)[1:2], session_key(session)
+    line, key = gate.sessions.line(session.uid) or (session,), session_key(session)
+    above = line[1:2]
     used = in_words((await gate.counters.used([key]))[key]) if session.budget else {}
     spent = {"calls": 0, "cost": 0.0, **used} if session.budget else None
     shown: dict[str, Json] = {
@@ -192,6 +212,9 @@ async def _shown(session: Session, principal: Principal, gate: Gate) -> dict[str
     }
     if session.owner == principal.key:
         shown["request"] = list(session.request)
+    drawn = of_settings(Principal(agent, tenant, user or None), gate.bounds, gate.clock.steady(), line)
+    if found := [each for each in drawn if each.name == "session"]:
+        shown["limits"] = await standing_of(found, gate.counters)
     return shown
 
 

@@ -29,17 +29,29 @@ def in_words(amounts: Amounts) -> dict[str, float]:
 
 
 def accounts(line: Sequence[Session], principal: Principal, bounds: Bounds, now: float) -> tuple[Account, ...]:
-    """The accounts that a call of `line` (its session and those above it, nearest first) draws on.
-
-    What settings give each session is one account for a session and all below it: opening more gives no more.
-    """
+    """The accounts that a call of `line` (its session and those above it, nearest first) draws on."""
     found: list[Account] = []
     if any(each.budget for each in line):
         for number, each in enumerate(line):
             name = "session above" if number else "session"
             found.append(Account(session_key(each), name, in_units(each.budget), each.expires_at - now))
+    return (*found, *of_settings(principal, bounds, now, line)) if bounds.budgets else tuple(found)
+
+
+def of_settings(principal: Principal, bounds: Bounds, now: float, line: Sequence[Session] = ()) -> tuple[Account, ...]:
+    """The accounts that settings give a principal and its tenant, and the sessions of `line`, where it is given.
+
+    What they give each session is one account for a session and all below it: opening more gives no more.
+    """
+    found: list[Account] = []
     for budget in bounds.budgets:
-        who = {"session": line[-1].uid, "principal": principal.key, "tenant": principal.tenant}[budget.over]
+        if budget.over == "session" and not line:
+            continue
+        who = (
+            line[-1].uid
+            if budget.over == "session"
+            else {"principal": principal.key}.get(budget.over, principal.tenant)
+        )
         window = 0 if budget.within is None else math.floor(now / budget.within)
         lasts = _FOR_GOOD if budget.within is None else budget.within
         found.append(Account(f"{budget.over}\x1f{who}\x1f{budget.within}\x1f{window}", budget.over, budget.most, lasts))
@@ -78,7 +90,7 @@ def lacking(account: Account, dimension: Dimension, used: int, want: int) -> str
     most, spent = (in_words({dimension: amount})[dimension] for amount in (account.most[dimension], used))
     said = f"it is for {_amount(dimension, most)}{_each(account)}, {spent:g} are spent or under way"
     asked = f", and this costs {want / UNITS[dimension]:g}" if dimension == "cost" else ""
-    until = " before its time begins anew" if _within(account) else ""
+    until = " before its time begins anew" if window_of(account) else ""
     return f"The budget of {_whose(account)} is used up: {said}{asked}. Repeating the call does not help{until}."
 
 
@@ -101,15 +113,15 @@ def _amount(dimension: Dimension, amount: float) -> str:
 
 
 def _each(account: Account) -> str:
-    within = _within(account)
+    within = window_of(account)
     if within is None:
         return ""
     size, unit = next((each for each in _SPANS if within % each[0] == 0), (1.0, "s"))
     return f" in each {within / size:g} {unit}"
 
 
-def _within(account: Account) -> float | None:
-    """Seconds of its window, which stand in the key, where it has one."""
+def window_of(account: Account) -> float | None:
+    """Seconds of its windows, which stand in the key, where it has some."""
     within = account.key.split("\x1f")[-2]
     return None if within in ("None", "budget") else float(within)
 

@@ -1,13 +1,15 @@
-"""That a budget is nearly used up, said once: in the answer to the call that brought it there, and on record."""
+"""That a budget is nearly used up, said once, in the answer to the call that brought it there, and on record; and what
+clients report that they used themselves. It refuses no call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.admission import Amounts, Taken, Warned
+from gateway.admission import Amounts, Bounds, Taken, Warned
 from gateway.model import Caller
-from gateway.ports import Line
-from gateway.reliability.budgets import in_words, nearly, warns
+from gateway.ports import Clock, Counters, Ledger, Line, Sessions
+from gateway.problems import refuse
+from gateway.reliability.budgets import accounts, in_words, nearly, warns
 from gateway.reliability.watch import Told
 from gateway.stages.opened import Opened
 from gateway.tool import Json
@@ -26,15 +28,46 @@ def warn(opened: Opened, told: Told, taken: Taken, spent: Amounts) -> None:
             opened.beside.append(line_of_warning(settled, opened.caller, {"call_id": opened.request.call_id}))
 
 
+async def report_tokens(
+    caller: Caller,
+    tokens: int,
+    sessions: Sessions,
+    counters: Counters,
+    ledger: Ledger,
+    bounds: Bounds,
+    clock: Clock,
+    told: Told,
+) -> None:
+    """Adds tokens that only the client knows of to the budgets of its session: on record before they count.
+
+    Raises `Refusal`: `session_closed`, `overloaded` when they could not be added, and those of `Ledger.check`.
+    """
+    session, principal = caller.session, caller.principal
+    if not sessions.is_open(session):
+        raise refuse("session_closed", "This session is closed, or has expired.")
+    await ledger.append(Line("session.usage", {**_whose(caller), "tokens": tokens}))
+    drawn = accounts(sessions.line(session.uid) or (session,), principal, bounds, clock.steady())
+    for each in await counters.report(drawn, {"tokens": tokens}):
+        if told.first(each):
+            await ledger.append(line_of_warning(each, caller, {}))
+
+
+def _whose(caller: Caller) -> dict[str, Json]:
+    principal = caller.principal
+    return {
+        "tenant": principal.tenant,
+        "principal": {"agent": principal.agent, "user": principal.user},
+        "session_id": caller.session.id,
+    }
+
+
 def line_of_warning(warned: Warned, caller: Caller, more: Mapping[str, Json]) -> Line:
     """The record of it. Amounts are in the words of a file."""
-    principal, session, dimension = caller.principal, caller.session, warned.dimension
+    dimension = warned.dimension
     return Line(
         "budget.warned",
         {
-            "tenant": principal.tenant,
-            "principal": {"agent": principal.agent, "user": principal.user},
-            "session_id": session.id,
+            **_whose(caller),
             "over": warned.account.name,
             "account": warned.account.key,
             "dimension": dimension,

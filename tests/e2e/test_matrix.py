@@ -59,6 +59,8 @@ ROUTES = (
     Route("GET", "/v1/sessions", KNOWN),
     Route("POST", "/v1/sessions", WRITERS, 201, {}),
     Route("POST", "/v1/sessions/{session_id}/request", frozenset({REQUEST}), 404, {"request": "x"}, owner="nobody"),
+    Route("POST", "/v1/sessions/{session_id}/usage", WRITERS, body={"tokens": 1}, owner="dev"),
+    Route("GET", "/v1/budgets", frozenset({OPERATOR})),
     Route("GET", "/v1/sessions/{session_id}", KNOWN, owner="dev"),
     Route("DELETE", "/v1/sessions/{session_id}", WRITERS, owner="dev"),
     Route("GET", "/v1/artifacts/{handle:path}", frozenset({AGENT}), owner="dev"),
