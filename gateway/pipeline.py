@@ -17,6 +17,7 @@ from gateway.lifetimes import Opening
 from gateway.model import Call, Caller, Outcome, Parent, Principal, Problem, Refusal, Request, SafeOutput, Session
 from gateway.parked import Parked
 from gateway.problems import problem, refuse
+from gateway.reliability.resilience import Resilience
 from gateway.reliability.watch import Watch
 from gateway.screening import Screener
 from gateway.stages.admit import ROUNDS, Held, StateChanged, admit
@@ -35,8 +36,8 @@ from gateway.stages.resolve import resolve
 from gateway.stages.screen import screen
 from gateway.stages.sessions import add_request, end_session, open_asked, record_changes
 from gateway.stages.validate import validate
-from gateway.tool import Backend, Json, Tool
 from gateway.stages.warned import report_tokens
+from gateway.tool import Backend, Json, Tool
 
 log = logging.getLogger("toolgate")
 
@@ -62,6 +63,7 @@ class Gate:
     bounds: Bounds = field(default_factory=Bounds)
     notices: ports.Notices | None = None
     watch: Watch = field(default_factory=Watch)
+    resilience: Resilience | None = None
 
     async def handle(self, request: Request) -> Outcome:
         """Takes one call through the ten stages. Never raises for a call; a cancelled one is recorded as such."""
@@ -88,6 +90,7 @@ class Gate:
         seed, parent = self.ids.seed(), request.parent
         call = opened.saw(Call(request.call_id, caller, tool, arguments, opened.now, seed, inputs, parent))
         limits = (self.counters, self.sessions, self.bounds, self.clock, self.watch, opened)
+        outside = (self.runners, self.artifacts, self.clock, self.resilience)
         claim = claim_of(call, request)
         for _ in range(ROUNDS):
             if claim is not None and (recalled := await recall(claim, call, request, self)) is not None:
@@ -98,9 +101,12 @@ class Gate:
             try:
                 async with using(permit, self.approvals), (admitted := admit(permit, claim, *limits)) as lease:
                     intent = admitted.begins(opened.saw(await record_intent(opened, opened.saw(lease), self.ledger)))
-                    raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))
+                    raw = admitted.gave(await execute(intent, request, self, *outside))
                     opened.mark("execute")
-                    return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
+                    safe = opened.saw(await screen(raw, intent, self.screener, self.artifacts))
+                    if self.resilience is not None:
+                        self.resilience.cache.keep(intent, raw, safe)
+                    return admitted.ended(safe)
             except Held:
                 continue  # another call took the key meanwhile: look what came of it
             except StateChanged as changed:  # another call came between: decide again, on what is true by now
@@ -128,17 +134,17 @@ class Gate:
         """One more turn of what the person asked for."""
         return await add_request(session, principal, words, self.sessions, self.ledger, self.clock.now())
 
+    async def report_tokens(self, principal: Principal, session: Session, tokens: int) -> None:
+        """Adds what the client says it used of a model to the budgets. Raises as `stages/warned.py` says."""
+        known = (self.sessions, self.counters, self.ledger, self.bounds, self.clock, self.watch.told)
+        await report_tokens(suppose(principal, session), tokens, *known)
+
     async def end_session(self, session: Session, who: Mapping[str, Json] | None) -> Session:
         """Closes a session and all below it; `who` is the operator who does so, None for its own caller."""
         return await end_session(session, who, self.sessions, self.ledger, self.clock.now())
 
     async def record_sessions(self) -> None:
         """Puts on record which sessions have ended meanwhile. Raises the refusals of `Ledger.check`."""
-    async def report_tokens(self, principal: Principal, session: Session, tokens: int) -> None:
-        """Adds what the client says it used of a model to the budgets. Raises as `stages/warned.py` says."""
-        known = (self.sessions, self.counters, self.ledger, self.bounds, self.clock, self.watch.told)
-        await report_tokens(suppose(principal, session), tokens, *known)
-
         await record_changes(self.sessions, self.ledger, self.clock.now())
 
     async def answer(

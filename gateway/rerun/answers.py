@@ -14,7 +14,7 @@ from gateway.model import Problem
 from gateway.problems import problem
 from gateway.replay.answers import Denied, Instead, Lost, Result
 from gateway.rerun.past import Story, Taken, Unfit
-from gateway.stages.execute import HOST_CALLS, answer, read_arguments, spent
+from gateway.stages.nested import HOST_CALLS, answer, read_arguments, spent
 from gateway.strictjson import canonical
 from gateway.tool import Json, Labels, SandboxBackend, Tool
 from gateway.work import NestedRefusal

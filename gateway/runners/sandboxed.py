@@ -114,8 +114,10 @@ def _encoded(given: Json | Arguments) -> bytes:
 def _output(done: Exit, spec: SandboxBackend, labels: Labels) -> RawOutput:
     if done.status == "unavailable" and "guarantee" in done.stderr:
         raise refuse("sandbox_unavailable", f"The sandbox cannot run this call: {done.stderr.strip()}.")
-    if done.status == "unavailable" or (done.status == "crashed" and not done.usage.host_calls):
+    if done.status == "unavailable":
         raise refuse("sandbox_unavailable", "No sandbox could run this call now.", retry_after_ms=_RETRY_MS)
+    if done.status == "crashed" and not done.usage.host_calls:  # no time is said: it may be the code that does it
+        raise refuse("sandbox_unavailable", "The sandbox broke down before its code had called anything.")
     wrong = _problem(done)
     text, structured = _shape(done, spec, failed=wrong is not None)
     return RawOutput(

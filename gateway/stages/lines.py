@@ -9,9 +9,11 @@ from typing import Literal
 
 from gateway import strictjson
 from gateway.model import Call, Decision, Principal, Problem, RawOutput, SafeOutput, Session, Usage
+from gateway.parked import Parked
 from gateway.policy.variables import seen
 from gateway.ports import Ledger, Line
 from gateway.problems import TABLE
+from gateway.reliability.resilience import answered_by
 from gateway.reliability.written import written_entries, written_levels
 from gateway.stages.decided import decided, reasoned
 from gateway.stages.kept import Recalled
@@ -94,20 +96,25 @@ def _admitted(opened: Opened) -> dict[str, Json]:
     """Who said yes, and what was taken for the call: so that limits can be counted anew from the ledger alone."""
     said: dict[str, Json] = {}
     if opened.permit and opened.permit.approval:
-        approval = opened.permit.approval
-        by = [{"person": each.person, "token_id": each.token_id, "at": each.at} for each in approval.answers]
-        said["approval"] = {"id": approval.id, "by": by}
+        said["approval"] = _approved(opened.permit.approval)
     if opened.lease is None:
         return said
     ask, taken = opened.lease.ask, opened.lease.taken
     if ask.claim:
-        said["idempotency_key"] = {"claim": ask.claim.key, "fingerprint": ask.claim.fingerprint}
+        claim = ask.claim
+        said["idempotency_key"] = {"claim": claim.key, "fingerprint": claim.fingerprint, "ttl": claim.ttl}
     if ask.buckets:
         said["rates"] = [[each.key, each.rate.calls, each.rate.per] for each in ask.buckets]
     if ask.accounts:
         reserved = {str(name): amount for name, amount in taken.granted.items()}
         said["budgets"] = {"accounts": [each.key for each in ask.accounts], "reserved": reserved}
     return said
+
+
+def _approved(approval: Parked) -> Json:
+    """Which approval a call used up, and who had said yes to it."""
+    by = [{"person": each.person, "token_id": each.token_id, "at": each.at} for each in approval.answers]
+    return {"id": approval.id, "by": by}
 
 
 def status_of(opened: Opened, result: SafeOutput | Problem) -> Literal["done", "failed", "refused", "parked"]:
@@ -178,6 +185,8 @@ def closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, led
         kind = "call.parked" if status_of(opened, result) == "parked" else "call.refused"
         if problem and problem.approval:
             said["approval"] = {"id": problem.approval}
+        elif opened.permit and opened.permit.approval:
+            said["approval"] = _approved(opened.permit.approval)
         told = _words(problem) if problem and opened.request.parent else None
         return line_of(opened, kind, ledger, said, told)
     said |= {"call_id": opened.request.call_id, "intent": opened.intent.position.seq}
@@ -266,12 +275,20 @@ def _screened(safe: SafeOutput, ledger: Ledger, tenant: str) -> dict[str, Json]:
         "screen": {"action": verdict.action, "findings": verdict.findings},
         "labels_added": sorted(verdict.labels),
         **_ran_in(raw),
+        **_attempts(raw),
     }
 
 
 def _ran_in(raw: RawOutput) -> dict[str, Json]:
     """What code ran in, and how it ended before anything was made of that: what it takes to run it again."""
     return {"sandbox": {**raw.sandbox, "code": raw.problem.code if raw.problem else None}} if raw.sandbox else {}
+
+
+def _attempts(raw: RawOutput) -> dict[str, Json]:
+    """How often it was tried, when that was not once: never where something else answered."""
+    if raw.attempts == 1:
+        return {}
+    return {"attempt": raw.attempts, **({} if raw.attempts else {"answered_by": answered_by(raw)})}
 
 
 def _shown(safe: SafeOutput) -> Json:

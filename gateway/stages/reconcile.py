@@ -12,8 +12,8 @@ from gateway.admission import Claim, Claimed
 from gateway.model import Call, Outcome, Problem, Request
 from gateway.ports import Catalogue, Claims, Ledger, Line
 from gateway.problems import problem
-from gateway.stages.execute import Entry
 from gateway.stages.kept import write_done
+from gateway.stages.nested import Entry
 from gateway.tool import Json
 
 KEY = "idempotency_key"  # the argument that gets what the backend was told to know the call by

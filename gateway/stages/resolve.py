@@ -36,10 +36,17 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
 
 
 def _must_be_granted(name: str, parent: Parent) -> None:
-    """What code may call stands in its tool's spec. Looked at first, so that code cannot probe for other names."""
-    backend = parent.intent.call.tool.backend
-    spec = backend if isinstance(backend, SandboxBackend) else None
-    if spec is None or not (spec.network if name == FETCH else name in spec.tools):
+    """What code may call, and what stands in for a tool, is in that tool's spec. Looked at first, so that code cannot
+    probe for other names."""
+    calling = parent.intent.call.tool
+    if not (name == calling.fallback if parent.instead else _granted(name, calling)):
         raise refuse("no_permit", "The spec of the calling tool does not grant this to its code.")
     if parent.depth > MAX_DEPTH:
         raise refuse("sandbox_limit", f"Calls within calls go {MAX_DEPTH} deep at most.")
+
+
+def _granted(name: str, calling: Tool) -> bool:
+    backend = calling.backend
+    if not isinstance(backend, SandboxBackend):
+        return False
+    return bool(backend.network) if name == FETCH else name in backend.tools

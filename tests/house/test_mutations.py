@@ -31,10 +31,13 @@ class Mutation:
 
 RESOLVE = "        tool = opened.saw(resolve(request, caller, self.catalogue, bundle))\n"
 VALIDATE = "        arguments = validate(request, tool)\n"
-EXECUTE = "raw = admitted.gave(await execute(intent, request, self, self.runners, self.artifacts, self.clock))"
+EXECUTE = "raw = admitted.gave(await execute(intent, request, self, *outside))"
 WITHIN = f"""                    {EXECUTE}
                     opened.mark("execute")
-                    return admitted.ended(opened.saw(await screen(raw, intent, self.screener, self.artifacts)))
+                    safe = opened.saw(await screen(raw, intent, self.screener, self.artifacts))
+                    if self.resilience is not None:
+                        self.resilience.cache.keep(intent, raw, safe)
+                    return admitted.ended(safe)
 """
 
 REFUSED_BY_TYPES = [

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gateway.obligations import Obligations
-from gateway.tool import Tool
 from tests.house.tree import functions, nodes, sources
 
 # Who honours it. A new obligation without a line here fails the first test, one with a line nobody earns the second.
@@ -25,18 +24,17 @@ READERS = {
     "backends": ["gateway/policy/evaluate.py"],
     "require": ["gateway/stages/execute.py", "gateway/policy/evaluate.py"],
     "networks": ["gateway/stages/execute.py"],
+    "cache": ["gateway/reliability/cache.py"],
 }
 ASKS_NOTHING = {"origin"}  # names rules
-UNNEEDED = {"cache"}  # as long as no result is ever served from one
 # Code in a sandbox sends nothing itself: what it calls is a call again, with the networks of those around it.
 # A replay sends nothing at all.
 SENDS_NOTHING = {Path("gateway/runners/sandboxed.py"), Path("gateway/runners/replay.py")}
 
 
 def test_every_obligation_is_honoured_somewhere() -> None:
-    """Each field has its readers, or a reason to have none; the reason for `cache` ends when a tool can have one."""
-    assert set(READERS) | ASKS_NOTHING | UNNEEDED == {each.name for each in fields(Obligations)}
-    assert "cache" not in {each.name for each in fields(Tool)}
+    """Each field has its readers, or a reason to have none."""
+    assert set(READERS) | ASKS_NOTHING == {each.name for each in fields(Obligations)}
 
 
 @pytest.mark.parametrize(("name", "path"), [(name, path) for name, paths in READERS.items() for path in paths])

@@ -169,13 +169,17 @@ def test_a_sandbox_that_keeps_less_than_its_kind_says_so() -> None:
     assert "made-up does not guarantee memory-cap" in detail
 
 
-@pytest.mark.parametrize(
-    "end", [Exit("unavailable", stderr="full\n"), Exit("crashed"), SandboxUnavailable("it is closed")]
-)
+@pytest.mark.parametrize("end", [Exit("unavailable", stderr="full\n"), SandboxUnavailable("it is closed")])
 def test_where_nothing_ran_the_call_may_come_again(end: Exit | Exception) -> None:
-    """A full pool, a sandbox that broke before it called anything: refused, with the time to wait."""
+    """A full pool, a backend that is closed: refused, with the time to wait."""
     code, _, again = refused(Ending(end), work())
     assert (code, again) == ("sandbox_unavailable", True)
+
+
+def test_a_sandbox_that_broke_under_its_code_says_no_time_to_come_again() -> None:
+    """It called nothing, so nothing happened; but it may be the code that breaks it, at any time."""
+    code, _, again = refused(Ending(Exit("crashed")), work())
+    assert (code, again) == ("sandbox_unavailable", False)
 
 
 def test_a_sandbox_that_broke_after_calling_tools_is_a_failure() -> None:
