@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway import __version__
+from gateway.admission import Bounds
 from gateway.cases import fresh_trial
 from gateway.doors.admin import admin_app
 from gateway.doors.asgi import App
@@ -127,10 +128,10 @@ class Lab:
 
     HOST = "127.0.0.1:8080"
 
-    def __init__(self, trial: Trial) -> None:
-        self.trial, self.gate = trial, trial.gate
+    def __init__(self, trial: Trial, bounds: Bounds | None = None) -> None:
+        gate = trial.gate if bounds is None else replace(trial.gate, bounds=bounds)
+        self.trial, self.gate = trial, gate
         trial.authority.principals["dev"] = DEV
-        gate = trial.gate
         admin = admin_app(gate, lambda: {"audit": "ok"})
         self.app: App = Edge(CallRoute(gate), McpDoor(gate, __version__), admin, frozenset({self.HOST}))
 
@@ -141,15 +142,22 @@ class Lab:
         policies: Mapping[str, str] | None = None,
         upstream: Upstream | None = None,
         pool: Sandbox | None = None,
+        bounds: Bounds | None = None,
     ) -> Lab:
         """A lab over texts of spec and policy files; by default one echo tool that agent dev may call."""
         loaded = load_files(_bytes(specs or {"echo.yaml": ECHO}), _bytes(policies or {"lab.yaml": PERMIT}))
-        return cls.over(loaded, upstream or Upstream(200, {"said": "hello"}), pool)
+        return cls.over(loaded, upstream or Upstream(200, {"said": "hello"}), pool, bounds)
 
     @classmethod
-    def over(cls, loaded: Loaded, upstream: Upstream | None = None, pool: Sandbox | None = None) -> Lab:
-        """A lab over loaded files."""
-        return cls(fresh_trial(loaded, {} if pool is None else {pool.name: pool}, upstream))
+    def over(
+        cls,
+        loaded: Loaded,
+        upstream: Upstream | None = None,
+        pool: Sandbox | None = None,
+        bounds: Bounds | None = None,
+    ) -> Lab:
+        """A lab over loaded files; `bounds` are what its settings limit."""
+        return cls(fresh_trial(loaded, {} if pool is None else {pool.name: pool}, upstream), bounds)
 
     async def call(self, tool: str, arguments: Any, by: str | None = "dev", **more: Any) -> Outcome:
         """Through the pipeline."""
