@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from gateway.model import Refusal
 from gateway.problems import refuse
 from gateway.stores.resp import Address, Link, Refused, Unanswered
 
+log = logging.getLogger("toolgate")
 LISTENING = 2.0  # seconds for the answer of a command that blocks for less
 _RETRY_MS = 500
 Word = str | bytes | int | float
@@ -85,5 +87,7 @@ def _plain(words: Sequence[Word]) -> tuple[str | bytes | int, ...]:
     return tuple(repr(word) if isinstance(word, float) else word for word in words)
 
 
-def _away(error: Exception) -> Refusal:
-    return refuse("overloaded", f"What gateways share cannot be asked: {error}.", retry_after_ms=_RETRY_MS)
+def _away(error: Unanswered | Refused) -> Refusal:
+    if isinstance(error, Refused):  # it is there, and cannot or will not
+        log.error("Redis refused: %s", error)
+    return refuse("overloaded", "What gateways share cannot be asked just now.", retry_after_ms=_RETRY_MS)

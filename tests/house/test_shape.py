@@ -21,6 +21,8 @@ BROAD = {
     "gateway/identity/leases.py": "a background loop: one bad look must not end it",
     "gateway/history.py": "a background loop that must outlive one bad read",
     "gateway/audit/heads.py": "a background loop that must outlive one bad sink",
+    "gateway/stores/sqlite_commits.py": "the thread that commits: whoever waits for it must be told",
+    "gateway/stores/redis_news.py": "a background loop that must outlive one bad entry",
     "gateway/live.py": "a background loop that must outlive one bad policy",
     "gateway/audit/writer.py": "the writer thread: when it dies, those who wait must be refused",
     CHILD: "the snippet may raise anything, and so may the text of its error",

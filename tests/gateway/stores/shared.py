@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 
 from gateway.identity.shared import SharedSeal
 from gateway.stores.redis import address_of
@@ -46,6 +47,17 @@ async def side(server: RedisServer) -> AsyncIterator[Side]:
 
 async def until(true: Callable[[], bool]) -> None:
     """Waits until it is so."""
+
+    async def asked() -> bool:
+        return true()
+
+    await until_so(asked)
+
+
+async def until_so(asked: Callable[[], Awaitable[object]]) -> None:
+    """Waits until the answer is yes."""
     async with asyncio.timeout(PATIENCE):
-        while not true():
+        for _ in count():
+            if await asked():
+                return
             await asyncio.sleep(0.01)

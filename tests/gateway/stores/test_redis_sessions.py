@@ -12,7 +12,7 @@ import pytest
 
 from gateway.model import Refusal, Session
 from gateway.stores.redis_sessions import RedisSessions
-from tests.gateway.stores.shared import side, until
+from tests.gateway.stores.shared import side, until, until_so
 from tests.redisserver import RedisServer
 
 OWNER = "t\x1fa\x1f"
@@ -212,12 +212,11 @@ def test_an_emptied_redis_is_given_back_what_is_known(redis_server: RedisServer)
 
 async def _there(server: RedisServer, uid: str) -> None:
     async with side(server) as other:
-        while not await other.redis.do("EXISTS", f"tg:session:{uid}"):
-            await asyncio.sleep(0.01)
+        await until_so(lambda: other.redis.do("EXISTS", f"tg:session:{uid}"))
 
 
 def test_without_redis_known_sessions_go_on_and_none_is_opened(redis_server: RedisServer) -> None:
-    """A call that adds no label is counted; opening, closing and labels are refused as `overloaded`; then all is well."""
+    """A call that adds no label is counted; opening and labels are refused as `overloaded`; then all is well."""
 
     async def run() -> None:
         async with two(redis_server) as (ours, theirs):
