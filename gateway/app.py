@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from gateway.doors.admin import admin_app
 from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
+from gateway.failing import resilience_of, state_of
 from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
@@ -36,6 +37,7 @@ from gateway.ledger_ports import Upkeep
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
+from gateway.notices import notices_of
 from gateway.pipeline import Gate
 from gateway.ports import Ledger, Runner, Vault
 from gateway.retention import expire_always, keeping
@@ -60,6 +62,7 @@ log = logging.getLogger("toolgate")
 _REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
 _SWEEP = 600.0  # seconds between two looks for artifacts that have expired
 Progress = Callable[[str], None]
+Forget = Callable[[Collection[str]], None]
 
 
 class SystemClock:
@@ -131,8 +134,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         sessions = _open_sessions(state, ledger, stack)
         connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
         _tell(_remarks(loaded, vault, settings), progress)
-        artifacts = await asyncio.to_thread(_open_artifacts, home, state)
-        screener, storage = Screener(bundled(), vault.issued), await open_storage(settings, state, stack)
+        screener, artifacts = Screener(bundled(), vault.issued), await asyncio.to_thread(_open_artifacts, home, state)
+        storage = await open_storage(settings, home, state, ledger.contents, clock, progress, stack)
         history = History(home.path, storage.counters, clock, progress)
         folders = (settings.folder("policies"), settings.candidate)
         live = Live(loaded, *folders, home, ledger, screener.rules.version, say=progress, prepare=history.prepare)
@@ -152,9 +155,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             clock=clock,
             ids=ids,
             bounds=settings.limits.bounds,
+            resilience=resilience_of(clock),
+            notices=notices_of(settings, net, vault, clock, stack),
         )
         await put_in_force(live, home)
-        upkeep = _upkeep(home, ledger, settings, state, history, sessions)
+        upkeep = _upkeep(home, ledger, settings, state, history, (sessions.forget_requests, storage.erased))
         expiring = expire_always(upkeep, settings.audit.retain)
         _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts), expiring)
         _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
@@ -165,10 +170,13 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
 
 
 def _upkeep(
-    home: Home, ledger: Writer, settings: Settings, state: State, history: History, sessions: SqliteSessions
+    home: Home, ledger: Writer, settings: Settings, state: State, history: History, forget: Sequence[Forget]
 ) -> LedgerUpkeep:
-    kept_for = keeping(settings.audit.retain, state)
-    return LedgerUpkeep(home.path, ledger, kept_for, history.resolved, sessions.forget_requests)
+    def erased(uids: Collection[str]) -> None:
+        for each in forget:
+            each(uids)
+
+    return LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved, erased)
 
 
 def _tell(remarks: Iterator[str], progress: Progress) -> None:
@@ -297,7 +305,7 @@ def doors_of(
             gate.ledger.check()
         except Refusal as refusal:
             audit = refusal.problem.code
-        return {"audit": audit, **state()}
+        return {"audit": audit, **state_of(gate.resilience), **state()}
 
     host, port = settings.address
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}

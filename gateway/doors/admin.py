@@ -16,6 +16,7 @@ from gateway.doors import render
 from gateway.doors.approvals import add_approvals, of_own_call
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
+from gateway.doors.backends import add_backends
 from gateway.doors.bodies import misfit
 from gateway.doors.budgets import add_budgets
 from gateway.doors.connect import add_connections, add_pages
@@ -56,6 +57,7 @@ def admin_app(
     add_sessions(app, gate, _known(gate))
     add_budgets(app, gate, _known(gate))
     add_artifacts(app, gate)
+    add_backends(app, gate, _known(gate))
     add_approvals(app, gate, _known(gate))
     add_explaining(app, gate, _known(gate))
     if resource is not None:

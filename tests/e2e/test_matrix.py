@@ -68,6 +68,7 @@ ROUTES = (
     Route("GET", "/v1/approvals/{approval_id}", ANSWERERS, 404),
     Route("POST", "/v1/approvals/{approval_id}/approve", ANSWERERS, 404, {}),
     Route("POST", "/v1/approvals/{approval_id}/deny", ANSWERERS, 404, {}),
+    Route("GET", "/v1/backends", frozenset({OPERATOR})),
     Route("POST", "/v1/policy:explain", frozenset({OPERATOR}), body=EVALUATION),
     Route("GET", "/v1/audit", READERS),
     Route("POST", "/v1/audit:resolve", frozenset({OPERATOR}), 404, {"call_id": NOWHERE, "as": "done", "why": "x"}),
