@@ -70,13 +70,14 @@ DEV, ANN = Principal("dev", "default", scopes=AGENT), Principal("ann", "default"
 
 @dataclass(frozen=True)
 class Made:
-    """One call: of a tool with a text, `pause` seconds after the one before, by one of the callers."""
+    """One call: of a tool with a text, `pause` seconds after the one before, by one of the callers, under a key."""
 
     tool: str
     text: str = "hello"
     pause: float = 0.0
     by: str = "dev"
     session: str | None = None
+    key: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -140,7 +141,7 @@ class Recording:
 
         async def call(made: Made) -> Outcome:
             lab.trial.clock.at += made.pause
-            asked = Request(f"c_{next(_NUMBERS):032x}", made.tool, made.arguments, made.by, made.session)
+            asked = Request(f"c_{next(_NUMBERS):032x}", made.tool, made.arguments, made.by, made.session, made.key)
             return await gate.handle(asked)
 
         done = list(await asyncio.gather(*map(call, calls))) if at_once else [await call(made) for made in calls]
@@ -173,7 +174,9 @@ class Replayed:
     async def call(self, made: Made, key: str | None = None) -> Outcome:
         """One call through the pipeline."""
         gate = self.service.gate
-        request = Request(gate.new_call_id(), made.tool, made.arguments, key or self.service.key, made.session)
+        request = Request(
+            gate.new_call_id(), made.tool, made.arguments, key or self.service.key, made.session, made.key
+        )
         return await gate.handle(request)
 
     @property
