@@ -52,9 +52,10 @@ def run(arguments: Arguments) -> int:
         return 1
     on_record(home, "explain", {"call": arguments.call_id}, len(shown))
     nested = search.nested(home, arguments.call_id)
+    asked = _of_call(shown)[0]
     whole = {
         "call_id": arguments.call_id,
-        "explained": recorded(shown[0].record, shown[0].content),
+        "explained": recorded(asked.record, asked.content),
         "records": [{"record": each.record, "content": each.content, "unreadable": each.unreadable} for each in shown],
         "nested": nested,
     }
@@ -97,7 +98,8 @@ def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iter
 
     nested: the last record of each call that its code made.
     """
-    asked = shown[0]
+    own = _of_call(shown)
+    asked = own[0]
     who, tool = _part(asked.record, "principal"), _part(asked.record, "tool")
     user = f" for {who['user']}" if who.get("user") else ""
     yield f"{asked.record.get('call_id')}: {tool.get('name')} called by agent {who.get('agent')}{user}"
@@ -106,10 +108,27 @@ def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iter
         yield f"  called by the code of {asked.record['parent_call_id']}"
     yield from _decision(asked)
     yield from (f"  its code called {_nested(record)}" for record in nested)
-    yield from _outcome(shown[-1])
-    took = _part(shown[-1].record, "stages")
+    yield from (line for each in shown for line in _answer(each))
+    yield from _outcome(own[-1])
+    took = _part(own[-1].record, "stages")
     if took:
         yield "  took " + ", ".join(f"{stage} {took[stage]} µs" for stage in _STAGES if stage in took)
+
+
+def _of_call(shown: Sequence[Shown]) -> Sequence[Shown]:
+    """Without what was asked of people about the call and what they said."""
+    return [each for each in shown if not str(each.record.get("type")).startswith("approval.")] or shown
+
+
+def _answer(shown: Shown) -> Iterator[str]:
+    record = shown.record
+    approval = _part(record, "approval").get("id")
+    if record.get("type") == "approval.requested":
+        yield f"  people were asked: {approval}"
+    elif record.get("type") == "approval.decided":
+        by, said = _part(record, "by"), "yes" if record.get("yes") else "no"
+        rules = ", ".join(map(str, _list(record, "rules")))
+        yield f"  {by.get('person') or 'the requester'} said {said} to {rules} ({record.get('via')})"
 
 
 def _nested(record: query.Record) -> str:

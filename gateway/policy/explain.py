@@ -51,6 +51,9 @@ def recorded(record: Mapping[str, Json], content: Json) -> Form | None:
     form = _form(decision, said, _list(kept, "reasons"), _part(kept, "reads"))
     if not form["reasons"]:  # where policy wants no content on record, its names are
         form["rules"] = [{"rule": rule, "source": None} for rule in _list(decision, "rules")]
+    approved = _list(_part(record, "approval"), "by")
+    if approved:
+        form |= {"permitted": form["effect"] == "permit", "approved": approved}
     form["call"] = {
         "tool": _part(record, "tool").get("name"),
         "agent": principal.get("agent"),

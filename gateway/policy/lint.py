@@ -183,7 +183,6 @@ def _of_rule(placed: Placed) -> Iterator[SpecError]:
     yield from _empty_all(placed, parts)
     yield from _optional(placed)
     yield from _sandboxes(placed)
-    yield from _unaskable(placed)
     yield from placed.remarks
 
 
@@ -271,9 +270,3 @@ def _not_given(placed: Placed, given: Mapping[str, frozenset[str]]) -> Iterator[
         if missing:
             sentence = f"{own} does not guarantee {', '.join(sorted(missing))}, so every call of {tool.name} is refused"
             yield placed.error(sentence, "with", "sandbox", "require")
-
-
-def _unaskable(placed: Placed) -> Iterator[SpecError]:
-    if placed.rule.obligations.approvals and not placed.rule.shadow:
-        sentence = "nobody can be asked yet, so every call that needs this approval is refused"
-        yield placed.error(sentence, "with", "approval")

@@ -38,7 +38,7 @@ def sentence(form: Form) -> str:
     who = _who(call)
     if form["effect"] == "permit":
         named = [_rule(each) for each in form["rules"]]
-        first = "permitted" if form["permitted"] else f"not yet permitted: {_asks(form)}"
+        first = _permitted(form)
         return f"{first}: {_and(named)} {'permits' if len(named) == 1 else 'permit'} {call['tool']} for {who}"
     if code == "unknown_tool":
         return f"refused: {call['tool']} is not visible to {who}: {_hidden(form)}"
@@ -78,9 +78,16 @@ def _who(call: Mapping[str, Any]) -> str:
     return f"agent {call['agent']} ({', '.join(more)})" if more else f"agent {call['agent']}"
 
 
+def _permitted(form: Form) -> str:
+    if not form["permitted"]:
+        return f"not yet permitted: {_asks(form)}"
+    said = [str(each.get("person") or "the requester") for each in form.get("approved", ())]
+    return f"permitted with a yes by {_and(said)}" if said else "permitted"
+
+
 def _asks(form: Form) -> str:
     owed = [_duty(each["key"], each["value"]) for each in form["obligations"] if each["key"] == "approval"]
-    return f"it needs a yes by {_and(owed)}, and nobody can be asked yet"
+    return f"it needs a yes by {_and(owed)}"
 
 
 def _rule(reason: Mapping[str, Any]) -> str:

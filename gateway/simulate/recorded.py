@@ -14,7 +14,7 @@ from gateway.audit.content import Contents, Unreadable
 from gateway.audit.query import Record, written_at
 from gateway.model import Arguments, Call, Principal, Session
 from gateway.reliability.written import read_entries
-from gateway.simulate.verdict import Verdict, on_record
+from gateway.simulate.verdict import Verdict, Yes, on_record, yes_of
 from gateway.specs.fetch import fetch_tool
 from gateway.stages.ask import SETTINGS
 from gateway.stages.authenticate import suppose
@@ -36,7 +36,7 @@ class Asked:
 
     `at` in unix seconds. `admitted`: it has an intent. `call` is what was decided about, or `reason` says why nobody
     can tell; `reserves` is what it added to the past, as far as its record says; `reads` what its decision read of it,
-    as it is written.
+    as it is written; `yes` what people had said to it.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Asked:
     reason: str | None = None
     reserves: tuple[Entry, ...] = ()
     reads: Json = None
+    yes: Yes = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Reader:
     def read(self, record: Record) -> Asked | Closed | Unasked | None:
         """What a record says of a call; None for records of other things. Raises `ValueError` for what is none."""
         try:
-            if record["type"] in ("call.intent", "call.refused"):
+            if record["type"] in ("call.intent", "call.refused", "call.parked"):
                 return self._asked(record)
             if record["type"] == "call.outcome":
                 return _closed(record)
@@ -102,14 +103,15 @@ class Reader:
         return None
 
     def _asked(self, record: Record) -> Asked | Unasked:
-        decision, refused = cast(Any, record["decision"]), record["type"] == "call.refused"
+        decision, refused = cast(Any, record["decision"]), record["type"] != "call.intent"
         code = _code(cast(Any, record["outcome"])) if refused else None
         if decision is None:
             if code != UNKNOWN_TOOL:
                 return Unasked(float(cast(float, record["opened_at"])))
-            verdict, bundle = Verdict(False, UNKNOWN_TOOL), None
+            verdict, bundle, yes = Verdict(False, UNKNOWN_TOOL), None, Yes()
         else:
-            verdict, bundle = on_record(decision, code), str(decision["bundle_digest"])
+            yes = yes_of(decision, cast(Any, record.get("approval") or {}))
+            verdict, bundle = on_record(decision, code, yes), str(decision["bundle_digest"])
         said = _Said(record, verdict)
         content, reason = self._content(record)
         call = None
@@ -117,7 +119,7 @@ class Reader:
             call, reason = self._call(said, content)
         reserves = tuple(read_entries(content.get("reserves")))
         who = said.id, said.at, said.agent, said.tool, said.uid
-        return Asked(*who, not refused, verdict, bundle, call, reason, reserves, content.get("reads"))
+        return Asked(*who, not refused, verdict, bundle, call, reason, reserves, content.get("reads"), yes)
 
     def _content(self, record: Record) -> tuple[Mapping[str, Json], str | None]:
         try:

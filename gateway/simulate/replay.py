@@ -157,7 +157,8 @@ class Replay:
         full, was = None, asked.verdict
         if decision.problem is None and not (was.permitted and not asked.admitted):  # else it could not be recorded
             full = world.full(spends, asked.at, then, was.code != RATE_LIMITED)
-        return self._decided.verdict(decision, full, asked.admitted or self._has_slot(decision.call, asked, world))
+        has_slot = asked.admitted or self._has_slot(decision.call, asked, world)
+        return self._decided.verdict(decision, full, has_slot, asked.yes)
 
     def _has_slot(self, call: Call, asked: Asked, world: World) -> bool:
         """Whether a call that was not admitted then has a slot, by the calls on record that were under way."""

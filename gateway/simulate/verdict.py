@@ -1,6 +1,6 @@
 """What a call met, on record or decided again, in one form: so that the two can be compared.
 
-Approvals count as a refusal, as they are one where nobody can be asked yet. It decides nothing.
+A call that needs a yes is refused without one; one on record holds for whoever it was asked of. It decides nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.obligations import Obligations
 from gateway.tool import Json
 
 RATE_LIMITED, NO_SLOT = "rate_limited", "concurrency_limited"
-UNASKED = "policy_error"  # the code of a call that needs a yes
+UNASKED = "approval_required"  # the code of a call that needs a yes which it has not, refused by a person or not
 # The key of an obligation in a policy file, where it is not the name it is held under.
 _WRITTEN_AS = {
     "output": "limits.output",
@@ -51,7 +51,15 @@ class Verdict:
         return f"{self.rule} ({self.code})" if self.rule else str(self.code)
 
 
-def on_record(decision: Mapping[str, Any], code: str | None) -> Verdict:
+Yes = frozenset[tuple[str, ...]]  # of whom a yes was asked that a call has: for each rule those who could say it
+
+
+def yes_of(decision: Mapping[str, Any], approval: Mapping[str, Any]) -> Yes:
+    """The yes that a call on record had; `approval` is what its record says of that."""
+    return frozenset(tuple(each["by"]) for each in decision["obligations"]["approvals"] if approval.get("by"))
+
+
+def on_record(decision: Mapping[str, Any], code: str | None, yes: Yes = frozenset()) -> Verdict:
     """The verdict of a decision on record whose call ended with `code` before anything ran, or None where it ran.
 
     Raises `KeyError` or `TypeError` for what is not as this version writes it.
@@ -59,7 +67,7 @@ def on_record(decision: Mapping[str, Any], code: str | None) -> Verdict:
     rules, obligations = tuple(decision["rules"]), cast(Mapping[str, Any], decision["obligations"])
     if decision["effect"] != Effect.PERMIT.value:
         return Verdict(False, str(decision["code"]), decision["rule"], rules, {})
-    if obligations["approvals"]:
+    if obligations["approvals"] and not yes:
         return Verdict(False, UNASKED, _asking(obligations["approvals"]), rules, obligations)
     if code in (RATE_LIMITED, NO_SLOT):
         return Verdict(False, code, None, rules, obligations)
@@ -72,14 +80,15 @@ class Decided:
     def __init__(self) -> None:
         self._written: dict[int, tuple[Obligations, Mapping[str, Json]]] = {}
 
-    def verdict(self, decision: Decision, full: str | None, has_slot: bool = True) -> Verdict:
-        """`full` is the key of the bucket that has no room for the call, if there is one."""
+    def verdict(self, decision: Decision, full: str | None, has_slot: bool = True, yes: Yes = frozenset()) -> Verdict:
+        """`full` is the key of the bucket that has no room for the call, if there is one; `yes` what people said."""
         problem = decision.problem
         if problem is not None:
             return Verdict(False, problem.code, problem.rule, decision.rules, {})
         obligations = self._plain(decision.obligations)
-        if decision.obligations.approvals:
-            rule = " and ".join(dict.fromkeys(each.rule for each in decision.obligations.approvals))
+        open_ = [each for each in decision.obligations.approvals if each.by not in yes]
+        if open_:
+            rule = " and ".join(dict.fromkeys(each.rule for each in open_))
             return Verdict(False, UNASKED, rule, decision.rules, obligations)
         if full is not None:
             kind, _, rest = full.partition("\x1f")

@@ -275,7 +275,7 @@ def test_a_value_is_readable_whatever_it_is() -> None:
 
 
 def test_a_permit_that_somebody_has_to_say_yes_to_is_no_yes() -> None:
-    """The rules permit it; the call would be refused all the same as long as nobody can be asked."""
+    """The rules permit it; the call waits all the same until people have said yes."""
     made = bundle(
         "id: a\nrules:\n- {id: ask, effect: permit, match: {tools: [fetch]}, "
         "with: {approval: {when: 'session.calls > 3', by: ['group:ops', 'user:eve'], ttl: 15m}}}\n",
@@ -284,7 +284,7 @@ def test_a_permit_that_somebody_has_to_say_yes_to_is_no_yes() -> None:
     asked = explained(made.decide(asking(calls=4)))
     assert (asked["effect"], asked["permitted"]) == ("permit", False)
     assert sentence(asked) == (
-        "not yet permitted: it needs a yes by group:ops or user:eve within 900 s, and nobody can be asked yet: "
+        "not yet permitted: it needs a yes by group:ops or user:eve within 900 s: "
         "ask (p0.yaml:5) permits fetch for agent dev"
     )
     assert explained(made.decide(asking(calls=3)))["permitted"]

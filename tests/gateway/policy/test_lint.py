@@ -79,13 +79,12 @@ DECLARED = [
     ),
     ("state: {calls: {count: {tools: [fetch]}, within: 1h}}", "", ":3:9: the aggregate 'calls' is never used"),
     ("values: {hosts: [a.org]}", "", ":3:10: the value 'hosts' is never used: leave it out"),
-    ("", "with: {approval: {by: [requester]}}", ":7:9: nobody can be asked yet, so every call that needs this"),
 ]
 
 
 @pytest.mark.parametrize(("declared", "rest", "wanted"), DECLARED)
 def test_what_a_part_declares_is_looked_at_too(declared: str, rest: str, wanted: str) -> None:
-    """Values, aggregates and approvals, each at its place."""
+    """Values and aggregates, each at its place."""
     rule = f"- {{id: r, effect: permit, match: {{tools: [fetch]}},\n {rest}}}"
     (finding,) = bundle(f"{declared or 'tier: platform'}\nid: a\nrules:\n{rule}\n").findings
     assert wanted in str(finding)

@@ -15,6 +15,7 @@ from gateway.audit.keystore import KeyStore, master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.verify import segments
 from gateway.audit.writer import Writer
+from gateway.model import Principal
 from gateway.ports import Line
 from gateway.simulate.run import Unverified
 from tests.gateway.audit.archives import archive
@@ -163,14 +164,61 @@ def test_a_label_that_a_rule_gives_now_is_seen_by_later_calls(tmp_path: Path) ->
     assert (group.rule, group.key, group.before, group.after) == ("mark", "label", [], ["untrusted"])
 
 
-def test_an_approval_is_a_refusal(tmp_path: Path) -> None:
-    """As it is where nobody can be asked: in the record, and in the simulation."""
-    asking = OPEN.replace("['*']}", "['*']}, with: {approval: {by: ['group:staff'], ttl: 15m}}")
-    made = recorded(tmp_path, asking, [Made("pay")])
-    assert made.codes == ["policy_error"]
-    assert (made.simulated(asking).same, made.differ(OPEN, "newly-permitted")) == (1, [0])
+ASKING = OPEN.replace("['*']}", "['*']}, with: {approval: {by: ['group:operators'], ttl: 15m}}")
+
+
+def test_a_call_that_nobody_said_yes_to_is_refused(tmp_path: Path) -> None:
+    """A parked call in the record, and one that would be parked in the simulation."""
+    made = recorded(tmp_path, ASKING, [Made("pay")])
+    assert made.codes == ["approval_required"]
+    assert (made.simulated(ASKING).same, made.differ(OPEN, "newly-permitted")) == (1, [0])
     second = asyncio.run(Recording(tmp_path / "other").under(OPEN, [Made("pay")]))
-    assert only(second.simulated(asking).groups("newly-forbidden")).rule == "ok (policy_error)"
+    assert only(second.simulated(ASKING).groups("newly-forbidden")).rule == "ok (approval_required)"
+
+
+def test_a_yes_on_record_holds_for_those_whom_it_was_asked_of(tmp_path: Path) -> None:
+    """Of a call that waited, was granted and ran: no drift; who asks others has not got a yes, nor who asks more."""
+    made = Recording(tmp_path / "home")
+
+    async def run() -> None:
+        async with made.started(ASKING) as lab:
+            await made.call(lab, Made("pay"))
+            ann = Principal("desk", "default", "ann", scopes=frozenset({"operator"}), token_id="k_ann")
+            (parked,) = await lab.gate.approvals_of(ann)
+            await lab.gate.answer(ann, parked.id, True)
+            await made.call(lab, Made("pay", pause=5))
+            await made.call(lab, Made("pay", pause=5))
+
+    asyncio.run(run())
+    assert made.codes == ["approval_required", "done", "approval_required"]
+    renamed = ASKING.replace("id: ok", "id: fine")
+    more = (
+        ASKING + "- {id: more, effect: permit, match: {tools: [pay]}, with: {approval: {by: ['user:eve'], ttl: 1m}}}\n"
+    )
+    assert [made.differ(each, "newly-forbidden") for each in (ASKING, renamed, OPEN, more)] == [[], [], [], [1]]
+    assert made.differ(ASKING.replace("group:operators", "user:eve"), "newly-forbidden") == [1]
+    assert made.differ(OPEN, "newly-permitted") == [0, 2]
+
+
+def test_a_call_that_was_refused_after_its_yes_is_no_drift(tmp_path: Path) -> None:
+    """It had a yes and no rate: the record says both."""
+    made, rated = (
+        Recording(tmp_path / "home"),
+        ASKING.replace("ttl: 15m}", "ttl: 15m}, limit: {calls: 1/1m, key: session}"),
+    )
+
+    async def run() -> None:
+        async with made.started(rated) as lab:
+            ann = Principal("desk", "default", "ann", scopes=frozenset({"operator"}), token_id="k_ann")
+            for amount in (1, 2):
+                await made.call(lab, Made("pay", amount))
+                await lab.gate.answer(ann, (await lab.gate.approvals_of(ann))[-1].id, True)
+            for amount in (1, 2):
+                await made.call(lab, Made("pay", amount))
+
+    asyncio.run(run())
+    assert made.codes == ["approval_required"] * 2 + ["done", "rate_limited"]
+    assert made.differ(rated, "newly-forbidden") == []
 
 
 def test_what_came_before_counts_and_is_not_compared(tmp_path: Path) -> None:
