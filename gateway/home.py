@@ -26,6 +26,10 @@ class Home:
         return self.path / "state.db"
 
     @property
+    def limits(self) -> Path:
+        return self.path / "limits.db"
+
+    @property
     def audit(self) -> Path:
         return self.path / "audit"
 

@@ -22,9 +22,11 @@ BUSY_SECONDS = 1.0  # after which a caller may ask again for a slot, or how a ca
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A claim as it is remembered until `ends` (unix seconds). `session`: the `uid` of whose content its outcome is."""
+    """A claim as it is remembered from `at` until `ends` (unix seconds). `session`: the `uid` of the session of whose
+    content its outcome is."""
 
     claimed: Claimed
+    at: float
     ends: float
     session: str = ""
 
@@ -115,7 +117,7 @@ class MemoryCounters:
             self._running[slot.key] = self._running.get(slot.key, 0) + 1
         if ask.claim is not None:
             running = Claimed(ask.call_id, ask.claim.fingerprint, "in_progress", ask.now + ask.lasts)
-            self._claims[ask.claim.key] = Kept(running, ask.now + ask.claim.ttl)
+            self._claims[ask.claim.key] = Kept(running, ask.now, ask.now + ask.claim.ttl)
         if len(self._arrival) + len(self._ends) + len(self._claims) > self._sweep_at:
             self._sweep(ask.now)
         return tuple(self._standing(each, ask.now) for each in ask.buckets)
@@ -212,7 +214,7 @@ class MemoryCounters:
         if there is None or there.claimed.call_id != call_id:
             return None
         ended = Claimed(call_id, claim.fingerprint, state, there.claimed.until, kept)
-        self._claims[claim.key] = now = Kept(ended, there.ends, session)
+        self._claims[claim.key] = now = Kept(ended, there.at, there.ends, session)
         return now
 
     async def release(self, key: str, call_id: str) -> bool:

@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -52,8 +53,8 @@ class Commits:
         self._reading, self._lock = Lock(), Lock()
         self._rows: dict[tuple[str, str], Row] = {}
         self._waiting: Waiting = {}
-        self._idle, self._ending = True, False
-        self._synced_at = time.monotonic()
+        self._idle, self._ending, self._marking = True, False, False
+        self._synced_at = -_SYNC
         self._go: SimpleQueue[None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="limits", daemon=True)
         self._thread.start()
@@ -80,6 +81,10 @@ class Commits:
         found = self.find(*_MARK)
         return None if found is None else float(found)
 
+    def whole(self) -> None:
+        """Nothing is missing by now: from here on `synced` says more than before."""
+        self._marking = True
+
     def note(self, rows: Iterable[Row]) -> None:
         """Has rows written soon; what cannot be written is, with the next."""
         self._put(rows, None)
@@ -96,9 +101,11 @@ class Commits:
             self._ending = True
         self._go.put(None)
         self._thread.join()
-        self._db.close()
         with self._reading:
             self._reader.close()
+        with closing(self._db), suppress(sqlite3.Error):  # it is read back to the mark before, then
+            if self._marking:
+                self._db.execute(_PUT, (_document([(*_MARK, self._sync(), ALWAYS)]),))
 
     def _put(self, rows: Iterable[Row], done: asyncio.Future[None] | None) -> None:
         with self._lock:
@@ -155,7 +162,7 @@ class Commits:
     def _write(self, rows: Mapping[tuple[str, str], Row]) -> None:
         there = [row for row in rows.values() if row[2] is not GONE]
         gone = [row[:2] for row in rows.values() if row[2] is GONE]
-        if time.monotonic() - self._synced_at >= _SYNC:
+        if self._marking and time.monotonic() - self._synced_at >= _SYNC:
             there.append((*_MARK, self._sync(), ALWAYS))
         if not gone:
             self._db.execute(_PUT, (_document(there),))

@@ -23,15 +23,18 @@ from gateway.reliability.limits import unspend
 from gateway.stores.counters import BUSY_SECONDS, Kept, MemoryCounters
 from gateway.stores.sqlite_commits import ALWAYS, GONE, Commits, Row, look
 from gateway.stores.sqlite_sessions import Seal
+from gateway.tool import Json
 
 _RETRY_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOpen:
-    """A call for which a life before took something that it did not settle: what of which accounts, which claim."""
+    """A call for which a life before took something that it did not settle, at `at` (unix seconds): what of which
+    accounts, which claim."""
 
     call_id: str
+    at: float
     accounts: tuple[str, ...] = ()
     granted: Amounts = field(default_factory=dict)
     claim: str | None = None
@@ -60,12 +63,12 @@ class SqliteCounters(MemoryCounters):
         for key, amounts, ends in self._commits.all("used"):
             self._used[key], self._ends[key] = amounts, ends
         for key, said, ends in self._commits.all("claim"):
-            call_id, fingerprint, state, until, session = said
-            self._claims[key] = Kept(Claimed(call_id, fingerprint, state, until), ends, session)
+            call_id, fingerprint, state, until, session, at = said
+            self._claims[key] = Kept(Claimed(call_id, fingerprint, state, until), at, ends, session)
             if state == "in_progress":
-                self._left[call_id] = LeftOpen(call_id, claim=key)
-        for call_id, (accounts, granted) in ((key, value) for key, value, _ in self._commits.all("open")):
-            left = self._left.get(call_id, LeftOpen(call_id))
+                self._left[call_id] = LeftOpen(call_id, at, claim=key)
+        for call_id, (accounts, granted, at), _ in self._commits.all("open"):
+            left = self._left.get(call_id, LeftOpen(call_id, at))
             self._left[call_id] = replace(left, accounts=tuple(accounts), granted=granted)
 
     def shut(self) -> None:
@@ -98,8 +101,8 @@ class SqliteCounters(MemoryCounters):
         yield from self._rates(ask)
         yield from self._accounts(each.key for each in ask.accounts)
         if ask.accounts:
-            owes = [[each.key for each in ask.accounts], {str(name): taken.granted[name] for name in taken.granted}]
-            yield "open", ask.call_id, owes, ALWAYS
+            granted = {str(name): amount for name, amount in taken.granted.items()}
+            yield "open", ask.call_id, [[each.key for each in ask.accounts], granted, ask.now], ALWAYS
         if ask.claim is not None:
             yield from self._claim_rows(ask.claim.key)
 
@@ -153,7 +156,7 @@ class SqliteCounters(MemoryCounters):
         there = self._claims.get(claim.key)
         if there is None or there.claimed.call_id != call_id:
             return
-        done = Kept(Claimed(call_id, claim.fingerprint, "done", there.claimed.until), there.ends, session)
+        done = replace(there, claimed=replace(there.claimed, state="done"), session=session)
         try:
             box = await self._seal.seal_words(session, tenant, kept.decode(errors="surrogateescape"))
             sealed: Row = ("kept", claim.key, b64encode(box).decode(), there.ends)
@@ -187,6 +190,10 @@ class SqliteCounters(MemoryCounters):
         Blocks; raises `sqlite3.Error`."""
         return self._commits.synced()
 
+    def whole(self) -> None:
+        """What a life before left open is settled, and no claim is missing any more."""
+        self._commits.whole()
+
     def give_back(self, left: LeftOpen) -> None:
         """Nothing of it ever ran."""
         for key in left.accounts:
@@ -204,12 +211,13 @@ class SqliteCounters(MemoryCounters):
             self._claims[left.claim] = replace(kept, claimed=replace(kept.claimed, state="unknown"))
         self._written(left)
 
-    def know(self, key: str, call_id: str, fingerprint: str, ends: float) -> bool:
-        """Puts a claim back that the ledger knows of and this file does not, as `unknown`; false when it does."""
-        if key in self._claims:
+    def know(self, claim: Claim, call_id: str, at: float) -> bool:
+        """Puts a claim back, taken at `at` (unix seconds), that the ledger knows of and this file does not, as
+        `unknown`. False when the file does."""
+        if claim.key in self._claims:
             return False
-        self._claims[key] = Kept(Claimed(call_id, fingerprint, "unknown", ends), ends)
-        self._commits.note(self._claim_rows(key))
+        self._claims[claim.key] = Kept(Claimed(call_id, claim.fingerprint, "unknown", at), at, at + claim.ttl)
+        self._commits.note(self._claim_rows(claim.key))
         return True
 
     def _written(self, left: LeftOpen) -> None:
@@ -251,7 +259,8 @@ def look_used(path: Path, keys: Iterable[str]) -> Mapping[str, Amounts]:
 
 def _claim_row(key: str, kept: Kept) -> Row:
     there = kept.claimed
-    return "claim", key, [there.call_id, there.fingerprint, there.state, there.until, kept.session], kept.ends
+    said: list[Json] = [there.call_id, there.fingerprint, there.state, there.until, kept.session, kept.at]
+    return "claim", key, said, kept.ends
 
 
 def _unavailable() -> Refusal:
