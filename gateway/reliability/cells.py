@@ -6,7 +6,7 @@ What one cell holds is in `windows.py`. Nothing here decides: a level says what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from gateway.aggregates import OF_VALUE, Cell, Ended, Entry, Level, Reservation
@@ -31,6 +31,10 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def held(self) -> Mapping[str, Held]:
+        """What every cell holds, by its key."""
+        return self._held
 
     def look(self, cells: Iterable[Cell], now: float) -> dict[str, Level]:
         """What each cell holds at `now` (unix seconds), by its key. What has left its window by then is forgotten."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort_right
+from collections.abc import Iterable
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal
 from operator import attrgetter
 from typing import Protocol
@@ -325,6 +326,33 @@ class _Formerly:
     def take_back(self, call: str, at: float) -> None:
         if self.latest == at:
             self.latest = -math.inf
+
+
+Lump = tuple[float, float, int, Decimal]  # time of the latest in it, of the first, how many, their sum
+
+
+def written(held: Held) -> tuple[list[Mark], list[Lump]]:
+    """What a cell holds, to be kept elsewhere: its entries, the oldest of a full window as lumps."""
+    if isinstance(held, _Formerly):
+        return ([Mark(repr(held.latest), held.latest, None)] if held.latest > -math.inf else []), []
+    assert isinstance(held, _Window)
+    return list(held.marks), [(lump.at, lump.begin, lump.number, lump.total) for lump in held.lumps]
+
+
+def read(kind: Kind, within: float, marks: Iterable[Mark], lumps: Iterable[Lump] = ()) -> Held:
+    """The cell again, of marks by time; every call of them counts as done."""
+    held, full = MADE[kind](within), MADE[kind](within)
+    if isinstance(full, _Window):
+        for at, begin, number, total in lumps:
+            lump = _Lump(begin)
+            lump.at, lump.number, lump.total = at, number, total
+            full.lumps.append(lump)
+        held.absorb(full)
+    for mark in marks:
+        added = held.add(mark)
+        if kind != "since":  # of which the latest stands for all anyway
+            held.settle(added, "done")
+    return held
 
 
 def _amount(mark: Mark) -> Decimal:

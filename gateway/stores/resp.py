@@ -145,7 +145,7 @@ class Link:
     def __init__(self, address: Address, scripts: Sequence[str] = (), on_open: Callable[[], None] | None = None):
         self.address = address
         self._scripts = scripts
-        self._on_open = on_open
+        self.on_open = on_open
         self._wire: _Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None  # the first since Redis was there: worth waiting for
@@ -230,8 +230,8 @@ class Link:
             else:
                 self._wire = wire
                 self._settled()
-                if self._on_open is not None:
-                    self._on_open()
+                if self.on_open is not None:
+                    self.on_open()
                 return
 
     async def _dial(self) -> _Wire:

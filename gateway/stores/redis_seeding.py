@@ -1,0 +1,31 @@
+"""What a gateway's ledger says was counted, as scripts put it back into a Redis that was emptied. It asks nothing
+itself; each thing is put back once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from gateway.reliability.counted import Counted
+from gateway.stores.redis_cells import adopting
+from gateway.stores.redis_words import micro
+from gateway.stores.resp import Words
+
+
+def seeded(past: Counted, done: str, closed: Callable[[str, bytes], bytes]) -> Iterator[tuple[str, list[str], Words]]:
+    """Script, keys and arguments of each step. `done` is the key where Redis notes what was put back; `closed` seals
+    what was kept of a claim's outcome."""
+    for key, arrival in past.rates.items():
+        yield "seed", [done, f"tg:rate:{key}"], ("rate", math.ceil(arrival * 1000), micro(arrival))
+    for used in past.used:
+        amounts = tuple(word for pair in used.amounts.items() for word in pair)
+        yield "seed", [done, f"tg:used:{used.key}"], ("used", math.ceil(used.ends * 1000), *amounts)
+    for each in past.claims:
+        claimed, ends = each.claimed, math.ceil(each.ends * 1000)
+        fields: list[str | bytes | int] = ["call", claimed.call_id, "fp", claimed.fingerprint, "state", claimed.state]
+        fields += ["until", micro(claimed.until), "ends", ends * 1000, "session", each.session]
+        if claimed.kept is not None:
+            fields += ["kept", closed(each.key, claimed.kept)]
+        yield "seed", [done, f"tg:claim:{each.key}"], ("claim", ends, *fields)
+    for keys, words in adopting(past.cells) if past.cells is not None else ():
+        yield "adopt", keys, words

@@ -1,0 +1,54 @@
+"""Counters over one Redis, as tests need them: opened for a test, with a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.admission import Account, Amounts, Ask, Bucket, Claim, Slot
+from gateway.aggregates import Reservation
+from gateway.stores.redis import address_of
+from gateway.stores.redis_counters import RedisCounters
+from gateway.tool import Rate
+from tests.redisserver import RedisServer
+
+BEAT = 0.05  # seconds
+
+
+@asynccontextmanager
+async def opened(server: RedisServer, me: str = "one", **given: Any) -> AsyncIterator[RedisCounters]:
+    """Counters of one gateway."""
+    address = address_of(f"{server.url}?deadline={given.pop('deadline', 2)}")
+    async with RedisCounters(address, me, **({"beat": BEAT} | given)) as counters:
+        yield counters
+
+
+def ask(
+    call: str,
+    now: float = 1000.0,
+    *,
+    rates: Mapping[str, tuple[int, float]] | None = None,
+    slots: Mapping[str, int] | None = None,
+    accounts: Mapping[str, Amounts] | None = None,
+    wants: Amounts | None = None,
+    claim: str | None = None,
+    seen: tuple[str, int] | None = None,
+    reservation: Reservation | None = None,
+    effects: bool = True,
+    lasts: float = 30.0,
+) -> Ask:
+    """What a call asks for, in few words."""
+    return Ask(
+        call,
+        now,
+        lasts,
+        tuple(Bucket(key, Rate(*rate), key) for key, rate in (rates or {}).items()),
+        tuple(Slot(key, most) for key, most in (slots or {}).items()),
+        tuple(Account(key, "session", most, 3600.0) for key, most in (accounts or {}).items()),
+        wants or {},
+        None if claim is None else Claim(claim, "print", "forwarded", 3600.0),
+        seen,
+        reservation,
+        effects,
+    )
