@@ -39,7 +39,7 @@ from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.notices import notices_of
 from gateway.pipeline import Gate
-from gateway.ports import Ledger, Runner, Vault
+from gateway.ports import Claims, Ledger, Runner, Vault
 from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
@@ -159,7 +159,8 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             notices=notices_of(settings, net, vault, clock, stack),
         )
         await put_in_force(live, home)
-        upkeep = _upkeep(home, ledger, settings, state, history, (sessions.forget_requests, storage.erased))
+        forget = (sessions.forget_requests, storage.erased)
+        upkeep = _upkeep(home, ledger, settings, state, history, forget, storage.counters)
         expiring = expire_always(upkeep, settings.audit.retain)
         _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts), expiring)
         _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
@@ -170,13 +171,19 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
 
 
 def _upkeep(
-    home: Home, ledger: Writer, settings: Settings, state: State, history: History, forget: Sequence[Forget]
+    home: Home,
+    ledger: Writer,
+    settings: Settings,
+    state: State,
+    history: History,
+    forget: Sequence[Forget],
+    claims: Claims,
 ) -> LedgerUpkeep:
     def erased(uids: Collection[str]) -> None:
         for each in forget:
             each(uids)
 
-    return LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved, erased)
+    return LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved, erased, claims)
 
 
 def _tell(remarks: Iterator[str], progress: Progress) -> None:

@@ -21,6 +21,7 @@ from gateway.audit.query import Record
 from gateway.model import Problem
 from gateway.problems import TABLE
 from gateway.replay.answers import Instead, Result, answer_of
+from gateway.settling import claim_on, told_done
 from gateway.stages.claim import LASTS, UNSURE
 from gateway.stages.kept import write_done
 from gateway.stores.sqlite_counters import LeftOpen, SqliteCounters
@@ -117,7 +118,7 @@ def _read(home: Path, begin: float, since: float, left: Set[str]) -> _Read:
 
 
 def _tell(first: Record, last: Record | None, contents: Contents) -> _Told:
-    at, claim = query.written_at(first), _claim(first)
+    at, claim = query.written_at(first), claim_on(first)
     if last is not None and _never_ran(last):
         return _Told("refused", at, claim)
     try:
@@ -131,6 +132,8 @@ def _tell(first: Record, last: Record | None, contents: Contents) -> _Told:
 
 def _kept(first: Record, last: Record | None, contents: Contents) -> bytes | None:
     """What a repeat is told; None when that cannot be said."""
+    if last is not None and last["type"] == "call.resolved":
+        return told_done(first)
     tool, who = str(_part(first, "tool")["name"]), _part(first, "principal")
     answer = answer_of(first, last, contents, f"{first['tenant']}\x1f{who['agent']}\x1f{who['user'] or ''}")
     if isinstance(answer, Result) and _sure(answer.problem):
@@ -143,13 +146,6 @@ def _kept(first: Record, last: Record | None, contents: Contents) -> bytes | Non
 
 def _part(record: Record, name: str) -> dict[str, Any]:
     return cast(dict[str, Any], record[name])
-
-
-def _claim(first: Record) -> Claim | None:
-    said = first.get("idempotency_key")
-    if not isinstance(said, dict):
-        return None
-    return Claim(str(said["claim"]), str(said["fingerprint"]), "", float(cast(Any, said.get("ttl", LASTS))))
 
 
 def _never_ran(last: Record) -> bool:

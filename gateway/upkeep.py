@@ -27,8 +27,9 @@ from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
 from gateway.ledger_ports import Erased, Moved, Rotated, Whose
 from gateway.model import Position, Refusal
-from gateway.ports import Line
+from gateway.ports import Claims, Line
 from gateway.problems import refuse
+from gateway.settling import settle_claim
 from gateway.tool import Json
 
 log = logging.getLogger("toolgate")
@@ -69,10 +70,12 @@ class LedgerUpkeep:
         keeping: Keeping | None = None,
         count: Count | None = None,
         erased: Callable[[Collection[str]], None] = lambda _: None,
+        claims: Claims | None = None,
     ) -> None:
         """Without `keeping` content is kept until it is erased. `count` is told how a call in doubt ended, `erased`
-        whose content is gone, by the `uid` of the sessions: a copy in memory goes too."""
+        whose content is gone, by the `uid` of the sessions: a copy in memory goes too. `claims` has its key."""
         self._home, self._ledger, self._keeping, self._count, self._erased = home, ledger, keeping, count, erased
+        self._claims = claims
         self._turn = asyncio.Lock()
         self._rotated: Position | None = None  # where the record of the latest rotation is
 
@@ -97,6 +100,7 @@ class LedgerUpkeep:
             said |= {name: asked[name] for name in _COPIED if name in asked}
             place = await self._ledger.append(Line("call.resolved", said))
             await self._counted(call_id, ended)
+            await self._settled(asked, ended)
             return place
 
     async def _counted(self, call_id: str, ended: Literal["done", "not-done"]) -> None:
@@ -105,6 +109,13 @@ class LedgerUpkeep:
                 await self._count(call_id, "done" if ended == "done" else "refused")
             except (sqlite3.Error, OSError, ValueError):  # it is on record, and counts so at the next start
                 log.exception("%s counts as before until the next start", call_id)
+
+    async def _settled(self, asked: query.Record, ended: Literal["done", "not-done"]) -> None:
+        if self._claims is not None:
+            try:
+                await settle_claim(self._claims, asked, ended)
+            except Refusal:  # it is on record; a gateway that starts anew reads it there
+                log.exception("the idempotency key of %s is in doubt until the next start", asked["call_id"])
 
     async def erase(self, whose: Whose, why: str, who: Mapping[str, Json]) -> Erased:
         """See the port. The keys go first: a record that says so is never untrue."""

@@ -25,6 +25,7 @@ from gateway.ledger_ports import Upkeep, Whose
 from gateway.model import Position, Refusal
 from gateway.problems import text
 from gateway.retention import keeping
+from gateway.settling import claims_of
 from gateway.stores.sqlite import State
 from gateway.tool import Json
 from gateway.upkeep import LedgerUpkeep
@@ -116,11 +117,12 @@ def carry_out(
 
 
 async def _here(arguments: Arguments, work: Callable[[Upkeep], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    home, audit = home_of(arguments), settings_of(arguments).audit
+    home, settings = home_of(arguments), settings_of(arguments)
+    audit = settings.audit
     ledger = open_ledger(home.path, tuning=Tuning(segment=audit.segment, checkpoint_every=audit.checkpoint_interval))
     try:
-        with closing(State(home.state)) as state:
-            return await work(LedgerUpkeep(home.path, ledger, keeping(audit.retain, state)))
+        with closing(State(home.state)) as state, claims_of(home, settings.store, ledger) as claims:
+            return await work(LedgerUpkeep(home.path, ledger, keeping(audit.retain, state), claims=claims))
     finally:
         await ledger.close()
 

@@ -70,6 +70,7 @@ FLOOR = {
     "gateway.reseeding": 6,
     "gateway.retention": 6,
     "gateway.settings": 6,
+    "gateway.settling": 6,
     "gateway.storage": 6,
     "gateway.suggest": 6,
     "gateway.callers": 6,
