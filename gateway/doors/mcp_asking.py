@@ -1,8 +1,8 @@
 """Confirmations over MCP: the question that a parked call's result carries, and the answer that the next call brings.
 
 Only 2026-07-28 has this (`resultType: input_required`), and only for a client that says in that very request that it
-can ask its person by a form. It never asks for an approval by somebody else: an answer on the requester's own
-connection can only be the requester's.
+can ask its person by a form. It never asks for anybody else's yes: an answer on the requester's own connection can only
+be the requester's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gateway.doors.mcp_headers import CAPABILITIES_KEY
 from gateway.doors.mcp_shapes import Shape, as_object
 from gateway.doors.mcp_state import About, Carried, States
 from gateway.model import Outcome, Principal, Problem, Refusal, Request
-from gateway.parked import Parked
+from gateway.parked import REQUESTER, Parked
 from gateway.ports import Approvals, Clock
 from gateway.problems import problem
-from gateway.stages.answering import Via
+from gateway.stages.answering import Via, answerable
 from gateway.tool import Json
 
 ASKED: Final = "confirm"  # the name of the one question
@@ -87,7 +87,7 @@ class Asking:
             parked = await self._gate.approvals.get(principal.tenant, outcome.problem.approval)
         except Refusal:  # the store cannot be asked now; the call is parked, and the text of that says what to do
             return None
-        if parked is None or not parked.confirms or parked.owner != principal.key:
+        if parked is None or not answerable(principal, parked, "elicitation"):
             return None
         state = self._states.write(Carried(parked.id, parked.expires_at), _about(request, principal))
         form: Shape = {"mode": "form", "message": asked(parked), "requestedSchema": _FORM}
@@ -112,7 +112,7 @@ def said(responses: Json) -> bool | None:
 
 def asked(parked: Parked) -> str:
     """What the person reads: everything that the yes would be for, with nothing in it that hides or moves text."""
-    rules = " and ".join(dict.fromkeys(each.rule for each in parked.needs))
+    rules = " and ".join(dict.fromkeys(each.rule for each in parked.needs if each.by == (REQUESTER,)))
     parts = [
         f"{line(parked.agent)} wants to call {line(parked.tool)}. Rule {line(rules)} permits it only with your yes. "
         "The arguments:",
@@ -120,6 +120,8 @@ def asked(parked: Parked) -> str:
     ]
     if parked.preview is not None:
         parts += ["What it would change:", text(parked.preview.text)]
+    if not parked.confirms:
+        parts.append("It needs the yes of others too.")
     return "\n\n".join([*parts, "A yes holds for this one call, as it stands here."])
 
 

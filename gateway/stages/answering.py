@@ -75,10 +75,13 @@ async def answer(principal: Principal, approval_id: str, yes: bool, why: str, vi
 
 
 def answerable(principal: Principal, parked: Parked, via: Via) -> Sequence[Approval]:
-    """The rules nobody has said yes for that this person may answer, by this door."""
+    """The rules nobody has said yes for that this person may answer, by this door.
+
+    On the requester's own connection: those that are the requester's alone to confirm.
+    """
     if via == "elicitation":
         own = parked.owner == principal.key
-        return [each for each in parked.open_rules() if own and REQUESTER in each.by]
+        return [each for each in parked.open_rules() if own and each.by == (REQUESTER,)]
     if principal.token_id == parked.token_id:
         return []
     names = {f"user:{principal.user}", *(f"group:{name}" for name in principal.groups)}

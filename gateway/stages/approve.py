@@ -63,7 +63,7 @@ async def approve(decision: Decision, request: Request, asking: Asking) -> Permi
     there = await asking.approvals.bound(binding, now)
     if there is not None and there.state != "granted":
         raise Refusal(_denied(there) if there.state == "denied" else waiting(there))
-    preview = await _preview(call, request, asking)
+    preview, now = await _preview(call, request, asking), asking.clock.now()
     used = there is not None and await asking.approvals.use(there.tenant, there.id, call.id, now)
     if there is not None and used and _holds(there, needs, preview, now):
         return Permit(decision, replace(there, state="used", used_by=call.id))

@@ -215,9 +215,9 @@ def test_older_clients_are_told_in_words() -> None:
     run(scene())
 
 
-@pytest.mark.parametrize("policy", [APPROVE, EITHER, BOTH], ids=["approve", "either", "both"])
+@pytest.mark.parametrize("policy", [APPROVE, EITHER], ids=["approve", "either"])
 def test_a_client_that_accepts_everything_approves_nothing(policy: str) -> None:
-    """Where it takes more than the requester's own yes, there is no question and no state, whatever it sends."""
+    """Where another person may have to say yes, there is no question and no state, whatever it sends."""
 
     async def scene() -> None:
         lab = lab_of(policy)
@@ -230,6 +230,27 @@ def test_a_client_that_accepts_everything_approves_nothing(policy: str) -> None:
         assert refused.json["error"]["code"] == -32602
         assert decisions(lab) == []
         assert lab.trial.net.asked == []
+
+    run(scene())
+
+
+def test_a_confirmation_is_none_of_the_approvals_that_a_call_needs_beside_it() -> None:
+    """The requester is asked for what is theirs to say; the call goes on waiting for the other person's yes."""
+
+    async def scene() -> None:
+        lab = lab_of(BOTH)
+        first = await called(lab)
+        said = first["inputRequests"]["confirm"]["params"]["message"]
+        assert "Rule too permits it only with your yes" in said
+        assert "It needs the yes of others too" in said
+        waits = await called(lab, **answering(first["requestState"]))
+        assert code(waits) == "approval_required"
+        assert code(await called(lab, **answering(first["requestState"]))) == "insufficient_scope"
+        assert [decision["rules"] for decision in decisions(lab)] == [["too"]]
+        assert lab.trial.net.asked == []
+        await lab.gate.answer(ANN, waits["_meta"][PROBLEM]["approval"], True)
+        assert (await called(lab))["isError"] is False
+        assert len(lab.trial.net.asked) == 1
 
     run(scene())
 
