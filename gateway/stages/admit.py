@@ -18,7 +18,7 @@ from gateway.reliability.watch import Watch
 from gateway.stages.ask import ask_of
 from gateway.stages.looping import Turn
 from gateway.stages.opened import Opened
-from gateway.stages.warned import warn
+from gateway.stages.warned import shortened, warn
 
 ROUNDS = 3  # decisions on one call, when other calls keep changing what they stand on
 
@@ -130,6 +130,8 @@ class admit:
             self._turn.end(safe)
         if "bytes" in self._spent:
             self._spent["bytes"] = min(self._spent["bytes"], _size(safe))
+        if safe.truncated or (safe.problem is not None and safe.problem.code == "timeout"):
+            self._opened.notes += shortened(self._ask.wants, self._taken.granted, in_time=not safe.truncated)
         return safe
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.admission import Amounts, Bounds, Taken, Warned
+from gateway.admission import Amounts, Bounds, Dimension, Taken, Warned
 from gateway.model import Caller
 from gateway.ports import Clock, Counters, Ledger, Line, Sessions
 from gateway.problems import refuse
@@ -26,6 +26,19 @@ def warn(opened: Opened, told: Told, taken: Taken, spent: Amounts) -> None:
         if opened.caller is not None and warns(each.account, each.dimension, -1, used) and told.first(settled):
             opened.notes.append(nearly(settled))
             opened.beside.append(line_of_warning(settled, opened.caller, {"call_id": opened.request.call_id}))
+
+
+def shortened(wants: Amounts, granted: Amounts, *, in_time: bool) -> list[str]:
+    """What the caller is told of a result that was cut, or of work that was ended, where a budget gave less than the
+    call might have used."""
+    names: tuple[Dimension, ...] = ("wall", "sandbox") if in_time else ("bytes",)
+    less = [name for name in names if granted.get(name, 0) < wants.get(name, 0)]
+    left = in_words({name: granted.get(name, 0) for name in less})
+    if not left:
+        return []
+    if in_time:
+        return [f"A budget had {min(left.values()):g} s left for this call."]
+    return [f"The result was cut at the {left['bytes']:g} bytes that were left of a budget."]
 
 
 async def report_tokens(
