@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.cli import (
+    approvals,
     audit,
     call,
     check,
@@ -31,6 +32,7 @@ from gateway.settings import BadSettings
 _PARTS = (
     *(serve, call, check, test, doctor, explain, simulate, suggest, audit, identity, revoke, secrets, connections),
     modules,
+    approvals,
 )
 
 

@@ -60,12 +60,20 @@ def _where(arguments: Arguments) -> tuple[str, str | None]:
 
 
 def post(url: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """One POST to a gateway: status and what it says. Raises `OSError`, and `ValueError` when it is not JSON."""
+    """One POST to a gateway, as `ask`."""
+    return ask(url, "POST", path, body, headers)
+
+
+def ask(url: str, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """One request to a gateway: status and what it says. Raises `OSError`, and `ValueError` when it is not JSON.
+
+    A `body` of None is none.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
     try:
-        connection.request("POST", path, json.dumps(body), headers)
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         said = json.loads(answer.read())
         return answer.status, said if isinstance(said, dict) else {}

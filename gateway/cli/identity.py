@@ -14,7 +14,7 @@ from contextlib import closing
 
 from gateway.cli import sessions
 from gateway.cli.common import Arguments, Verbs, home_of, say, when
-from gateway.identity.keys import SCOPES, new_key, successor
+from gateway.identity.keys import GROUP, SCOPES, new_key, successor
 from gateway.ports import Key
 from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteKeys, State
@@ -33,6 +33,7 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
     create.add_argument("--agent", default="dev", help="name of the agent (default dev)")
     create.add_argument("--tenant", default="default")
     create.add_argument("--user", "--person", dest="user", help="person on whose behalf it acts")
+    create.add_argument("--group", action="append", help="group of the person, for approvals and rules; several")
     create.add_argument("--expires", metavar="DURATION", help="for example 30d or 12h")
     create.set_defaults(run=create_key)
     what.add_parser("list", parents=[common], help="all keys, never their secrets").set_defaults(run=list_keys)
@@ -49,14 +50,16 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
 def create_key(arguments: Arguments) -> int:
     """Makes a key and shows its secret, once."""
     now = time.time()
-    for flag, name in (("agent", arguments.agent), ("tenant", arguments.tenant), ("user", arguments.user)):
+    groups = arguments.group or []
+    named = (("agent", arguments.agent), ("tenant", arguments.tenant), ("user", arguments.user))
+    for flag, name in (*named, *(("group", each) for each in groups)):
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable() and " " not in name):
             return _wrong(f"--{flag}: a name has 1 to {_MAX_NAME} characters, none of them a space")
     try:
         expires_at = now + seconds(arguments.expires) if arguments.expires else None
     except ValueError as error:
         return _wrong(f"--expires: {error}")
-    scope = " ".join(dict.fromkeys(arguments.scope or ["agent"]))
+    scope = " ".join(dict.fromkeys([*(arguments.scope or ["agent"]), *(f"{GROUP}{each}" for each in groups)]))
     secret, key = new_key(arguments.agent, arguments.tenant, scope, now, user=arguments.user, expires_at=expires_at)
     with closing(State(home_of(arguments).state)) as state:
         asyncio.run(SqliteKeys(state).add(key))

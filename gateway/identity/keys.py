@@ -11,6 +11,7 @@ from gateway.ports import Clock, Key, Keys
 from gateway.problems import refuse
 
 SCOPES = frozenset({"agent", "approver", "auditor", "operator", "session:request"})
+GROUP = "group:"  # what is kept among the scopes of a key as `group:NAME` is a group of its person
 _PREFIX = "tg_"  # lets secret scanners recognise a leaked key
 _LONGEST = 8192
 
@@ -31,7 +32,8 @@ def new_key(
 def successor(key: Key, now: float) -> tuple[str, Key]:
     """A key that takes the place of another: of the same caller and scopes, and it lives as long as that was to."""
     lives = None if key.expires_at is None else now + key.expires_at - key.created_at
-    return new_key(key.agent, key.tenant, " ".join(sorted(key.scopes)), now, user=key.user, expires_at=lives)
+    scopes = sorted(key.scopes, key=lambda each: (each.startswith(GROUP), each))
+    return new_key(key.agent, key.tenant, " ".join(scopes), now, user=key.user, expires_at=lives)
 
 
 def digest_of(secret: str) -> str:
@@ -64,7 +66,9 @@ class KeyAuthority:
             raise refuse("unauthenticated", "This API key is not valid.")
         known = self._principals.get(key.digest)
         if known is None or known[0] is not key:
-            principal = Principal(key.agent, key.tenant, key.user, frozenset(), key.scopes, "api_key", key.id)
+            groups = frozenset(each.removeprefix(GROUP) for each in key.scopes if each.startswith(GROUP))
+            scopes = frozenset(each for each in key.scopes if not each.startswith(GROUP))
+            principal = Principal(key.agent, key.tenant, key.user, groups, scopes, "api_key", key.id)
             known = self._principals[key.digest] = (key, principal)
         return known[1]
 
