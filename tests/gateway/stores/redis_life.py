@@ -24,6 +24,11 @@ async def opened(server: RedisServer, me: str = "one", **given: Any) -> AsyncIte
         yield counters
 
 
+def key_of(account: str) -> str:
+    """The key of an account of sessions, as it is made."""
+    return f"session\x1f{account}\x1fNone\x1f0"
+
+
 def ask(
     call: str,
     now: float = 1000.0,
@@ -45,7 +50,7 @@ def ask(
         lasts,
         tuple(Bucket(key, Rate(*rate), key) for key, rate in (rates or {}).items()),
         tuple(Slot(key, most) for key, most in (slots or {}).items()),
-        tuple(Account(key, "session", most, 3600.0) for key, most in (accounts or {}).items()),
+        tuple(Account(key_of(key), "session", most, 3600.0) for key, most in (accounts or {}).items()),
         wants or {},
         None if claim is None else Claim(claim, "print", "forwarded", 3600.0),
         seen,

@@ -12,7 +12,7 @@ from gateway.admission import Ask, Claim, Dimension, Taken
 from gateway.aggregates import Cell, Ended, Entry, Kind, Reservation
 from gateway.stores.counters import MemoryCounters
 from gateway.stores.redis_counters import RedisCounters
-from tests.gateway.stores.redis_life import ask, opened
+from tests.gateway.stores.redis_life import ask, key_of, opened
 from tests.redisserver import RedisServer
 
 KINDS: tuple[Kind, ...] = ("count", "count_distinct", "sum", "formerly", "since")
@@ -36,7 +36,7 @@ class Same:
             self.end(self.open.pop(self.random.randrange(len(self.open))))
         else:
             await self.take(number)
-        keys = ["a", "b"]
+        keys = [key_of("a"), key_of("b")]
         await self.redis.told()
         assert {k: _some(v) for k, v in (await self.redis.used(keys)).items()} == {
             k: _some(v) for k, v in (await self.memory.used(keys)).items()
