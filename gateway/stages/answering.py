@@ -57,6 +57,8 @@ async def answer(principal: Principal, approval_id: str, yes: bool, why: str, vi
     rules = tuple(each.rule for each in answerable(principal, parked, via))
     if not rules:
         raise refuse("insufficient_scope", _not_theirs(principal, parked))
+    if yes and parked.arguments is None:
+        raise _over("erased, and nobody says yes to what cannot be shown")
     said = Answer(yes, rules, principal.user, principal.token_id, now, via, line(why, LONGEST_WHY))
     fields = named(parked) | {
         "yes": yes,

@@ -108,3 +108,27 @@ def test_what_another_person_has_to_approve_no_client_can_grant(tmp_path: Path) 
         assert again["error"] is True
         assert at.upstream.count() == 1
         assert [line["via"] for line in at.records("approval.decided")] == ["rest"]
+
+
+def test_an_answer_is_good_after_a_restart(tmp_path: Path) -> None:
+    """What a client carries meanwhile is signed under the home's own key, and what waits is kept."""
+    with counting_upstream() as upstream:
+        specs, policies = spec_and_policy(tmp_path, upstream)
+        (policies / "count.yaml").write_text(ASKING)
+        flags = ("--specs", str(specs), "--policies", str(policies))
+        with served(tmp_path / "home", *flags) as before:
+            asked = _raw(before, {})
+            assert asked["resultType"] == "input_required"
+        with served(tmp_path / "home", *flags) as after:
+            done = _raw(after, {"requestState": asked["requestState"], "inputResponses": {"confirm": YES}})
+            assert (done["isError"], upstream.count()) == (False, 1)
+
+
+def _raw(at: Served, answer: dict[str, Any]) -> Any:
+    """The result of one call as it stands in the protocol, with an answer or without."""
+    about = {"protocolVersion": "2026-07-28", "clientCapabilities": {"elicitation": {}}}
+    meta = {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}
+    params = {"name": "count", "arguments": SMALL, "_meta": meta, **answer}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
+    return at.post("/mcp", body.encode(), **headers)[1]["result"]

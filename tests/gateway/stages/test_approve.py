@@ -12,6 +12,7 @@ import pytest
 from gateway.model import Outcome, Principal, Refusal, Request
 from gateway.pipeline import Gate
 from gateway.policy.cases import run_cases
+from gateway.stores.approvals import MemoryApprovals
 from tests.kit import ECHO, Lab
 
 POLICY = """
@@ -326,6 +327,23 @@ def test_a_session_that_was_closed_takes_its_yes_with_it() -> None:
         await lab.gate.end_session(session, None)
         assert code(await lab.call("echo", HELLO, session="desk")) == "session_closed"
         assert await parked(lab) != approval
+
+    asyncio.run(run())
+
+
+def test_nobody_says_yes_to_what_was_erased() -> None:
+    """Once the content of the session was erased there is nothing to show: a no can be said, a yes cannot."""
+
+    async def run() -> None:
+        lab = lab_of()
+        approval = await parked(lab)
+        asked = await lab.gate.approvals.get("default", approval)
+        assert asked is not None
+        assert isinstance(lab.gate.approvals, MemoryApprovals)
+        lab.gate.approvals.erased([asked.session])
+        assert await refused(lab, ANN, approval) == "approval_expired"
+        assert (await lab.gate.answer(ANN, approval, False)).state == "denied"
+        assert lab.trial.net.asked == []
 
     asyncio.run(run())
 
