@@ -136,13 +136,15 @@ class Wire:
         """Connects."""
         return cls(*await asyncio.open_connection("127.0.0.1", at.port), at)
 
-    async def call(self, tool: str, arguments: object) -> tuple[int, Any]:
-        """One call. Raises `ConnectionError` or `IncompleteReadError` when the gateway dies."""
+    async def call(self, tool: str, arguments: object, key: str | None = None) -> tuple[int, Any]:
+        """One call, under an idempotency key perhaps. Raises `ConnectionError` or `IncompleteReadError` when the
+        gateway dies."""
         body = json.dumps({"arguments": arguments}).encode()
+        keyed = "" if key is None else f"Idempotency-Key: {key}\r\n"
         head = (
             f"POST /v1/tools/{tool}/call HTTP/1.1\r\nHost: 127.0.0.1:{self._at.port}\r\n"
             f"Authorization: Bearer {self._at.key}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"{keyed}Content-Length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
         answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
