@@ -27,7 +27,9 @@ def rate_headers(standings: Sequence[Standing]) -> Headers:
     if not standings:
         return []
     policy = b", ".join(_policy(each.bucket.name, each.bucket.rate.calls, each.bucket.rate.per) for each in standings)
-    stands = ", ".join(f"{_text(each.bucket.name)};r={each.left};t={math.ceil(each.reset)}" for each in standings)
+    stands = ", ".join(
+        f"{_text(each.bucket.name)};r={each.left};t={math.ceil(each.reset - 1e-3)}" for each in standings
+    )
     return [(b"ratelimit-policy", policy), (b"ratelimit", stands.encode())]
 
 

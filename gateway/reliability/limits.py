@@ -34,5 +34,6 @@ def standing(bucket: Bucket, arrival: float, now: float) -> Standing:
     """How many calls the bucket has left at `now`, and in how many seconds it is whole again."""
     rate = bucket.rate
     ahead = max(0.0, arrival - now)
-    left = math.floor((rate.per - ahead) * rate.calls / rate.per + 1e-9)
+    # Unix times are exact to a microsecond at best, which must not look like a call.
+    left = math.floor((rate.per - ahead) * rate.calls / rate.per + 1e-3)
     return Standing(bucket, max(0, left), ahead)
