@@ -69,6 +69,8 @@ def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:
         shown = {"text": outcome.text, "structured_content": outcome.structured}
         ok = outcome.status == "done" and includes(shown, expect.value)
         got = f"{got} {shown}" if not ok else got
+    elif expect.kind == "parked":
+        ok = outcome.status == "parked" and outcome.problem is not None and expect.value in _asking(recorded)
     elif expect.kind == "refused":
         ok = outcome.problem is not None and outcome.problem.code == expect.value
     else:
@@ -82,6 +84,12 @@ def judge(trial: Trial, case: Case, outcome: Outcome) -> CaseResult:
     if ok and expect.record is not None:
         ok, got = includes(recorded, dict(expect.record)), f"record {recorded}"
     return CaseResult(case.name, case.source, ok, got, f"{expect.kind} {expect.value}")
+
+
+def _asking(recorded: Mapping[str, Json]) -> set[Json]:
+    """The rules for which people were asked."""
+    needs = recorded.get("needs")
+    return {each["rule"] for each in needs} if isinstance(needs, list) else set()
 
 
 def includes(whole: Json, part: Json) -> bool:

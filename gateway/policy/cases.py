@@ -26,9 +26,12 @@ NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What a case wants. `value` is the rule, the rule or code, the problem code, or the partial result of `done`."""
+    """What a case wants. `value` is the rule, the rule or code, the problem code, or the partial result of `done`.
 
-    kind: Literal["permit", "deny", "refused", "done"]
+    `parked`: permitted once somebody has said yes, whom the named rule asks for.
+    """
+
+    kind: Literal["permit", "parked", "deny", "refused", "done"]
     value: Json
     obligations: shapes.WithShape | None = None
     events: Sequence[Json] | None = None
@@ -149,8 +152,8 @@ def _build(shape: shapes.CallShape, name: str, tool: str, arguments: Json, sourc
 
 
 def _expect(shape: shapes.ExpectShape) -> Expect:
-    (kind,) = shape.model_fields_set & {"permit", "deny", "refused", "done"}
-    named = cast(Literal["permit", "deny", "refused", "done"], kind)
+    (kind,) = shape.model_fields_set & set(shapes.WANTED)
+    named = cast(Literal["permit", "parked", "deny", "refused", "done"], kind)
     return Expect(named, getattr(shape, kind), shape.obligations, shape.events, shape.record)
 
 
@@ -188,8 +191,10 @@ def _compare(expect: Expect, decision: Decision) -> tuple[bool, str]:
             {code, rule, *decision.rules} if expect.kind == "deny" else {code} if expect.kind == "refused" else set()
         )
         return expect.value in names, f"deny {code}" + (f" by {rule}" if rule else "")
-    got = f"permit {', '.join(decision.rules)}"
-    if expect.kind != "permit" or expect.value not in decision.rules:
+    asking = tuple(each.rule for each in decision.obligations.approvals)
+    got = f"permit {', '.join(decision.rules)}" + (f", asking for {', '.join(asking)}" if asking else "")
+    named = {"permit": decision.rules, "parked": asking}.get(expect.kind, ())
+    if expect.value not in named:
         return False, got
     lacks = missing(expect.obligations, decision.obligations)
     return not lacks, got + (f", but not with {', '.join(lacks)}" if lacks else "")

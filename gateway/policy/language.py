@@ -117,9 +117,9 @@ def case_errors(located: yaml.Located, cases: list[CaseShape], key: str) -> list
         wanted = case.expect.model_fields_set & set(WANTED)
         at = yaml.pointer(key, index, "expect")
         if len(wanted) != 1:
-            found.append(located.error(at, "a case expects exactly one of permit, deny, refused or done"))
-        elif case.expect.obligations is not None and wanted != {"permit"}:
-            found.append(located.error(at, "obligations come only with permit"))
+            found.append(located.error(at, "a case expects exactly one of permit, parked, deny, refused or done"))
+        elif case.expect.obligations is not None and not wanted <= {"permit", "parked"}:
+            found.append(located.error(at, "obligations come only with permit and parked"))
         elif case.expect.events is not None:
             found.append(
                 located.error(f"{at}/events", "what a case expects of events is not supported yet: leave it out")

@@ -14,7 +14,7 @@ from gateway.tool import Json
 
 KINDS = ("count", "count_distinct", "sum", "formerly", "since")
 NULLABLE = ("user", "done", "body")  # keys for which null is a value
-WANTED = ("permit", "deny", "refused", "done")
+WANTED = ("permit", "parked", "deny", "refused", "done")
 
 PART_ID = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 RULE_ID = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"
@@ -207,11 +207,12 @@ class SessionShape(Shape):
 
 
 class ExpectShape(Shape):
-    """What a case wants: exactly one of permit, deny, refused, done."""
+    """What a case wants: exactly one of permit, parked, deny, refused, done."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in WANTED]})
 
     permit: str | None = None
+    parked: str | None = None
     deny: str | None = None
     refused: str | None = None
     done: Json = None
