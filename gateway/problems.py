@@ -57,7 +57,7 @@ TABLE: dict[str, Row] = {
     "rate_limited": Row("limits", "Too many calls", 429, True, "Wait, then call again."),
     "concurrency_limited": Row("limits", "Too many calls at once", 429, True, "Wait for running calls to end."),
     "budget_exhausted": Row(
-        "limits", "The budget of the session is used up", 403, False, "Do not repeat the call; the session is spent."
+        "limits", "A budget is used up", 403, False, "Do not repeat the call: it would be refused again."
     ),
     "loop_detected": Row("limits", "The same call is made again and again", 403, False, "Stop. Do something else."),
     "overloaded": Row("limits", "The gateway cannot take this call now", 503, True, "Wait, then call again."),

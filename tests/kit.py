@@ -116,7 +116,8 @@ def rpc_request(method: str, params: Mapping[str, Any], *, modern: bool) -> tupl
     if modern:
         version = "2026-07-28"
         about = {"protocolVersion": version, "clientInfo": {"name": "lab", "version": "0"}, "clientCapabilities": {}}
-        params = {**params, "_meta": {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}}
+        spoken = {f"io.modelcontextprotocol/{key}": value for key, value in about.items()}
+        params = {**params, "_meta": {**params.get("_meta", {}), **spoken}}
         headers |= {"MCP-Protocol-Version": version, "Mcp-Method": method}
         if "name" in params:
             headers["Mcp-Name"] = params["name"]

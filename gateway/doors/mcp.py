@@ -33,7 +33,7 @@ from gateway.doors.asgi import (
     while_connected,
 )
 from gateway.doors.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError, answer, encode, read
-from gateway.doors.limits import limit_headers
+from gateway.doors.limits import TOKENS, Reports, limit_headers, tokens_told
 from gateway.doors.mcp_asking import STATE, Answers, Asking, elicits
 from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirrors, is_modern
 from gateway.mirrors import Mirror, mirrors
@@ -55,7 +55,7 @@ _INSTRUCTIONS = (
 Shape = shapes.Shape
 
 
-class Calls(Answers, Protocol):
+class Calls(Answers, Reports, Protocol):
     """What this door needs of the pipeline."""
 
     async def authenticate(self, credential: str | None, session: str | None) -> Caller: ...
@@ -189,6 +189,7 @@ class McpDoor:
             session=head.get("toolgate-session"),
             idempotency_key=head.get("idempotency-key") or _text(meta.get(IDEMPOTENCY_KEY)),
             trace=parse_traceparent(meta.get("traceparent")) or head.trace,
+            defect=await tokens_told(self._gate, caller, meta.get(TOKENS)),
             elicits=modern and elicits(meta),
         )
         done = await while_connected(self._done(request, params, caller, modern), receive)

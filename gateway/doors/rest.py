@@ -19,13 +19,13 @@ from gateway.doors.asgi import (
     send_problem,
     while_connected,
 )
-from gateway.doors.limits import rate_headers
+from gateway.doors.limits import Reports, rate_headers, tokens_told
 from gateway.model import Caller, Outcome, Problem, Refusal, Request
 from gateway.problems import problem, refuse
 from gateway.tool import Json
 
 
-class Calls(Protocol):
+class Calls(Reports, Protocol):
     """What this door needs of the pipeline."""
 
     async def authenticate(self, credential: str | None, session: str | None) -> Caller: ...
@@ -45,11 +45,12 @@ class CallRoute:
             if scope["method"] != "POST":
                 raise refuse("method_not_allowed", "A tool is called with POST.")
             head = read_head(scope)
-            await self._known(head)
+            caller = await self._known(head)
         except Refusal as refusal:
             await send_problem(send, refusal.problem, call_id)
             return
         arguments, defect = await _arguments(head, receive)
+        untold = await tokens_told(self._gate, caller, head.get("toolgate-tokens"))
         trace = head.trace
         request = Request(
             call_id=call_id,
@@ -59,19 +60,20 @@ class CallRoute:
             session=head.get("toolgate-session"),
             idempotency_key=head.get("idempotency-key"),
             trace=trace,
-            defect=defect,
+            defect=defect or untold,
         )
         outcome = await while_connected(self._gate.handle(request), receive)
         if outcome is not None:
             await send_outcome(send, outcome, trace.trace_id if trace else None)
 
-    async def _known(self, head: Head) -> None:
+    async def _known(self, head: Head) -> Caller | None:
         """Refuses who is not known. A known caller in a session that is closed is for the pipeline to refuse."""
         try:
-            await self._gate.authenticate(head.credential, head.get("toolgate-session"))
+            return await self._gate.authenticate(head.credential, head.get("toolgate-session"))
         except Refusal as refusal:
             if refusal.principal is None:
                 raise
+            return None
 
 
 async def _arguments(head: Head, receive: Receive) -> tuple[Json, Problem | None]:

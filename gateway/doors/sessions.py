@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.doors.bodies import read_shape
 from gateway.doors.budgets import standing_of
+from gateway.doors.limits import MOST_TOKENS
 from gateway.lifetimes import SPEAKER, Opening
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
@@ -50,7 +51,7 @@ class Turn(_Closed):
 class Used(_Closed):
     """The body of `POST /v1/sessions/{id}/usage`."""
 
-    tokens: int = Field(ge=1, le=1_000_000_000)
+    tokens: int = Field(ge=1, le=MOST_TOKENS)
 
 
 class Which(BaseModel):

@@ -130,6 +130,25 @@ def test_clients_report_tokens_of_their_own_session() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("door", ["rest", "modern", "legacy"])
+def test_a_call_may_bring_what_was_used_before_it(door: str) -> None:
+    """In a header, or in `_meta`: it counts before the call, and what is no number refuses it."""
+    lab = lab_of(Bounds(budgets=(Budget("session", {"tokens": 100}),)))
+
+    async def one(tokens: Any) -> str | None:
+        if door == "rest":
+            said = (await lab.rest("echo", ARGUMENTS, **{"Toolgate-Tokens": str(tokens)})).json
+            return str(said["code"]) if "code" in said else None
+        params = {"name": "echo", "arguments": ARGUMENTS, "_meta": {"dev.toolgate/tokens": tokens}}
+        result = (await lab.rpc("tools/call", params, modern=door == "modern")).json["result"]
+        return result["_meta"]["dev.toolgate/problem"]["code"] if result["isError"] else None
+
+    async def test() -> list[str | None]:
+        return [await one(tokens) for tokens in (60, "many", 0, 60, 1)]
+
+    assert asyncio.run(test()) == [None, "malformed", "malformed", "budget_exhausted", "budget_exhausted"]
+
+
 def test_operators_see_what_their_tenant_and_its_principals_have_used() -> None:
     """In the words of settings, by owner and window; another tenant's is another."""
     budgets = (Budget("tenant", {"calls": 100, "cost": 2_000_000}, 86400.0), Budget("principal", {"calls": 10}))
