@@ -1,18 +1,28 @@
-"""One contract for every store of counters: rates, slots and declared state are taken together or not at all."""
+"""One contract for every store of counters: what a call asks for is taken together or not at all, and counted once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from gateway.admission import Ask, Bucket, Slot, Taken
+from gateway.admission import Account, Ask, Bucket, Dimension, Slot, Taken
 from gateway.aggregates import Cell, Ended, Entry, Level, Reservation
 from gateway.stores.counters import MemoryCounters
 from gateway.stores.counters import MemoryCounters as Counters
+from gateway.stores.sqlite_counters import SqliteCounters
 from gateway.tool import Rate
+from tests.gateway.stores.redis_life import ask as asking
+from tests.gateway.stores.redis_life import key_of
+from tests.gateway.stores.stores import KINDS, Life, Store, made, sealing
 
 CALLS = Cell("state.calls", "p\x1fcalls\x1f1\x1fann", "count", 60.0)
 SPENT = Cell("state.spent", "p\x1fspent\x1f1\x1fann", "sum", 60.0)
@@ -20,11 +30,22 @@ DONE = Cell("state.done", "p\x1fdone\x1f1\x1fann", "formerly", 60.0)
 ENTRIES = (Entry(CALLS), Entry(SPENT, Decimal("2.5")), Entry(DONE))
 
 
-@pytest.fixture(params=[MemoryCounters])
-def counters(request: pytest.FixtureRequest) -> Counters:
-    """Fresh counters of each kind."""
-    make: Callable[[], Counters] = request.param
-    return make()
+@pytest.fixture(params=["memory", "sqlite"])
+def counters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Counters]:
+    """Fresh counters of each kind that one process has for itself; `test_redis_counters.py` compares the third."""
+    if request.param == "memory":
+        yield MemoryCounters()
+        return
+    with sealing(tmp_path) as contents:
+        kept = SqliteCounters(tmp_path / "limits.db", contents)
+        yield kept
+        kept.shut()
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store of every kind."""
+    return made(request, tmp_path)
 
 
 def asked(counters: Counters, call: str, at: float = 100.0) -> Reservation:
@@ -157,3 +178,264 @@ def test_a_slot_is_free_again_when_its_call_ends(counters: Counters) -> None:
     for _ in range(2):
         counters.settle(plain("c1", 0.0, (), slot), Taken(), "done", {})
     assert asyncio.run(counters.take(plain("c2", 0.0, (), slot))).refused is None
+
+
+# ── every store, many at once ────────────────────────────────────────────────────────────────────────────────────────
+
+N = 12
+
+
+async def raced(life: Life, asks: Sequence[Ask]) -> list[Taken]:
+    """All of them at once."""
+    return list(await asyncio.gather(*(life.counters.take(each) for each in asks)))
+
+
+def test_a_rate_is_exact_under_a_race(store: Store) -> None:
+    """Of ten times as many calls at once as there is room for, just as many get through."""
+
+    async def go(life: Life) -> list[Taken]:
+        return await raced(life, [asking(f"c{n}", rates={"r": (N, 3600.0)}) for n in range(10 * N)])
+
+    taken = store.run(go)
+    assert sum(each.kind is None for each in taken) == N
+    assert {each.kind for each in taken} == {None, "rate"}
+
+
+def test_slots_are_exact_under_a_race_and_come_back(store: Store) -> None:
+    """As many run as there are places; when they end, so many more may."""
+
+    async def go(life: Life) -> None:
+        for round_ in range(2):
+            asks = [asking(f"c{round_}-{n}", slots={"s": N}) for n in range(10 * N)]
+            taken = await raced(life, asks)
+            let = [(one, got) for one, got in zip(asks, taken, strict=True) if got.kind is None]
+            assert len(let) == N
+            assert {got.kind for got in taken} == {None, "concurrency"}
+            for one, got in let:
+                life.counters.settle(one, got, "done", {})
+            await life.told()
+
+    store.run(go)
+
+
+@pytest.mark.parametrize("dimension", ["calls", "cost"])
+def test_a_budget_of_whole_amounts_is_exact_under_a_race(store: Store, dimension: Dimension) -> None:
+    """What is asked for is given whole or not at all; parent and child are drawn on together."""
+    each = 1 if dimension == "calls" else 7
+
+    async def go(life: Life) -> None:
+        accounts = {"child": {dimension: 2 * N * each}, "parent": {dimension: N * each}}
+        asks = [asking(f"c{n}", accounts=accounts, wants={dimension: each}) for n in range(10 * N)]
+        taken = await raced(life, asks)
+        assert sum(got.kind is None for got in taken) == N
+        assert {got.kind for got in taken} == {None, "budget"}
+        used = await life.counters.used([key_of("child"), key_of("parent")])
+        assert [amounts[dimension] for amounts in used.values()] == [N * each, N * each]
+
+    store.run(go)
+
+
+@pytest.mark.parametrize("dimension", ["wall", "sandbox", "bytes"])
+def test_a_budget_of_which_less_is_of_use_is_given_to_the_last_bit(store: Store, dimension: Dimension) -> None:
+    """The last call gets what is left; nobody after it gets anything, and what they got adds up to all of it."""
+
+    async def go(life: Life) -> None:
+        accounts = {"a": {dimension: N * 100 + 33}}
+        asks = [asking(f"c{n}", accounts=accounts, wants={dimension: 100}) for n in range(10 * N)]
+        taken = await raced(life, asks)
+        granted = sorted(got.granted[dimension] for got in taken if got.kind is None)
+        assert granted == [33, *[100] * N]
+        assert (await life.counters.used([key_of("a")]))[key_of("a")][dimension] == N * 100 + 33
+
+    store.run(go)
+
+
+def test_what_only_the_client_knows_of_is_added(store: Store) -> None:
+    """Tokens are reported; the call after they are used up is refused, and passing four fifths is told once."""
+
+    async def go(life: Life) -> None:
+        account = Account(key_of("a"), "session", {"tokens": 100}, 3600.0)
+        one = asking("c1", accounts={"a": {"tokens": 100}}, wants={"calls": 1})
+        assert (await life.counters.take(one)).kind is None
+        told = [await life.counters.report([account], {"tokens": amount}) for amount in (79, 1, 20)]
+        assert [[(each.dimension, each.used) for each in some] for some in told] == [[], [("tokens", 80)], []]
+        two = asking("c2", accounts={"a": {"tokens": 100}}, wants={"calls": 1})
+        assert (await life.counters.take(two)).kind == "budget"
+
+    store.run(go)
+
+
+def test_nothing_is_taken_when_the_budget_has_not_enough(store: Store) -> None:
+    """Neither rate nor slot nor claim: a call that asks for less gets all of them."""
+
+    async def go(life: Life) -> None:
+        rest = {"rates": {"r": (1, 3600.0)}, "slots": {"s": 1}, "claim": "k"}
+        accounts = {"a": {"cost": 5}}
+        much = asking("c1", accounts=accounts, wants={"cost": 6}, **rest)
+        assert (await life.counters.take(much)).kind == "budget"
+        assert await life.counters.find("k") is None
+        little = asking("c2", accounts=accounts, wants={"cost": 5}, **rest)
+        assert (await life.counters.take(little)).kind is None
+
+    store.run(go)
+
+
+def test_a_call_counts_once_however_often_it_asks_and_settles(store: Store) -> None:
+    """Its id is the token: asking again gives the same answer, settling again changes nothing."""
+
+    async def go(life: Life) -> None:
+        one = asking("c1", rates={"r": (5, 3600.0)}, accounts={"a": {"wall": 100}}, wants={"calls": 1, "wall": 60})
+        first, *again = await raced(life, [one] * 5)
+        assert all((got.kind, got.granted) == (None, first.granted) for got in again)
+        for _ in range(3):
+            life.counters.settle(one, first, "done", {"calls": 1, "wall": 10})
+        await life.told()
+        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 1, "wall": 10}
+        left = await life.counters.take(asking("c2", rates={"r": (5, 3600.0)}))
+        assert left.standings[0].left == 3
+
+    store.run(go)
+
+
+def test_a_refused_call_gives_back_all_but_its_rates(store: Store) -> None:
+    """Nothing was dispatched: budget, slot and claim are free again; the rate is spent."""
+
+    async def go(life: Life) -> None:
+        asked_for = {"rates": {"r": (2, 3600.0)}, "slots": {"s": 1}, "accounts": {"a": {"calls": 1}}, "claim": "k"}
+        for call in ("c1", "c2"):
+            one = asking(call, wants={"calls": 1}, **asked_for)
+            got = await life.counters.take(one)
+            assert got.kind is None
+            life.counters.settle(one, got, "refused", {})
+            await life.told()
+            assert await life.counters.find("k") is None
+        assert (await life.counters.take(asking("c3", wants={"calls": 1}, **asked_for))).kind == "rate"
+
+    store.run(go)
+
+
+def test_accounts_of_one_owner_are_not_those_of_another(store: Store) -> None:
+    """What one tenant has used up is not missing to the next."""
+
+    async def go(life: Life) -> None:
+        for owner in ("t1", "t2"):
+            one = asking(owner, accounts={owner: {"calls": 1}}, wants={"calls": 1})
+            assert (await life.counters.take(one)).kind is None
+        assert (await life.counters.used([key_of("t1"), key_of("t3")])).get(key_of("t3"), {}) == {}
+
+    store.run(go)
+
+
+def test_what_was_counted_is_counted_in_the_next_life(store: Store) -> None:
+    """After a restart a rate that was spent is spent, and a budget that was used up is; a slot is free."""
+    if not store.lasting:
+        return
+    given = {"rates": {"r": (2, 3600.0)}, "accounts": {"a": {"calls": 5}}, "slots": {"s": 1}}
+
+    async def first(life: Life) -> None:
+        one = asking("c1", wants={"calls": 3}, **given)
+        life.counters.settle(one, await life.counters.take(one), "done", {"calls": 3})
+        await life.told()
+
+    async def second(life: Life) -> None:
+        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 3}
+        assert (await life.counters.take(asking("c2", wants={"calls": 3}, **given))).kind == "budget"
+        got = await life.counters.take(asking("c3", wants={"calls": 2}, **given))
+        assert (got.kind, got.standings[0].left) == (None, 0)
+
+    store.run(first)
+    store.run(second)
+
+
+# ── what is special to a file ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_that_cannot_be_written_stops_what_may_change_something(tmp_path: Path) -> None:
+    """Nothing is taken for it, rates included; what only reads goes on, and is written once that can be."""
+    store = Store("sqlite", tmp_path, None)
+    given = {"rates": {"r": (2, 3600.0)}, "accounts": {"a": {"calls": 5}}}
+
+    async def go(life: Life) -> None:
+        with closing(sqlite3.connect(tmp_path / "limits.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            effects = asking("c1", wants={"calls": 1}, **given)
+            reads = asking("c2", wants={"calls": 2}, effects=False, **given)
+            assert [got.kind for got in await raced(life, [effects, reads])] == ["unavailable", None]
+            other.execute("ROLLBACK")
+        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 2}
+        got = await life.counters.take(asking("c3", wants={"calls": 1}, **given))
+        assert (got.kind, got.standings[0].left) == (None, 0)
+
+    async def again(life: Life) -> None:
+        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 3}
+
+    store.run(go)
+    store.run(again)
+
+
+def test_a_caller_that_goes_away_while_it_is_admitted_leaves_nothing_taken(tmp_path: Path) -> None:
+    """Its slot and its budget are free: nobody else will settle a call that never knew that it was let in."""
+    store = Store("sqlite", tmp_path, None)
+
+    async def go(life: Life) -> None:
+        one = asking("c1", slots={"s": 1}, accounts={"a": {"calls": 1}}, wants={"calls": 1}, claim="k")
+        task = asyncio.create_task(life.counters.take(one))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        two = asking("c2", slots={"s": 1}, accounts={"a": {"calls": 1}}, wants={"calls": 1}, claim="k")
+        assert (await life.counters.take(two)).kind is None
+
+    store.run(go)
+
+
+def test_what_says_nothing_any_more_leaves_the_file(tmp_path: Path) -> None:
+    """Buckets that are full, accounts and claims whose time is over."""
+    store = Store("sqlite", tmp_path, None)
+
+    async def go(life: Life) -> None:
+        one = asking("c1", rates={"r": (2, 60.0)}, accounts={"a": {"calls": 5}}, wants={"calls": 1}, claim="k")
+        life.counters.settle(one, await life.counters.take(one), "done", {"calls": 1})
+
+    store.run(go)
+    store.now += 3600.0
+
+    async def nothing(_: Life) -> None:
+        return None
+
+    store.run(nothing)
+    with closing(sqlite3.connect(tmp_path / "limits.db")) as file:
+        assert file.execute("SELECT kind, key FROM limits").fetchall() == []
+
+
+def test_what_was_taken_is_known_after_a_kill(tmp_path: Path) -> None:
+    """A process is killed while it takes, over and over: what it said that it took is counted, and nothing twice."""
+    for _ in range(2):
+        said = killed(tmp_path)
+        with sealing(tmp_path) as contents:
+            counters = SqliteCounters(tmp_path / "limits.db", contents, steady=time.time)
+            claims = [asyncio.run(counters.find(f"k{number}")) for number in said]
+            assert len(said) >= 200
+            assert all(each is not None and each.state == "in_progress" for each in claims)
+            used = asyncio.run(counters.used(["a"]))["a"]["calls"]
+            left = counters.left()
+            known = {each.claim for each in left}
+            assert {f"k{number}" for number in said} <= known
+            assert used == len(left)
+            standing = asyncio.run(counters.take(asking("one more", time.time(), rates={"r": (1_000_000, 1e9)})))
+            assert 1_000_000 - standing.standings[0].left >= len(said)
+            counters.shut()
+        for path in tmp_path.glob("limits.db*"):
+            path.unlink()
+
+
+def killed(home: Path) -> list[int]:
+    """What a child said that it took until it was killed."""
+    argv = [sys.executable, "-m", "tests.gateway.stores.taking", str(home)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        said = [int(child.stdout.readline()) for _ in range(200)]
+        child.kill()
+        whole = child.stdout.read().split("\n")[:-1]
+    return said + [int(line) for line in whole]
