@@ -103,7 +103,7 @@ class RedisCounters:
     @property
     def whole(self) -> bool:
         """Whether everything is counted for all gateways together."""
-        return self._epoch.whole and self._link.stands
+        return self._epoch.whole and self._link.stands and not self._outbox.held
 
     async def told(self) -> None:
         """Waits a second at most until Redis was told all that it is to be told."""

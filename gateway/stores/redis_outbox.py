@@ -32,7 +32,7 @@ class Outbox:
     def __init__(self, link: Link, most: int = MOST) -> None:
         self._link, self._most = link, most
         self._letters: dict[str, _Letter] = {}
-        self._held = True
+        self.held = True
         self._emptied: asyncio.Event | None = None
 
     def __len__(self) -> int:
@@ -45,26 +45,27 @@ class Outbox:
             log.error("Redis was away for too long: what it was to be told of a call is dropped")
             del self._letters[next(iter(self._letters))]
         self._letters[name] = letter
-        if not self._held:
+        if not self.held:
             self._send(name, letter)
 
     def hold(self) -> None:
         """Keeps everything until `go_on`."""
-        self._held = True
+        self.held = True
 
     def go_on(self) -> None:
         """Tells what was not told yet."""
-        self._held = False
+        self.held = False
         for name, letter in list(self._letters.items()):
             if not letter.sent:
                 self._send(name, letter)
 
     async def told(self, seconds: float = 1.0) -> None:
         """Waits until all was told that can be, for some time at most."""
-        if self._letters and self._link.stands and not self._held:
+        if self._letters and self._link.stands and not self.held:
             self._emptied = asyncio.Event()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()
 
     def _send(self, name: str, letter: _Letter, text: bool = False) -> None:
         letter.sent = True

@@ -1,0 +1,296 @@
+"""Redis stopped, hung, emptied, started anew under load: nothing over a limit, nothing twice, and it goes on again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.admission import Claim, Claimed
+from gateway.model import Refusal
+from gateway.reliability.counted import Counted, KeptClaim, Used
+from gateway.stores.redis_counters import RedisCounters
+from gateway.stores.redis_outbox import Outbox
+from gateway.stores.redis_scripts import link
+from gateway.stores.resp import Address
+from tests.gateway.stores.redis_life import ask, key_of, opened
+from tests.redisserver import RedisServer
+
+PATIENCE = 20.0
+CLAIM = Claim("key", "print", "forwarded", 3600.0)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits until it is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110  # another program's state
+            await asyncio.sleep(0.005)
+
+
+async def empty(counters: RedisCounters) -> None:
+    """Nothing is taken any more: all four places are free, and nothing is used up."""
+    got = [await counters.take(ask(f"free{n}", slots={"s": 4})) for n in range(5)]
+    assert [taken.kind for taken in got] == [None] * 4 + ["concurrency"]
+    assert not any(((await counters.used([key_of("a")]))[key_of("a")]).values())
+
+
+@pytest.mark.parametrize("fault", ["hang", "stop"])
+def test_without_redis_nothing_with_effects_runs(redis_server: RedisServer, fault: str) -> None:
+    """It is refused, at once but for the first; reads that no budget, key or state bounds go on under the limits as
+    this gateway counts them; afterwards all is as if the refused had never asked."""
+
+    async def go() -> None:
+        async with opened(redis_server, deadline=0.2) as counters:
+            getattr(redis_server, fault)()
+            most = {"a": {"calls": 9}}
+            got = await asyncio.gather(
+                *(
+                    counters.take(ask(f"w{n}", slots={"s": 4}, accounts=most, wants={"calls": 1}, claim=f"k{n}"))  # type: ignore[arg-type]  # mypy widens the names
+                    for n in range(50)
+                )
+            )
+            assert {taken.kind for taken in got} == {"unavailable"}
+            assert not counters.whole
+            reads = [ask(f"r{n}", effects=False, rates={"r": (3, 60.0)}) for n in range(5)]
+            assert [(await counters.take(each)).kind for each in reads] == [None, None, None, "rate", "rate"]
+            bounded = ask("b", effects=False, accounts=most, wants={"calls": 1})  # type: ignore[arg-type]  # the same
+            assert (await counters.take(bounded)).kind == "unavailable"
+            assert (await counters.take(ask("k", effects=False, claim="k"))).kind == "unavailable"
+            with pytest.raises(Refusal, match="overloaded"):
+                await counters.find("k")
+            redis_server.recover() if fault == "hang" else redis_server.start()
+            await until(lambda: counters.whole)
+            await counters.told()
+            assert await counters.find("k1") is None
+            await empty(counters)
+
+    asyncio.run(go())
+
+
+def test_how_a_call_ended_is_told_later(redis_server: RedisServer) -> None:
+    """A call that ends while Redis hangs gives back its place, and counts what it spent, once Redis answers."""
+
+    async def go() -> None:
+        async with opened(redis_server, deadline=0.1) as counters:
+            one = ask("c1", slots={"s": 4}, accounts={"a": {"wall": 9000}}, wants={"wall": 700}, claim="key")
+            taken = await counters.take(one)
+            redis_server.hang()
+            assert (await counters.take(ask("c2"))).kind == "unavailable"
+            for _ in "12":
+                counters.settle(one, taken, "done", {"wall": 200})
+            with pytest.raises(Refusal):
+                await counters.close(CLAIM, "c1", b"kept", "uid", "tenant")
+            redis_server.recover()
+            await until(lambda: counters.whole)
+            await counters.told()
+            assert await counters.used([key_of("a")]) == {key_of("a"): {"wall": 200}}
+            there = await counters.find("key")
+            assert there is not None
+            assert (there.state, there.kept) == ("done", b"kept")
+            got = [await counters.take(ask(f"free{n}", slots={"s": 4})) for n in range(5)]
+            assert [each.kind for each in got] == [None] * 4 + ["concurrency"]
+
+    asyncio.run(go())
+
+
+def test_a_call_that_was_cancelled_while_it_asked_has_nothing(redis_server: RedisServer) -> None:
+    """Whatever Redis gave it, or gives it later, is given back."""
+
+    async def go() -> None:
+        async with opened(redis_server, deadline=5) as counters:
+            redis_server.hang()
+            asking = [asyncio.create_task(counters.take(ask(f"c{n}", slots={"s": 4}, claim=f"k{n}"))) for n in range(4)]
+            await asyncio.sleep(0.02)
+            for each in asking:
+                each.cancel()
+            assert all(isinstance(each, asyncio.CancelledError) for each in await _ends(asking))
+            redis_server.recover()
+            await counters.told()
+            assert await counters.find("k1") is None
+            await empty(counters)
+
+    asyncio.run(go())
+
+
+async def _ends(tasks: list[asyncio.Task[object]]) -> list[object]:
+    return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+@pytest.mark.parametrize("fault", ["flush", "restart"])
+def test_an_emptied_redis_gets_back_what_the_ledger_says(redis_server: RedisServer, fault: str) -> None:
+    """Rates, budgets and keys of the past are in it again, and calls under way, before anything with effects runs."""
+    asked: list[frozenset[str]] = []
+    now = time.time()
+
+    async def past(flying: frozenset[str]) -> Counted:
+        asked.append(flying)
+        if len(asked) == 1:
+            return Counted()
+        claims = [
+            KeptClaim("old", Claimed("c0", "print", "done", now, b"said"), now + 60, "uid"),
+            KeptClaim("open", Claimed("c9", "print", "unknown", now), now + 60),
+        ]
+        return Counted(claims, [Used(key_of("a"), {"calls": 5}, now + 60)], {"r": now + 50})
+
+    async def go() -> None:
+        async with opened(redis_server, past=past) as counters:
+            slow = ask("slow", slots={"s": 1}, accounts={"a": {"calls": 9}}, wants={"calls": 2}, claim="mine")
+            taken = await counters.take(slow)
+            if fault == "flush":
+                redis_server.flush()
+            else:
+                redis_server.stop()
+                redis_server.start()
+            assert (await counters.take(ask("c1"))).kind == "unavailable"
+            await until(lambda: counters.whole)
+            assert asked == [frozenset(), frozenset({"slow"})]
+            assert (await counters.take(ask("c2", claim="old"))).kind == "claimed"
+            there = [await counters.find(key) for key in ("old", "open", "mine")]
+            assert [(each.call_id, each.state, each.kept) for each in there if each] == [
+                ("c0", "done", b"said"),
+                ("c9", "unknown", None),
+                ("slow", "in_progress", None),
+            ]
+            assert (await counters.take(ask("c3", rates={"r": (1, 60.0)}))).kind == "rate"
+            assert (await counters.take(ask("c4", slots={"s": 1}))).kind == "concurrency"
+            assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 7}}
+            counters.settle(slow, taken, "refused", {})
+            await counters.told()
+            assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 5}}
+            assert (await counters.take(ask("c5", slots={"s": 1}, claim="mine"))).kind is None
+
+    asyncio.run(go())
+
+
+def test_an_emptied_redis_waits_for_everybody(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Nothing with effects runs until each gateway that lived has put back its part, or was silent for long enough."""
+    may = asyncio.Event()
+    may.set()
+
+    async def slowly(_: frozenset[str]) -> Counted:
+        await may.wait()
+        return Counted()
+
+    async def go() -> None:
+        noted = tmp_path / "gateways.json"
+        async with opened(redis_server, remembered=noted) as a, opened(redis_server, "two", past=slowly) as b:
+            await until(lambda: noted.exists() and "two" in noted.read_text())
+            may.clear()
+            redis_server.flush()
+            assert (await a.take(ask("c1"))).kind == "unavailable"
+            await asyncio.sleep(0.3)
+            assert (await a.take(ask("c2"))).kind == "unavailable"
+            async with opened(redis_server, remembered=noted) as again:
+                assert (await again.take(ask("c3"))).kind == "unavailable"
+            may.set()
+            await until(lambda: a.whole and b.whole)
+            assert (await a.take(ask("c4"))).kind is None
+        async with opened(redis_server, remembered=noted, silent=0.5) as a:
+            redis_server.flush()
+            assert (await a.take(ask("c5"))).kind == "unavailable"
+            await until(lambda: a.whole)
+
+    asyncio.run(go())
+
+
+def test_a_restart_puts_nothing_back_twice(redis_server: RedisServer) -> None:
+    """A gateway that finds its part in Redis leaves it as it is."""
+    now = time.time()
+
+    async def past(_: frozenset[str]) -> Counted:
+        return Counted(used=[Used(key_of("a"), {"calls": 5}, now + 60)])
+
+    async def go() -> None:
+        for _ in "123":
+            async with opened(redis_server, past=past) as counters:
+                assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 5}}
+        async with opened(redis_server, "two", past=past) as counters:
+            assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 10}}
+
+    asyncio.run(go())
+
+
+class Backend:
+    """What calls do: it notes each key that it did, and how many run at once. Its notes are the ledger too."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple[str, str]] = []  # key and call
+        self.calls = self.running = self.most = 0
+
+    async def past(self, flying: frozenset[str]) -> Counted:
+        now = time.time()
+        ended = [(key, call) for key, call in self.did if call not in flying]
+        claims = [KeptClaim(key, Claimed(call, "print", "done", now), now + 600) for key, call in ended]
+        return Counted(claims, [Used(key_of("a"), {"calls": len(ended)}, now + 600)])
+
+    async def call(self, counters: RedisCounters, key: str) -> bool:
+        """One call of a key, if it is admitted; whether its key is done."""
+        self.calls += 1
+        name = f"call-{self.calls}"
+        one = ask(name, slots={"s": 5}, accounts={"a": {"calls": 300}}, wants={"calls": 1}, claim=key)
+        taken = await counters.take(one)
+        if taken.kind is not None:
+            return taken.kind == "claimed"
+        self.did.append((key, name))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0.002)
+        self.running -= 1
+        counters.settle(one, taken, "done", {"calls": 1})
+        return True
+
+
+@pytest.mark.parametrize("fault", ["flush", "restart", "hang"])
+def test_under_load_nothing_happens_twice(redis_server: RedisServer, fault: str) -> None:
+    """Every key is done once, no more run at once than may, the budget is what was done; all keys are done in the end,
+    without a restart of the gateway."""
+    backend = Backend()
+
+    async def fail() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.08)
+            if fault == "flush":
+                redis_server.flush()
+            elif fault == "hang":
+                redis_server.hang()
+                await asyncio.sleep(0.25)
+                redis_server.recover()
+            else:
+                redis_server.stop()
+                await asyncio.sleep(0.05)
+                redis_server.start()
+
+    async def worker(counters: RedisCounters, keys: list[str]) -> None:
+        for key in keys:
+            while not await backend.call(counters, key):  # noqa: ASYNC110  # whoever is refused asks again
+                await asyncio.sleep(0.005)
+
+    async def go() -> None:
+        async with opened(redis_server, deadline=0.1, past=backend.past) as counters:
+            # Each key is asked for by three at once.
+            work = [worker(counters, [f"k{each % 80}" for each in range(n, n + 60)]) for n in range(0, 80, 4)]
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(fail(), *work)
+            assert sorted(key for key, _ in backend.did) == sorted(f"k{n}" for n in range(80))
+            assert backend.most <= 5
+            await counters.take(ask("last"))  # notices whatever happened last
+            await until(lambda: counters.whole)
+            await counters.told()
+            assert (await counters.used([key_of("a")]))[key_of("a")]["calls"] == 80
+
+    asyncio.run(go())
+
+
+def test_what_cannot_be_told_is_bounded(tmp_path: Path) -> None:
+    """While Redis is away so much is kept and no more: the oldest goes first."""
+
+    async def go() -> None:
+        outbox = Outbox(link(Address(path=str(tmp_path / "none"))), most=3)
+        for n in range(5):
+            outbox.put(f"c{n}", "settle", [], ())
+        assert len(outbox) == 3
+
+    asyncio.run(go())
