@@ -72,6 +72,10 @@ class Parked:
         """Whether a yes of the requester's own person is all that it takes."""
         return all(each.by == (REQUESTER,) for each in self.needs)
 
+    def to_confirm(self) -> tuple[Approval, ...]:
+        """Of the rules that nobody has said yes for yet, those that are the requester's alone to say."""
+        return tuple(each for each in self.open_rules() if each.by == (REQUESTER,))
+
     def open_rules(self) -> tuple[Approval, ...]:
         """The rules that nobody has said yes for yet."""
         said = {rule for answer in self.answers if answer.yes for rule in answer.rules}

@@ -37,7 +37,7 @@ from gateway.doors.limits import TOKENS, Reports, limit_headers, tokens_told
 from gateway.doors.mcp_asking import STATE, Answers, Asking, elicits
 from gateway.doors.mcp_headers import LEGACY, MODERN, check_envelope, check_mirrors, is_modern
 from gateway.mirrors import Mirror, mirrors
-from gateway.model import Caller, Outcome, Principal, Problem, Refusal, Request
+from gateway.model import Caller, Outcome, Principal, Problem, Refusal, Request, Trace
 from gateway.ports import Catalogue
 from gateway.problems import TABLE, problem, refuse, text
 from gateway.tool import Json, Tool
@@ -174,45 +174,49 @@ class McpDoor:
     ) -> Shape | None:
         """The call's result; `None` when the client went away, which cancels the work."""
         params = message.params
-        name, arguments = params.get("name"), params.get("arguments")
+        name = params.get("name")
         if not isinstance(name, str) or len(name) > _MAX_NAME:
             said = f"name must be a tool's name, of at most {_MAX_NAME} characters."
             raise RpcError(400 if modern else 200, INVALID_PARAMS, said, request=message.id)
         if modern:
             self._check_mirrors(message, head, name, caller)
-        meta = shapes.as_object(params.get("_meta"))
-        request = Request(
-            call_id=self._gate.new_call_id(),
-            tool=name,
-            arguments={} if arguments is None else arguments,
-            credential=head.credential,
-            session=head.get("toolgate-session"),
-            idempotency_key=head.get("idempotency-key") or _text(meta.get(IDEMPOTENCY_KEY)),
-            trace=parse_traceparent(meta.get("traceparent")) or head.trace,
-            defect=await tokens_told(self._gate, caller, meta.get(TOKENS)),
-            elicits=modern and elicits(meta),
-        )
-        done = await while_connected(self._done(request, params, caller, modern), receive)
+        done = await while_connected(self._done(message, head, caller, modern), receive)
         if done is None:
             return None
         outcome, question = done
         headers += limit_headers(outcome)
         if question is not None:
             return question
-        trace_id = request.trace.trace_id if request.trace else None
+        trace = _trace(message, head)
+        trace_id = trace.trace_id if trace else None
         if modern and outcome.problem is not None and _of_protocol(outcome.problem, params):
             more: Json = {"dev.toolgate/problem": render.members(outcome.problem, outcome.call_id, trace_id)}
             raise RpcError(200, INVALID_PARAMS, text(outcome.problem), request=message.id, more=more)
         return shapes.result(outcome, trace_id, modern=modern)
 
     async def _done(
-        self, request: Request, params: Shape, caller: Caller | Problem, modern: bool
+        self, message: Message, head: Head, caller: Caller | Problem, modern: bool
     ) -> tuple[Outcome, Shape | None]:
         """The outcome, and what its client's person is asked before there can be another one."""
-        if not modern or isinstance(caller, Problem):
-            return await self._gate.handle(request), None
-        outcome = await self._gate.handle(await self._asking.heard(request, params, caller.principal))
-        return outcome, await self._asking.question(request, caller.principal, outcome)
+        params = message.params
+        asks = caller.principal if modern and isinstance(caller, Caller) else None
+        arguments, meta = params.get("arguments"), shapes.as_object(params.get("_meta"))
+        defect = await tokens_told(self._gate, caller, meta.get(TOKENS))
+        if defect is None and asks is not None:
+            defect = await self._asking.heard(params, asks)
+        request = Request(
+            call_id=self._gate.new_call_id(),
+            tool=str(params["name"]),
+            arguments={} if arguments is None else arguments,
+            credential=head.credential,
+            session=head.get("toolgate-session"),
+            idempotency_key=head.get("idempotency-key") or _text(meta.get(IDEMPOTENCY_KEY)),
+            trace=_trace(message, head),
+            defect=defect,
+            elicits=modern and elicits(params),
+        )
+        outcome = await self._gate.handle(request)
+        return outcome, await self._asking.question(params, asks, outcome) if asks else None
 
     def _check_mirrors(self, message: Message, head: Head, name: str, caller: Caller | Problem) -> None:
         """Before the pipeline, as the specification wants: what a proxy routed by must be what is executed.
@@ -241,6 +245,11 @@ async def _refuse_method(send: Send) -> None:
 def _of_protocol(problem: Problem, params: Shape) -> bool:
     """Whether 2026-07-28 wants an error for it: for a tool that is not there, and for a state that is not ours."""
     return problem.code == "unknown_tool" or (problem.code == "malformed" and params.get(STATE) is not None)
+
+
+def _trace(message: Message, head: Head) -> Trace | None:
+    meta = shapes.as_object(message.params.get("_meta"))
+    return parse_traceparent(meta.get("traceparent")) or head.trace
 
 
 def _text(value: Json) -> str | None:

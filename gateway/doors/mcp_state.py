@@ -23,7 +23,7 @@ class About:
 
     owner: str
     method: str
-    tool: str
+    tool: Json
     arguments: Json = field(repr=False)
 
 

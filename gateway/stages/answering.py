@@ -82,8 +82,7 @@ def answerable(principal: Principal, parked: Parked, via: Via) -> Sequence[Appro
     On the requester's own connection: those that are the requester's alone to confirm.
     """
     if via == "elicitation":
-        own = parked.owner == principal.key
-        return [each for each in parked.open_rules() if own and each.by == (REQUESTER,)]
+        return parked.to_confirm() if parked.owner == principal.key else ()
     if principal.token_id == parked.token_id:
         return []
     names = {f"user:{principal.user}", *(f"group:{name}" for name in principal.groups)}
