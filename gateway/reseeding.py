@@ -27,11 +27,11 @@ from gateway.stages.kept import write_done
 from gateway.stores.sqlite_counters import LeftOpen, SqliteCounters
 
 _MARGIN = 60.0  # seconds by which the clock of the ledger may be behind that of the limits
-_ENDS = frozenset({"call.outcome", "call.refused", "call.in_doubt", "call.resolved"})
+ENDS = frozenset({"call.outcome", "call.refused", "call.in_doubt", "call.resolved"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class Told:
     """How the ledger says that a call ended: never ran, nobody knows, or how it is told to a repeat.
 
     `session` and `tenant` are whose content that is, `claim` the key that the call had."""
@@ -48,7 +48,7 @@ class _Told:
 class _Read:
     """Calls by id; `whole`: whether all that was written in that time is here to be read."""
 
-    calls: dict[str, _Told]
+    calls: dict[str, Told]
     whole: bool
 
 
@@ -83,7 +83,7 @@ async def _settle(counters: SqliteCounters, left: LeftOpen, found: _Read) -> boo
     return False
 
 
-async def _put_back(counters: SqliteCounters, call_id: str, told: _Told, now: float) -> bool:
+async def _put_back(counters: SqliteCounters, call_id: str, told: Told, now: float) -> bool:
     """Whether its key was missing."""
     if told.claim is None or told.ended == "refused" or told.at + told.claim.ttl <= now:
         return False
@@ -93,7 +93,7 @@ async def _put_back(counters: SqliteCounters, call_id: str, told: _Told, now: fl
     return True
 
 
-async def _close(counters: SqliteCounters, call_id: str, told: _Told) -> None:
+async def _close(counters: SqliteCounters, call_id: str, told: Told) -> None:
     if told.claim is not None and told.ended == "done":
         await counters.close(told.claim, call_id, told.kept, told.session, told.tenant)
 
@@ -110,24 +110,24 @@ def _read(home: Path, begin: float, since: float, left: Set[str]) -> _Read:
         if record["type"] == "call.intent":
             if call_id in left or ("idempotency_key" in record and query.written_at(record) >= since):
                 intents[call_id] = record
-        elif record["type"] in _ENDS and (call_id in intents or call_id in left):
+        elif record["type"] in ENDS and (call_id in intents or call_id in left):
             ends[call_id] = record
     with glance(home) as contents:
-        told = {call_id: _tell(first, ends.get(call_id), contents) for call_id, first in intents.items()}
+        told = {call_id: told_of(first, ends.get(call_id), contents) for call_id, first in intents.items()}
     return _Read(told, whole=not query.elsewhere(home, begin))
 
 
-def _tell(first: Record, last: Record | None, contents: Contents) -> _Told:
+def told_of(first: Record, last: Record | None, contents: Contents) -> Told:
     at, claim = query.written_at(first), claim_on(first)
-    if last is not None and _never_ran(last):
-        return _Told("refused", at, claim)
+    if last is not None and never_ran(last):
+        return Told("refused", at, claim)
     try:
         kept = None if claim is None else _kept(first, last, contents)
         if kept is not None:
-            return _Told("done", at, claim, kept, _part(first, "content")["key"], str(first["tenant"]))
+            return Told("done", at, claim, kept, _part(first, "content")["key"], str(first["tenant"]))
     except (KeyError, TypeError):  # not as this version writes it
         pass
-    return _Told("unknown", at, claim)
+    return Told("unknown", at, claim)
 
 
 def _kept(first: Record, last: Record | None, contents: Contents) -> bytes | None:
@@ -148,7 +148,7 @@ def _part(record: Record, name: str) -> dict[str, Any]:
     return cast(dict[str, Any], record[name])
 
 
-def _never_ran(last: Record) -> bool:
+def never_ran(last: Record) -> bool:
     if last["type"] == "call.resolved":
         return last["as"] != "done"
     outcome = last.get("outcome")
