@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
+from gateway.admission import Bounds
 from gateway.reliability.breaker import FAILURES, OPEN_SECONDS
 from tests.gateway.failing import BROKEN, JSON, Failing, Upstream, failing, hang, hang_up, http
 
@@ -289,5 +291,33 @@ rules:
         codes = await asyncio.gather(*(site.codes("look", 1) for _ in range(2 * FAILURES)))
         assert codes == [["timeout"]] * 2 * FAILURES
         assert site.told == []
+
+    run(play)
+
+
+def test_a_hanging_tool_takes_no_place_of_another() -> None:
+    """All places of one tool are taken by calls that hang, of whoever: its next calls are refused, the other's go on."""
+
+    async def play(backend: Upstream) -> None:
+        async with Upstream(JSON) as well:
+            site = failing({"look": (backend, ""), "see": (well, "")})
+            site.stranger("umbra")
+            site.lab.gate = replace(site.lab.gate, bounds=Bounds(concurrency=4, bulkhead=6))
+            came = asyncio.Event()
+
+            async def hanging(writer: asyncio.StreamWriter) -> None:
+                if len(backend.requests) == 6:
+                    came.set()
+                await hang(writer)
+
+            backend.replies = [hanging]
+            stuck = [asyncio.create_task(site.call("look", by=by)) for by in ("dev", "umbra") for _ in range(3)]
+            await came.wait()
+            assert await site.codes("look", 5) == ["concurrency_limited"] * 5
+            assert await asyncio.gather(*(site.codes("see", 5) for _ in range(4))) == [[None] * 5] * 4
+            for task in stuck:
+                task.cancel()
+            await asyncio.wait(stuck)
+            assert len(backend.requests) == 6
 
     run(play)
