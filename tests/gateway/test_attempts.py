@@ -296,7 +296,7 @@ rules:
 
 
 def test_a_hanging_tool_takes_no_place_of_another() -> None:
-    """All places of one tool are taken by calls that hang, of whoever: its next calls are refused, the other's go on."""
+    """All places of one tool are taken by calls that hang, of whoever: its next calls are refused, others go on."""
 
     async def play(backend: Upstream) -> None:
         async with Upstream(JSON) as well:
