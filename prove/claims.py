@@ -18,6 +18,7 @@ from tests.e2e.upstream import counting_upstream
 from tests.redisserver import started
 
 CLIENTS, EACH = 64, 2
+SLOW = 0.03  # seconds that the backend takes while one is killed, so that it has calls under way
 
 
 def main(calm: int, cut: int) -> int:
@@ -36,6 +37,8 @@ def _raced(name: str, count: int, *, kill: bool) -> list[str]:
         counting_upstream() as upstream,
         side_by_side(Path(folder), redis.url, upstream) as gateways,
     ):
+        if kill:
+            upstream.first = lambda: time.sleep(SLOW)
 
         def on_key(number: int) -> None:
             if kill and number == count // 2:
