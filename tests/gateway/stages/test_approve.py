@@ -360,7 +360,7 @@ tests:
 """
     lab = Lab.of(policies={"lab.yaml": POLICY + case})
     bundle = lab.gate.bundles.current()
-    assert [(each.ok, each.got) for each in run_cases(bundle)] == [(True, "permit say")]  # type: ignore[arg-type]  # a lab's bundle is the real one
+    assert [(each.ok, each.got) for each in run_cases(bundle)] == [(True, "permit say, asking for say")]  # type: ignore[arg-type]  # a lab's bundle is the real one
 
 
 SECRET = """secrets:
@@ -374,7 +374,7 @@ def test_a_yes_is_for_the_credentials_of_whoever_asked() -> None:
     async def run() -> None:
         seen = set()
         for source in ("env:KEY", "store:key", "oauth:hub"):
-            lab = Lab.of({"echo.yaml": ECHO.replace("runner:", SECRET.replace("SOURCE", source))}, {"p.yaml": FREELY})
+            lab = Lab.of({"echo.yaml": ECHO.replace("runner:", SECRET.replace("SOURCE", source))}, {"p.yaml": POLICY})
             (tool,) = lab.gate.catalogue.all()
             needs = (Approval("say", ("user:ann",), 60.0),)
             call = await seen_call(lab)
