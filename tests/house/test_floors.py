@@ -110,6 +110,7 @@ IMPORTERS = {
         "gateway/doors/admin.py",
         "gateway/doors/approvals.py",
         "gateway/doors/bodies.py",
+        "gateway/doors/budgets.py",
         "gateway/doors/explaining.py",
         "gateway/doors/past.py",
         "gateway/doors/records.py",
