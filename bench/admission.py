@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from itertools import count
 from pathlib import Path
 
-from gateway.admission import Account, Ask, Bucket, Claim, Slot
+from gateway.admission import Account, Amounts, Ask, Bucket, Claim, Slot
 from gateway.audit.content import Contents
 from gateway.audit.disk import OsDisk
 from gateway.audit.keystore import KeyStore
@@ -68,11 +68,11 @@ def ask(number: int, kind: str) -> Ask:
     accounts: tuple[Account, ...] = ()
     claim = None
     if kind != "plain":
-        most = {"calls": 10**9, "wall": 10**12}
+        most: Amounts = {"calls": 10**9, "wall": 10**12}
         accounts = tuple(Account(f"{over}\x1f{agent}", over, most, 3600.0) for over in ("session", "principal"))
     if kind in ("keyed", "kept"):
         claim = Claim(f"{number:064x}", f"{number:064x}", f"{number:064x}", 86_400.0)
-    wants = {"calls": 1, "wall": 30_000} if accounts else {}
+    wants: Amounts = {"calls": 1, "wall": 30_000} if accounts else {}
     return Ask(f"c_{number:032x}", time.time(), 35.0, (bucket,), slots, accounts, wants, claim)
 
 

@@ -9,12 +9,15 @@ import asyncio
 import os
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
+from gateway.admission import Amounts
 from gateway.cli.common import Arguments, Verbs, home_of, say, when
 from gateway.model import Session
+from gateway.reliability.budgets import in_words, session_key
 from gateway.stores.sqlite import State
+from gateway.stores.sqlite_counters import look_used
 from gateway.stores.sqlite_sessions import SqliteSessions
 
 
@@ -78,11 +81,19 @@ def _fitting(sessions: SqliteSessions, arguments: Arguments) -> list[Session]:
 
 
 def _say(arguments: Arguments, sessions: SqliteSessions, found: list[Session], none: str) -> None:
-    shown = [_shown(each, sessions) for each in found]
-    say(arguments, shown, "\n".join(_row(each, sessions) for each in found) or none)
+    used = look_used(home_of(arguments).limits, [session_key(each) for each in found if each.budget])
+    spent = [_spent(each, used) for each in found]
+    shown = [_shown(each, sessions, of) for each, of in zip(found, spent, strict=True)]
+    rows = [_row(each, sessions, of) for each, of in zip(found, spent, strict=True)]
+    say(arguments, shown, "\n".join(rows) or none)
 
 
-def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
+def _spent(session: Session, used: Mapping[str, Amounts]) -> Mapping[str, float]:
+    """What is used up of its budget, in the words of a file."""
+    return {"calls": 0, "cost": 0.0, **in_words(used.get(session_key(session), {}))} if session.budget else {}
+
+
+def _shown(session: Session, sessions: SqliteSessions, spent: Mapping[str, float]) -> dict[str, object]:
     tenant, agent, user = session.owner.split("\x1f")
     above = sessions.line(session.uid)[1:2]
     return {
@@ -94,6 +105,7 @@ def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
         "state": _state(session),
         "labels": sorted(session.labels),
         "budget": dict(session.budget),
+        "used": dict(spent) if session.budget else None,
         "parent": above[0].id if above else None,
         "calls": session.calls,
         "cost": session.cost,
@@ -102,11 +114,11 @@ def _shown(session: Session, sessions: SqliteSessions) -> dict[str, object]:
     }
 
 
-def _row(session: Session, sessions: SqliteSessions) -> str:
+def _row(session: Session, sessions: SqliteSessions, spent: Mapping[str, float]) -> str:
     owner = "/".join(part for part in session.owner.split("\x1f") if part)
     above = sessions.line(session.uid)[1:2]
     parts = [session.id, owner, _state(session), f"labels {','.join(sorted(session.labels)) or '-'}"]
-    parts += [f"{name} {most:g}" for name, most in sorted(session.budget.items())]
+    parts += [f"{name} {spent.get(name, 0):g} of {most:g}" for name, most in sorted(session.budget.items())]
     parts += [f"below {each.id}" for each in above]
     return "  ".join([*parts, f"expires {when(session.expires_at)}"])
 
