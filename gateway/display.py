@@ -80,8 +80,10 @@ def _lines(value: Json, depth: int, name: str = "", end: str = "") -> Iterator[t
         return
     yield begin + opens, True
     for number, (key, each) in enumerate(pairs[:WIDEST], 1):
-        label = f"{_quoted(key)[0]}: " if isinstance(value, dict) else ""
-        yield from _lines(each, depth + 1, label, "," if number < len(pairs) else "")
+        label, named = _quoted(key)
+        begins = f"{label}: " if isinstance(value, dict) else ""
+        for text, whole in _lines(each, depth + 1, begins, "," if number < len(pairs) else ""):
+            yield text, whole and named
     if len(pairs) > WIDEST:
         yield f"{'  ' * (depth + 1)}… ({len(pairs) - WIDEST} more members)", False
     yield "  " * depth + closes + end, True

@@ -72,10 +72,11 @@ def test_arguments_are_canonical_and_one_to_a_line() -> None:
     ("value", "said"),
     [
         ({"t": "x" * (LONGEST + 7)}, "… (7 more characters)"),
+        ({"x" * (LONGEST + 7): 1}, "… (7 more characters): 1"),
         (list(range(WIDEST + 3)), "… (3 more members)"),
         ([str(n) * 300 for n in range(WIDEST)], "…"),
     ],
-    ids=["long", "wide", "much"],
+    ids=["long", "long name", "wide", "much"],
 )
 def test_what_is_cut_is_said_with_the_digest_of_the_whole(value: Json, said: str) -> None:
     """Where it was cut, and at the end how large the whole is; what is shown is bounded."""
