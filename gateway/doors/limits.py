@@ -67,6 +67,7 @@ def _policy(name: str, calls: int, per: float) -> bytes:
     return f"{_text(name)};q={calls};w={max(1, math.ceil(per))}".encode()
 
 
+@lru_cache(maxsize=1000)
 def _text(name: str) -> str:
     """A structured field's string, which is ASCII; names of rules are."""
     plain = "".join(each if " " <= each <= "~" else "?" for each in name)
