@@ -149,6 +149,7 @@ IMPORTERS = {
         "gateway/storage.py",  # the same
         "gateway/suggest/run.py",  # the same
         "gateway/upkeep.py",
+        "gateway/settling.py",
     ),
     "ssl": ("gateway/runners/net.py",),
     "subprocess": (
