@@ -39,16 +39,15 @@ class Resilience:
 
 def place_of(call: Call) -> Place | None:
     """The backend that a call goes to; None where its URL is none, which its runner refuses."""
-    backend = call.tool.backend
+    backend, tenant = call.tool.backend, call.caller.principal.tenant
+    if isinstance(backend, HttpBackend) and backend.url is not None:
+        return _at(tenant, backend.url)
     if isinstance(backend, McpBackend):
-        name: str | None = f"mcp:{backend.server}"
-    elif isinstance(backend, SandboxBackend):
-        name = f"sandbox:{backend.backend}"
-    elif isinstance(backend, FetchBackend):
-        name = _origin(str(call.arguments.get("url")))
-    else:
-        name = _origin(backend.url or str(call.arguments.get(backend.url_argument or "")))
-    return Place(call.caller.principal.tenant, name) if name else None
+        return Place(tenant, f"mcp:{backend.server}")
+    if isinstance(backend, SandboxBackend):
+        return Place(tenant, f"sandbox:{backend.backend}")
+    named = "url" if isinstance(backend, FetchBackend) else backend.url_argument or ""
+    return _at(tenant, _origin(str(call.arguments.get(named))))
 
 
 def had_its_time(call: Call, seconds: float) -> bool:
@@ -87,8 +86,7 @@ def of_attempts(raw: RawOutput, attempts: int, sandbox_ms: float) -> RawOutput:
 
 
 def tried(refused: Problem, attempts: int) -> Problem:
-    """The problem of a call that was tried so many times; a breaker that opened meanwhile let the last one not pass."""
-    attempts -= refused.code == "breaker_open"
+    """The problem of a call that was tried so many times."""
     if attempts <= 1:
         return refused
     return replace(refused, detail=f"{refused.detail} It was tried {attempts} times.")
@@ -119,16 +117,17 @@ def answered_by(raw: RawOutput) -> str | None:
     return "fallback" if (raw.origin or "").startswith(_FALLBACK) else "cache"
 
 
-def _origin(url: str) -> str | None:
-    """Scheme, host and port of a URL, of which the path may be a template."""
+def _origin(url: str) -> str:
+    """As much of a URL as may name scheme, host and port."""
     scheme, mark, rest = url.partition("://")
-    return _canonical(scheme + mark + rest.partition("/")[0].partition("?")[0])
+    return scheme + mark + rest.partition("/")[0].partition("?")[0]
 
 
 @lru_cache(maxsize=4096)
-def _canonical(origin: str) -> str | None:
+def _at(tenant: str, url: str) -> Place | None:
+    """Of the URL, the path may be a template."""
     try:
-        parsed = parse_url(f"{origin}/")
+        parsed = parse_url(f"{_origin(url)}/")
     except BadUrl:
         return None
-    return f"{parsed.scheme}://{parsed.authority}"
+    return Place(tenant, f"{parsed.scheme}://{parsed.authority}")

@@ -82,6 +82,7 @@ async def _repeated(
         if not resilience.budgets.take(intent.call.tool.name):
             break
         await asyncio.sleep(seconds)
+    made -= given.problem is not None and given.problem.code == "breaker_open"  # that one was not made
     if done is not None:
         return of_attempts(done, made, sandbox_ms)
     assert isinstance(given, Refusal)

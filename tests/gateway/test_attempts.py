@@ -49,6 +49,20 @@ def test_an_idempotent_tool_is_tried_again_and_the_record_says_how_often() -> No
     run(play)
 
 
+def test_an_attempt_that_the_breaker_stopped_was_none() -> None:
+    """It opens at the second attempt of the second call: that call had two, and failed, as they may have happened."""
+
+    async def play(backend: Upstream) -> None:
+        site = failing({"look": (backend, RETRIED)})
+        await earn(site, "look", backend)
+        backend.replies = [BROKEN]
+        assert await site.codes("look", 3) == ["upstream_error", "upstream_error", "breaker_open"]
+        assert len(backend.requests) == FAILURES
+        assert [said.get("attempt") for said in site.outcomes()[-3:]] == [3, 2, None]
+
+    run(play)
+
+
 def test_attempts_end_when_their_number_does() -> None:
     """The last failure is the answer."""
 
