@@ -73,6 +73,7 @@ def recount(home: Path, now: float, back: float, flying: frozenset[str], cells: 
         used=_used(ran, now),
         rates={key: arrival for key, arrival in rates.items() if arrival > now},
         cells=cells,
+        ran=frozenset(ran),
     )
 
 

@@ -31,9 +31,10 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """`rates`: theoretical arrival times by the key of the bucket, in unix seconds."""
+    """`rates`: theoretical arrival times by the key of the bucket, in unix seconds. `ran`: calls that may have run."""
 
     claims: Sequence[KeptClaim] = ()
     used: Sequence[Used] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
     cells: Cells | None = None
+    ran: frozenset[str] = frozenset()

@@ -27,7 +27,7 @@ from gateway.stores.redis_cells import Copies, adopting, crowded, folding
 from gateway.stores.redis_epoch import BEAT, SILENT, Epoch
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link, run
-from gateway.stores.redis_seeding import seeded
+from gateway.stores.redis_seeding import leaving, seeded
 from gateway.stores.redis_words import claimed, happened, lasting, micro, settling, taken, taking
 from gateway.stores.resp import Address, Refused, Reply, Unanswered, Words
 
@@ -43,11 +43,6 @@ class Box(Protocol):
     def open(self, sealed: bytes, place: bytes) -> str | None: ...
 
 
-async def nothing(_: frozenset[str]) -> Counted:
-    """The past of a gateway that has none."""
-    return Counted()
-
-
 class RedisCounters:
     """The ports `Counters` and `Claims`."""
 
@@ -56,18 +51,19 @@ class RedisCounters:
         address: Address,
         me: str,
         box: Box | None = None,
-        past: Past = nothing,
+        past: Past | None = None,
         remembered: Path | None = None,
         *,
         steady: Callable[[], float] | None = None,
         beat: float = BEAT,
         silent: float = SILENT,
     ) -> None:
-        """`me` names the home. `past` reads its ledger, without the calls of these ids, which are under way. `steady`
+        """`me` names the home. `past` reads its ledger, without the calls of these ids, which are under way;
+        without one nothing is put back, and what a life before left open stays so. `steady`
         (unix seconds) is the time instead of Redis's own; `beat` and `silent` as in `redis_epoch`."""
         self._link = link(address)
         self._box, self._past, self._steady = box, past, steady
-        self._epoch = Epoch(self._link, me, self._seed, self._whole, remembered, beat, silent)
+        self._epoch = Epoch(self._link, me, self._seed, self._left, self._whole, remembered, beat, silent)
         self._me = me
         self._outbox = Outbox(self._link)
         self._copies = Copies()
@@ -126,13 +122,21 @@ class RedisCounters:
         self._outbox.hold()
         self._copies.forget()
         flying = dict(self._flying)
-        past = await self._past(frozenset(flying))
+        past = Counted() if self._past is None else await self._past(frozenset(flying))
         done = f"tg:seeded:{epoch.decode()}:{self._me}"
         for script, keys, words in seeded(past, done, self._closed):
             await run(self._link, script, keys, words)
         for ask, got in flying.values():
-            keys, words = taking(_as_granted(ask, got), epoch, self._time(), forced=True)
+            keys, words = taking(_as_granted(ask, got), self._me, epoch, self._time(), forced=True)
             await run(self._link, "take", keys, words)
+
+    async def _left(self) -> None:
+        """Settles what a life before left open, by the ledger."""
+        calls = [call.decode() for call in await self._link.ask("SMEMBERS", f"tg:open:{self._me}", again=True)]
+        if calls and self._past is not None:
+            past = await self._past(frozenset())
+            for keys, words in leaving(calls, past, self._me, self._closed):
+                await run(self._link, "leave", keys, words)
 
     def _time(self) -> float | None:
         return None if self._steady is None else self._steady()
@@ -142,7 +146,7 @@ class RedisCounters:
     async def take(self, ask: Ask) -> Taken:
         if not self._epoch.whole:
             return self._without(ask)
-        keys, words = taking(ask, self._epoch.name, self._time())
+        keys, words = taking(ask, self._me, self._epoch.name, self._time())
         try:
             reply = await run(self._link, "take", keys, words)
         except Unanswered as error:
@@ -180,7 +184,7 @@ class RedisCounters:
 
     def _give_up(self, ask: Ask) -> None:
         """Whatever Redis took for it, or takes when it gets to it, is given back."""
-        keys, words = settling(ask, "refused", {}, given_up=True)
+        keys, words = settling(ask, self._me, "refused", {}, given_up=True)
         self._outbox.put(ask.call_id, "settle", keys, words)
 
     def settle(self, ask: Ask, taken: Taken, ended: Ended, spent: Amounts) -> None:
@@ -188,7 +192,7 @@ class RedisCounters:
             self._here.remove(ask.call_id)
             self._alone.settle(ask, taken, ended, spent)
         elif self._flying.pop(ask.call_id, None) is not None:
-            self._outbox.put(ask.call_id, "settle", *settling(ask, ended, spent))
+            self._outbox.put(ask.call_id, "settle", *settling(ask, self._me, ended, spent))
 
     async def used(self, keys: Sequence[str]) -> Mapping[str, Amounts]:
         asked = [self._ask("HGETALL", f"tg:used:{key}") for key in keys]

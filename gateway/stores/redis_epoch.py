@@ -24,20 +24,22 @@ SILENT = 60.0  # seconds after which a gateway that gives none is not waited for
 
 
 class Epoch:
-    """One gateway's part. `seed` puts back what its ledger says; `joined` is called whenever all is found whole."""
+    """One gateway's part. `seed` puts back what its ledger says, `left` settles what a life before left open; `joined`
+    is called whenever all is found whole."""
 
     def __init__(
         self,
         link: Link,
         me: str,
         seed: Callable[[bytes], Awaitable[None]],
+        left: Callable[[], Awaitable[None]],
         joined: Callable[[], None],
         remembered: Path | None = None,
         beat: float = BEAT,
         silent: float = SILENT,
     ) -> None:
         """`me` names the home, in every life of it; `remembered` is a file where the others are noted."""
-        self._link, self._me, self._seed, self._joined = link, me, seed, joined
+        self._link, self._me, self._seed, self._left, self._joined = link, me, seed, left, joined
         self._remembered, self._beat, self._silent = remembered, beat, silent
         self.name = b""
         self.whole = False
@@ -77,6 +79,8 @@ class Epoch:
             self._since = time.monotonic()
             if self._me not in ready:
                 await self._seed(epoch)
+            elif not self.name:
+                await self._left()
             self.name, self._seeded = epoch, True
             epoch, ready, alive = await self._say()
             if epoch != self.name:

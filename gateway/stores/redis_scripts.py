@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.stores.resp import Address, Link, Refused, Reply, Words
 
-NAMES = ("take", "settle", "look", "end", "report", "adopt", "fold", "join", "seed", "erase", "forget")
+NAMES = ("take", "settle", "look", "end", "report", "adopt", "fold", "join", "seed", "erase", "forget", "leave")
 TEXTS = {name: Path(__file__).with_name(f"{name}.lua").read_text(encoding="ascii") for name in NAMES}
 _DIGESTS = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in TEXTS.items()}
 

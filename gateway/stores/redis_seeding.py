@@ -4,7 +4,7 @@ itself; each thing is put back once."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gateway.reliability.counted import Counted
 from gateway.stores.redis_cells import adopting
@@ -29,3 +29,18 @@ def seeded(past: Counted, done: str, closed: Callable[[str, bytes], bytes]) -> I
         yield "seed", [done, f"tg:claim:{each.key}"], ("claim", ends, *fields)
     for keys, words in adopting(past.cells) if past.cells is not None else ():
         yield "adopt", keys, words
+
+
+def leaving(
+    calls: Sequence[str], past: Counted, me: str, closed: Callable[[str, bytes], bytes]
+) -> Iterator[tuple[list[str], Words]]:
+    """Keys and arguments of `leave.lua` for each call that a life before left open."""
+    claims = {each.claimed.call_id: each for each in past.claims}
+    for call_id in calls:
+        ended = "unknown" if call_id in past.ran else "refused"
+        kept, session = b"", ""
+        claim = claims.get(call_id)
+        if claim is not None and claim.claimed.kept is not None:
+            ended, kept, session = "done", closed(claim.key, claim.claimed.kept), claim.session
+        keys = ["tg:version", f"tg:lease:{call_id}", f"tg:open:{me}", f"tg:kept:{session}"]
+        yield keys, (call_id, ended, kept, session)

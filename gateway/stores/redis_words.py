@@ -29,9 +29,10 @@ _STATES: Mapping[str, Literal["in_progress", "done", "unknown"]] = {
 }
 
 
-def taking(ask: Ask, epoch: bytes, now: float | None = None, forced: bool = False) -> tuple[list[str], Words]:
-    """Keys and arguments of `take.lua`. `now` in seconds instead of Redis's own clock; `forced` checks nothing."""
-    keys = ["tg:epoch", "tg:version", f"tg:lease:{ask.call_id}"]
+def taking(ask: Ask, me: str, epoch: bytes, now: float | None = None, forced: bool = False) -> tuple[list[str], Words]:
+    """Keys and arguments of `take.lua`. `me` is the gateway. `now` in seconds instead of Redis's own clock; `forced`
+    checks nothing."""
+    keys = ["tg:epoch", "tg:version", f"tg:lease:{ask.call_id}", f"tg:open:{me}"]
     lasts = _ms(ask.lasts)
     words: list[str | bytes | int] = [epoch, ask.call_id, lasts, lasts + _LEASE_MS, int(forced), micro(now)]
     _claim_and_session(ask, keys, words)
@@ -89,9 +90,10 @@ def _state(ask: Ask, keys: list[str], words: list[str | bytes | int]) -> None:
         words += (repr(ask.now - cell.within - SLACK), cell_ms(cell), MOST_VALUES)
 
 
-def settling(ask: Ask, ended: Ended, spent: Amounts, given_up: bool = False) -> tuple[list[str], Words]:
+def settling(ask: Ask, me: str, ended: Ended, spent: Amounts, given_up: bool = False) -> tuple[list[str], Words]:
     """Keys and arguments of `settle.lua`."""
-    keys = ["tg:version", f"tg:lease:{ask.call_id}", *(f"tg:slot:{slot.key}" for slot in ask.slots)]
+    keys = ["tg:version", f"tg:lease:{ask.call_id}", f"tg:open:{me}"]
+    keys += [f"tg:slot:{slot.key}" for slot in ask.slots]
     words: list[str | bytes | int] = [ask.call_id, BURIED_MS if given_up else 0, len(ask.slots)]
     refused = ended == "refused"
     if refused and ask.claim is not None:

@@ -1,7 +1,7 @@
 -- Ends what `take` took, once: a call without a lease was settled before, or took nothing. With `buried` (ms) a call
 -- that was given up, whose `take` may still be on its way, is remembered, so that it takes nothing when it arrives.
-local VERSION, LEASE = KEYS[1], KEYS[2]
-local k, a = 2, 0
+local VERSION, LEASE, OPEN = KEYS[1], KEYS[2], KEYS[3]
+local k, a = 3, 0
 local function key() k = k + 1; return KEYS[k] end
 local function arg() a = a + 1; return ARGV[a] end
 local function num() a = a + 1; return tonumber(ARGV[a]) end
@@ -14,6 +14,7 @@ if not lease or lease == '' then
   return 0
 end
 call('DEL', LEASE)
+call('SREM', OPEN, id)
 if buried > 0 then call('SET', LEASE, '', 'PX', buried) end
 
 for _ = 1, num() do
@@ -24,7 +25,7 @@ for _ = 1, num() do -- claims of what was never dispatched
   if call('HGET', claim, 'call') == id then call('DEL', claim) end
 end
 -- what was granted is taken back; of a call that was given up nobody but the lease knows it
-local granted = cmsgpack.unpack(lease)[2]
+local granted = cmsgpack.unpack(lease)[1][2]
 local spent = {}
 for _ = 1, num() do
   local name = arg()

@@ -2,14 +2,15 @@
 -- Nothing is written before everything was checked. Times are microseconds on the clock of this server.
 --   tg:epoch          which life of this Redis the counts are of
 --   tg:version        the last version that any cell had
---   tg:lease:CALL     the answer, until the call is settled; empty when it was given up before
+--   tg:lease:CALL     the answer and what was taken, until the call is settled; empty when it was given up before
+--   tg:open:GATEWAY   its calls that are not settled
 --   tg:claim:KEY      hash: call fp state until ends kept session
 --   tg:slot:KEY       calls by when their place comes back by itself
 --   tg:rate:KEY       the theoretical arrival time (GCRA)
 --   tg:used:KEY       hash: what is used up of each dimension
 --   tg:cell:KEY       entries by their time;  tg:v:KEY  version of the cell;  tg:values:OWNER  cells by when they end
-local EPOCH, VERSION, LEASE = KEYS[1], KEYS[2], KEYS[3]
-local k, a = 3, 0
+local EPOCH, VERSION, LEASE, OPEN = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local k, a = 4, 0
 local function key() k = k + 1; return KEYS[k] end
 local function arg() a = a + 1; return ARGV[a] end
 local function num() a = a + 1; return tonumber(ARGV[a]) end
@@ -20,7 +21,7 @@ local epoch, id, lasts, remembered, forced, now = arg(), arg(), num(), num(), ar
 if call('GET', EPOCH) ~= epoch then return { 'epoch' } end
 local before = call('GET', LEASE)
 if before == '' then return { 'late' } end
-if before then return cmsgpack.unpack(before) end
+if before then return cmsgpack.unpack(before)[1] end
 if now < 0 then
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -151,7 +152,7 @@ for i, account in ipairs(accounts) do
   end
   if #granted > 0 then call('PEXPIRE', account.key, account.lasts) end
 end
-local crowded = {}
+local crowded, added = {}, {}
 for i, e in ipairs(entries) do
   call('ZREMRANGEBYSCORE', e.cell, '-inf', e.floor)
   call('ZADD', e.cell, e.at, e.member)
@@ -162,7 +163,11 @@ for i, e in ipairs(entries) do
     atleast(e.values, e.ttl)
   end
   crowded[i] = call('ZCARD', e.cell)
+  added[i] = { e.cell, e.v, e.member }
 end
 local answer = { 'taken', granted, aheads, warned, crowded }
-call('SET', LEASE, cmsgpack.pack(answer), 'PX', remembered)
+local drawn = {}
+for i, account in ipairs(accounts) do drawn[i] = account.key end
+call('SET', LEASE, cmsgpack.pack({ answer, slots, drawn, claim or '', added }), 'PX', remembered)
+call('SADD', OPEN, id)
 return answer

@@ -294,3 +294,32 @@ def test_what_cannot_be_told_is_bounded(tmp_path: Path) -> None:
         assert len(outbox) == 3
 
     asyncio.run(go())
+
+
+def test_what_a_killed_gateway_left_open_is_settled_by_its_ledger(redis_server: RedisServer) -> None:
+    """What never ran is given back with its key; what may have run stays spent, its key ends as the ledger says, and
+    its place is free."""
+    now = time.time()
+
+    async def past(_: frozenset[str]) -> Counted:
+        done = KeptClaim("k1", Claimed("c1", "print", "done", now, b"said"), now + 60, "uid")
+        return Counted([done], ran=frozenset({"c1", "c2"}))
+
+    async def go() -> None:
+        async with opened(redis_server) as killed:
+            for n in range(4):
+                one = ask(f"c{n}", slots={"s": 4}, accounts={"a": {"calls": 9}}, wants={"calls": 1}, claim=f"k{n}")
+                assert (await killed.take(one)).kind is None
+        async with opened(redis_server, past=past) as counters:
+            there = [await counters.find(f"k{n}") for n in range(4)]
+            assert [(each.state, each.kept) if each else None for each in there] == [
+                None,
+                ("done", b"said"),
+                ("unknown", None),
+                None,
+            ]
+            assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 2}}
+            got = [await counters.take(ask(f"free{n}", slots={"s": 4})) for n in range(5)]
+            assert [taken.kind for taken in got] == [None] * 4 + ["concurrency"]
+
+    asyncio.run(go())
