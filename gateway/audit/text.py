@@ -58,6 +58,7 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         f"intent={record['intent']}" if "intent" in record else "",
         _text(record.get("call_id")),
         f"parent={record['parent_call_id']}" if "parent_call_id" in record else "",
+        f"repeat_of={record['repeat_of']}" if "repeat_of" in record else "",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What an MCP server is told to know a repeat by: a key of the gateway's, in `_meta`, and nothing when none is there."""
+"""What an MCP server is told to know a repeat by: a key of the gateway's, in `_meta`, or nothing."""
 
 from __future__ import annotations
 
