@@ -141,7 +141,9 @@ def _nested(record: query.Record) -> str:
 def _decision(asked: Shown) -> Iterator[str]:
     form = recorded(asked.record, asked.content)
     if form is None:
-        yield "  decided: nothing; the call was refused before policy was asked"
+        first = asked.record.get("repeat_of")
+        why = f"this is a repeat of {first}" if first else "the call was refused before policy was asked"
+        yield f"  decided: nothing; {why}"
         return
     first, *details = lines(form)
     yield f"  {first}"
@@ -150,13 +152,20 @@ def _decision(asked: Shown) -> Iterator[str]:
     yield from (f"    {line}" for line in details)
 
 
+def _told(last: query.Record) -> str:
+    """How a call ended of which there is no outcome, as far as somebody said so."""
+    if last["type"] == "call.resolved":
+        return f"{last.get('as')}, as an operator says: {last.get('why')}"
+    if last["type"] == "call.reconciled":
+        return f"{last.get('as')}, as its backend says in {last.get('asked')}"
+    return f"not known ({last['type']})"
+
+
 def _outcome(ended: Shown) -> Iterator[str]:
     last = ended.record
     outcome, screen = _part(last, "outcome"), _part(last, "screen")
     if not outcome:
-        unknown = f"not known ({last['type']})"
-        said = f"{last.get('as')}, as an operator says: {last.get('why')}"
-        yield f"  ended: {said if last['type'] == 'call.resolved' else unknown}"
+        yield f"  ended: {_told(last)}"
         return
     code = f" ({outcome['code']})" if outcome.get("code") else ""
     rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""
