@@ -57,7 +57,7 @@ _KEY: dict[str, Json] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The same key and arguments again are the same call: made once, and its outcome told again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 REFUSED: dict[str, Json] = {
     "description": "Refused: nothing ran",
