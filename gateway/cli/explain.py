@@ -169,7 +169,8 @@ def _outcome(ended: Shown) -> Iterator[str]:
         return
     code = f" ({outcome['code']})" if outcome.get("code") else ""
     rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""
-    yield f"  ended: {outcome.get('status')}{code}{rule}"
+    limit = f" by the limit {outcome['limit']}" if outcome.get("limit") else ""
+    yield f"  ended: {outcome.get('status')}{code}{rule}{limit}"
     if isinstance(ended.content, Mapping) and ended.content.get("detail"):
         yield f"    {ended.content['detail']}"
     for sent in _list(last, "network"):
