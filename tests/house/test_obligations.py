@@ -14,13 +14,13 @@ from tests.house.tree import functions, nodes, sources
 # Who honours it. A new obligation without a line here fails the first test, one with a line nobody earns the second.
 READERS = {
     "timeout": ["gateway/stages/admit.py"],
-    "limits": ["gateway/stages/admit.py"],
+    "limits": ["gateway/stages/ask.py"],
     "approvals": ["gateway/stages/approve.py"],
     "output": ["gateway/stages/screen.py"],
     "labels": ["gateway/stages/screen.py"],
     "injection": ["gateway/stages/screen.py", "gateway/stages/keep.py"],
     "redact": ["gateway/stages/screen.py", "gateway/stages/keep.py"],
-    "record": ["gateway/stages/record.py"],
+    "record": ["gateway/stages/lines.py"],
     "backends": ["gateway/policy/evaluate.py"],
     "require": ["gateway/stages/execute.py", "gateway/policy/evaluate.py"],
     "networks": ["gateway/stages/execute.py"],
