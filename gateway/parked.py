@@ -11,6 +11,7 @@ from typing import Literal
 from gateway.obligations import Approval
 from gateway.tool import Json
 
+LONGEST_WHY = 300  # characters of the reason that a model is told
 REQUESTER = "requester"  # in `Approval.by`: the person at the agent says yes, which is a confirmation
 
 
@@ -42,9 +43,9 @@ class Preview:
 class Parked:
     """A call that may happen once everybody has said yes whom its rules name: exactly this call, once.
 
-    `binding` is a digest over principal, tool digest, credential subjects and canonical arguments; a call with another
-    one is another call. `call_id` is the call that was parked first, `used_by` the one that was let through.
-    `arguments` are shown to people and to nobody else. Times are unix seconds.
+    `binding` is a digest over caller, session, tool digest, credential subjects, canonical arguments and what is
+    needed; a call with another one is another call. `call_id` is the call that was parked first, `used_by` the one
+    that was let through. `arguments` are shown to people and to nobody else. Times are unix seconds.
     """
 
     id: str
@@ -66,6 +67,11 @@ class Parked:
     answers: tuple[Answer, ...] = ()
     preview: Preview | None = field(default=None, repr=False)
     used_by: str | None = None
+
+    def standing(self, now: float) -> str:
+        """How it stands: `pending`, `granted`, `denied`, `used` or, once its time is over, `expired`."""
+        open_ = self.state in ("pending", "granted")
+        return "expired" if open_ and now >= self.expires_at else self.state
 
     @property
     def confirms(self) -> bool:

@@ -21,7 +21,7 @@ from gateway.reliability.resilience import Resilience
 from gateway.reliability.watch import Watch
 from gateway.screening import Screener
 from gateway.stages.admit import ROUNDS, Held, StateChanged, admit
-from gateway.stages.answering import Via, answer, approval_of, approvals_of
+from gateway.stages.answering import Via, answer, answerable, approval_of, approvals_of
 from gateway.stages.approve import approve, using
 from gateway.stages.authenticate import authenticate, suppose
 from gateway.stages.claim import claim_of, recall
@@ -156,6 +156,10 @@ class Gate:
     async def approvals_of(self, principal: Principal) -> Sequence[Parked]:
         """The parked calls of the tenant, for whoever may answer them. Raises `Refusal(insufficient_scope)`."""
         return await approvals_of(principal, self.approvals)
+
+    def answerable(self, principal: Principal, parked: Parked) -> Sequence[str]:
+        """The rules that a parked call still needs a yes for, and that this person may answer with a key of theirs."""
+        return [each.rule for each in answerable(principal, parked, "rest")]
 
     async def approval_of(self, principal: Principal, approval_id: str) -> Parked:
         """One of the caller's own, or of the tenant for whoever may answer. Raises `Refusal(not_found)`."""

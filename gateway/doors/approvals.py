@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway import display
 from gateway.doors.bodies import read_shape
 from gateway.model import Outcome, Principal, Refusal
-from gateway.parked import Parked
+from gateway.parked import LONGEST_WHY, Parked
 from gateway.pipeline import Gate
 from gateway.problems import refuse
-from gateway.stages.answering import LONGEST_WHY, answerable, may_see, standing
 from gateway.tool import Json
 
 _MAX_BODY = 16 * 1024  # bytes
+_MAY = frozenset({"operator", "approver"})
 Place = tuple[float, str]
 
 
@@ -47,7 +47,8 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
     """Adds the routes. `known` gives who asks."""
 
     async def approver(principal: Annotated[Principal, Depends(known)]) -> Principal:
-        may_see(principal)
+        if _MAY.isdisjoint(principal.scopes):
+            raise refuse("insufficient_scope", "This needs a key with the scope operator or approver.")
         return principal
 
     @app.get("/v1/approvals")
@@ -58,17 +59,17 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
         now, begin = gate.clock.now(), _place(asked.cursor)
         found = sorted((each for each in await gate.approvals_of(principal) if _at(each) > begin), key=_at)
         fitting = [
-            each for each in found if asked.state in (None, standing(each, now)) and asked.tool in (None, each.tool)
+            each for each in found if asked.state in (None, each.standing(now)) and asked.tool in (None, each.tool)
         ]
         page = fitting[: asked.limit]
         more = f"{page[-1].asked_at!r}~{page[-1].id}" if len(fitting) > len(page) else None
-        return JSONResponse({"approvals": [_shown(each, principal, now) for each in page], "next_cursor": more})
+        return JSONResponse({"approvals": [_shown(each, principal, gate) for each in page], "next_cursor": more})
 
     @app.get("/v1/approvals/{approval_id}")
     async def show_approval(approval_id: str, principal: Annotated[Principal, Depends(approver)]) -> JSONResponse:
         """One of the tenant."""
         parked = await gate.approval_of(principal, approval_id)
-        return JSONResponse(_shown(parked, principal, gate.clock.now()))
+        return JSONResponse(_shown(parked, principal, gate))
 
     @app.post("/v1/approvals/{approval_id}/approve")
     async def approve(
@@ -77,7 +78,7 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
         """A yes to every rule that still needs one and that this person may answer."""
         said = await read_shape(request, Said, _MAX_BODY)
         parked = await gate.answer(principal, approval_id, True, why=said.why)
-        return JSONResponse(_shown(parked, principal, gate.clock.now()))
+        return JSONResponse(_shown(parked, principal, gate))
 
     @app.post("/v1/approvals/{approval_id}/deny")
     async def deny(
@@ -86,7 +87,7 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
         """A no, which is one for all."""
         said = await read_shape(request, Said, _MAX_BODY)
         parked = await gate.answer(principal, approval_id, False, why=said.why)
-        return JSONResponse(_shown(parked, principal, gate.clock.now()))
+        return JSONResponse(_shown(parked, principal, gate))
 
 
 async def of_own_call(outcome: Outcome, principal: Principal, gate: Gate) -> Mapping[str, Json]:
@@ -98,7 +99,7 @@ async def of_own_call(outcome: Outcome, principal: Principal, gate: Gate) -> Map
         parked = await gate.approval_of(principal, asked)
     except Refusal:  # it is not remembered any more, or cannot be asked for now
         return {"approval": {"id": asked, "state": None, "expires_at": None}}
-    state = standing(parked, gate.clock.now())
+    state = parked.standing(gate.clock.now())
     return {"approval": {"id": parked.id, "state": state, "expires_at": parked.expires_at}}
 
 
@@ -116,12 +117,12 @@ def _place(cursor: str | None) -> Place:
         raise refuse("malformed", "cursor: this is none that was given out.") from None
 
 
-def _shown(parked: Parked, principal: Principal, now: float) -> dict[str, Json]:
+def _shown(parked: Parked, principal: Principal, gate: Gate) -> dict[str, Json]:
     open_ = {each.rule for each in parked.open_rules()}
-    pending = standing(parked, now) == "pending"
+    state = parked.standing(gate.clock.now())
     return {
         "id": parked.id,
-        "state": standing(parked, now),
+        "state": state,
         "tool": {"name": parked.tool, "digest": parked.tool_digest},
         "agent": parked.agent,
         "user": parked.user,
@@ -132,7 +133,7 @@ def _shown(parked: Parked, principal: Principal, now: float) -> dict[str, Json]:
         "arguments_digest": display.digest(parked.arguments),
         "preview": None if parked.preview is None else display.text(parked.preview.text),
         "needs": [{"rule": each.rule, "by": list(each.by), "open": each.rule in open_} for each in parked.needs],
-        "yours": [each.rule for each in answerable(principal, parked, "rest")] if pending else [],
+        "yours": gate.answerable(principal, parked) if state == "pending" else [],
         "answers": [
             {
                 "yes": each.yes,

@@ -13,13 +13,12 @@ from gateway import ports
 from gateway.display import line
 from gateway.model import Principal
 from gateway.obligations import Approval
-from gateway.parked import REQUESTER, Answer, Parked
+from gateway.parked import LONGEST_WHY, REQUESTER, Answer, Parked
 from gateway.problems import refuse
 from gateway.stages.approve import named
 
 Via = Literal["rest", "cli", "elicitation"]
 OPERATORS = "group:operators"  # whoever has the scope operator
-LONGEST_WHY = 300  # characters of the reason that a model is told
 _MAY = frozenset({"operator", "approver"})
 _NONE = "There is no approval of that id."
 
@@ -52,8 +51,8 @@ async def answer(principal: Principal, approval_id: str, yes: bool, why: str, vi
     if via != "elicitation":
         _must_be_known(principal)
     now = answering.clock.now()
-    if standing(parked, now) != "pending":
-        raise _over(standing(parked, now))
+    if parked.standing(now) != "pending":
+        raise _over(parked.standing(now))
     rules = tuple(each.rule for each in answerable(principal, parked, via))
     if not rules:
         raise refuse("insufficient_scope", _not_theirs(principal, parked))
@@ -105,12 +104,6 @@ async def approval_of(principal: Principal, approval_id: str, approvals: ports.A
     if found is None or not (found.owner == principal.key or principal.scopes & _MAY):
         raise refuse("not_found", _NONE)
     return found
-
-
-def standing(parked: Parked, now: float) -> str:
-    """How it stands: `pending`, `granted`, `denied`, `used` or, once its time is over, `expired`."""
-    open_ = parked.state in ("pending", "granted")
-    return "expired" if open_ and now >= parked.expires_at else parked.state
 
 
 def same_person(one: str | None, other: str | None) -> bool:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from gateway import ports, strictjson
 from gateway.model import Call, Decision, Effect, Outcome, Permit, Problem, Refusal, Request
 from gateway.obligations import Approval
 from gateway.parked import Parked, Preview
-from gateway.problems import problem
+from gateway.problems import TABLE, problem
 from gateway.stages.admit import Held, StateChanged
 from gateway.tool import Json
 
@@ -66,7 +65,7 @@ async def approve(decision: Decision, request: Request, asking: Asking) -> Permi
     preview, now = await _preview(call, request, asking), asking.clock.now()
     used = there is not None and await asking.approvals.use(there.tenant, there.id, call.id, now)
     if there is not None and used and _holds(there, needs, preview, now):
-        return Permit(decision, replace(there, state="used", used_by=call.id))
+        return Permit(decision, there)
     raise Refusal(waiting(await _ask(call, needs, binding, preview, asking)))
 
 
@@ -114,7 +113,7 @@ def waiting(parked: Parked) -> Problem:
     rules = " and ".join(dict.fromkeys(each.rule for each in parked.needs))
     detail = f"Nothing ran: {who}. It is pending as {parked.id} for at most {_lasts(parked)}."
     advice = "Call again with the same arguments when approved; do not repeat the call before that."
-    return replace(problem("approval_required", detail, advice=advice, rule=rules), approval=parked.id)
+    return Problem("approval_required", detail, advice=advice, rule=rules, approval=parked.id)
 
 
 def _lasts(parked: Parked) -> str:
@@ -126,7 +125,8 @@ def _denied(parked: Parked) -> Problem:
     why = next((each.why for each in reversed(parked.answers) if not each.yes), "")
     rules = " and ".join(dict.fromkeys(each.rule for each in parked.needs))
     detail = f"Nothing ran: a person said no{f': {why}' if why else ''}."
-    return replace(problem("approval_denied", detail, rule=rules), approval=parked.id)
+    advice = TABLE["approval_denied"].advice
+    return Problem("approval_denied", detail, advice=advice, rule=rules, approval=parked.id)
 
 
 def _holds(parked: Parked, needs: Sequence[Approval], preview: Preview | None, now: float) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from gateway.model import Principal, Refusal
 from gateway.obligations import Approval
 from gateway.parked import Answer, Parked
-from gateway.stages.answering import answerable, same_person, standing
+from gateway.stages.answering import answerable, same_person
 from gateway.stores.approvals import answered
 from tests.kit import Lab
 
@@ -201,8 +201,8 @@ def test_only_one_of_two_answers_counts() -> None:
 def test_how_an_approval_stands() -> None:
     """Pending and granted ones expire; what was denied or used stays so."""
     states = ("pending", "granted", "denied", "used")
-    assert [standing(replace(PARKED, state=state), 1599.9) for state in states] == list(states)
-    assert [standing(replace(PARKED, state=state), 1600.0) for state in states] == ["expired"] * 2 + ["denied", "used"]
+    assert [replace(PARKED, state=state).standing(1599.9) for state in states] == list(states)
+    assert [replace(PARKED, state=state).standing(1600.0) for state in states] == ["expired"] * 2 + ["denied", "used"]
 
 
 @pytest.mark.parametrize("other", ["BOB", "Bob", "\uff22\uff2f\uff22", " bob", "bob\u3000"])

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Arguments, Call, Outcome, Principal, Refusal, Request
-from gateway.obligations import Approval
+from gateway.model import Outcome, Principal, Refusal, Request
 from gateway.pipeline import Gate
 from gateway.policy.cases import run_cases
-from gateway.stages.approve import binding_of
 from gateway.stores.approvals import MemoryApprovals
 from tests.kit import ECHO, Lab
 
@@ -361,50 +359,3 @@ tests:
     lab = Lab.of(policies={"lab.yaml": POLICY + case})
     bundle = lab.gate.bundles.current()
     assert [(each.ok, each.got) for each in run_cases(bundle)] == [(True, "permit say, asking for say")]  # type: ignore[arg-type]  # a lab's bundle is the real one
-
-
-SECRET = """secrets:
-- {name: k, from: "SOURCE", hosts: [echo.example.com], header: "X-Key: {}"}
-runner:"""
-
-
-def test_a_yes_is_for_the_credentials_of_whoever_asked() -> None:
-    """Another source, and for credentials of the session or tenant another of those, make another call of it."""
-
-    async def run() -> None:
-        seen = set()
-        for source in ("env:KEY", "store:key", "oauth:hub"):
-            lab = Lab.of({"echo.yaml": ECHO.replace("runner:", SECRET.replace("SOURCE", source))}, {"p.yaml": POLICY})
-            (tool,) = lab.gate.catalogue.all()
-            needs = (Approval("say", ("user:ann",), 60.0),)
-            call = await seen_call(lab)
-            same = replace(call, tool=replace(tool, digest="sha256:same"))
-            seen.add(binding_of(same, needs))
-            moved = replace(call.caller, session=replace(call.caller.session, uid="u_other"))
-            assert binding_of(replace(same, caller=moved), needs) not in seen
-            assert binding_of(replace(same, tool=replace(same.tool, secrets=())), needs) not in seen
-        assert len(seen) == 3
-
-    asyncio.run(run())
-
-
-async def seen_call(lab: Lab) -> Call:
-    """A call as the stage gets it."""
-    caller = await lab.gate.authenticate("dev", None)
-    (tool,) = lab.gate.catalogue.all()
-    return Call("c_1", caller, tool, Arguments({"text": "hi", "loud": False}), 0.0, 0)
-
-
-def test_a_binding_is_of_everything_that_people_see() -> None:
-    """The rules and whom they ask are part of it, whatever order they come in; how long they wait is not."""
-
-    async def run() -> None:
-        lab = lab_of()
-        call, one, two = await seen_call(lab), Approval("a", ("user:x",), 60.0), Approval("b", ("user:y",), 60.0)
-        whole = binding_of(call, (one, two))
-        assert binding_of(call, (two, one)) == whole
-        assert binding_of(call, (replace(one, ttl=5.0), two)) == whole
-        changed = [(one,), (replace(one, rule="c"), two), (replace(one, by=("user:z",)), two)]
-        assert whole not in {binding_of(call, needs) for needs in changed}
-
-    asyncio.run(run())
