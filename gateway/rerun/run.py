@@ -48,6 +48,7 @@ _UNLIKELY = {
     "cancelled": "it was cancelled, and where that fell is not the same twice",
     "upstream_error": "its sandbox broke down",
     "sandbox_unavailable": "no sandbox could run it: nothing ran",
+    "breaker_open": "no sandbox was asked to run it: nothing ran",
 }
 
 

@@ -49,6 +49,22 @@ def test_an_idempotent_tool_is_tried_again_and_the_record_says_how_often() -> No
     run(play)
 
 
+def test_a_backend_is_told_the_same_key_by_each_attempt() -> None:
+    """So that one that knows keys does not do twice what it did already, though its answer was lost."""
+
+    async def play(backend: Upstream) -> None:
+        site = failing({"look": (backend, RETRIED + "idempotency: {header: Idempotency-Key}\n")})
+        await earn(site, "look", backend)
+        backend.replies = [hang_up, BROKEN, JSON]
+        assert (await site.call("look", idempotency_key="mine")).status == "done"
+        heads = [request.lower().split(b"\r\n") for request in backend.requests]
+        keys = [[line for line in head if line.startswith(b"idempotency-key:")] for head in heads]
+        assert len(keys) == 3
+        assert keys[0] == keys[1] == keys[2] != []
+
+    run(play)
+
+
 def test_an_attempt_that_the_breaker_stopped_was_none() -> None:
     """It opens at the second attempt of the second call: that call had two, and failed, as they may have happened."""
 
