@@ -109,13 +109,15 @@ def test_arguments_may_be_left_out() -> None:
 
 @pytest.mark.parametrize("where", ["header", "meta"])
 def test_an_idempotency_key_reaches_the_pipeline(where: str) -> None:
-    """By header or in `_meta`: it is not served yet, and says so instead of being dropped."""
+    """By header or in `_meta`: a second call under the same key is the first one again, which is sent once."""
+    lab = Lab.of()
     params: dict[str, object] = {"name": "echo", "arguments": {"text": "x"}}
     if where == "meta":
         params["_meta"] = {"dev.toolgate/idempotency-key": "k1"}
     headers = {"Idempotency-Key": "k1"} if where == "header" else {}
-    result = raw(Lab.of(), request("tools/call", params), **headers).json["result"]
-    assert result["_meta"][PROBLEM]["code"] == "malformed"
+    first, second = (raw(lab, request("tools/call", params), **headers).json["result"] for _ in range(2))
+    assert (first["isError"], first["content"]) == (False, second["content"])
+    assert len(lab.trial.net.asked) == 1
 
 
 def test_calls_of_one_session_header_share_a_session() -> None:
