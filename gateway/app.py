@@ -7,14 +7,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import __version__
 from gateway.accounts import Connecting
 from gateway.audit.heads import Heads
-from gateway.audit.keystore import master_key
 from gateway.audit.ledger import open_ledger
 from gateway.audit.search import Search
 from gateway.audit.shard import Tuning
@@ -27,6 +26,7 @@ from gateway.doors.edge import Edge
 from gateway.doors.mcp import McpDoor
 from gateway.doors.rest import CallRoute
 from gateway.failing import resilience_of, state_of
+from gateway.fresh import Fresh
 from gateway.heads import make_sink
 from gateway.history import History
 from gateway.home import BadHome, Home
@@ -39,7 +39,7 @@ from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
 from gateway.notices import notices_of
 from gateway.pipeline import Gate
-from gateway.ports import Claims, Ledger, Runner, Vault
+from gateway.ports import Ledger, Runner, Vault
 from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
@@ -48,21 +48,16 @@ from gateway.runners.net import Egress, Net
 from gateway.runners.sandboxed import SandboxRunner
 from gateway.screening import Screener, bundled
 from gateway.settings import BadSettings, Settings
-from gateway.storage import open_storage
+from gateway.storage import Sessions, Storage, open_storage
 from gateway.stores.artifacts import FileArtifacts
-from gateway.stores.memory import MemoryOutcomes
-from gateway.stores.outbox import Outbox
 from gateway.stores.sqlite import SqliteArtifactRows, SqliteKeys, SqlitePins, State
-from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.tool import Backend, FetchBackend, HttpBackend, Json, McpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
 from gateway.wanted import Past
 
 log = logging.getLogger("toolgate")
-_REFRESH = 0.5  # seconds between two looks at what another process wrote into state.db
 _SWEEP = 600.0  # seconds between two looks for artifacts that have expired
 Progress = Callable[[str], None]
-Forget = Callable[[Collection[str]], None]
 
 
 class SystemClock:
@@ -120,28 +115,25 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
         SpecErrors: specs or policies are wrong, or a policy fails its own tests. BadSettings, BadHome,
         SandboxUnavailable, LedgerLocked, TamperedLog: what is needed to serve at all is not there.
     """
-    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
-    require_tests(loaded.bundle)
+    loaded = _loaded(settings)
     vault, home = local_vault(os.environ), Home(settings.home)
     home.make()
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
         state = stack.enter_context(contextlib.closing(State(home.state)))
-        keys, revocations = SqliteKeys(state), Revocations(state)
+        keys, revocations = known = SqliteKeys(state), Revocations(state)
         net = _net(settings, vault, stack)
         credentials = open_credentials(vault, settings, home, state, net)
         ledger, heads = await _ledger(home, settings, net, stack, progress)
-        sessions = _open_sessions(state, ledger, stack)
-        connecting = _grants(credentials, ledger, sessions, clock, ids, stack)
+        storage = await open_storage(settings, home, state, known, ledger.contents, clock, progress, stack)
+        connecting = _grants(credentials, ledger, storage.sessions, clock, ids, stack)
         _tell(_remarks(loaded, vault, settings), progress)
         screener, artifacts = Screener(bundled(), vault.issued), await asyncio.to_thread(_open_artifacts, home, state)
-        storage = await open_storage(settings, home, state, ledger.contents, clock, progress, stack)
-        history = History(home.path, storage.counters, clock, progress)
-        folders = (settings.folder("policies"), settings.candidate)
-        live = Live(loaded, *folders, home, ledger, screener.rules.version, say=progress, prepare=history.prepare)
+        history = _history(home, storage, clock, progress)
+        live = _live(settings, loaded, home, ledger, screener, history, progress)
         gate = Gate(
             authority=authority_of(settings, keys, revocations, net, clock),
-            sessions=sessions,
+            sessions=storage.sessions,
             catalogue=loaded.catalogue,
             bundles=live,
             counters=storage.counters,
@@ -150,7 +142,7 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             runners=await _runners(settings, loaded, net, SqlitePins(state), stack, progress),
             screener=screener,
             ledger=ledger,
-            outcomes=MemoryOutcomes(),
+            outcomes=storage.outcomes,
             artifacts=artifacts,
             clock=clock,
             ids=ids,
@@ -159,31 +151,48 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             notices=notices_of(settings, net, vault, clock, stack),
         )
         await put_in_force(live, home)
-        forget = (sessions.forget_requests, storage.erased)
-        upkeep = _upkeep(home, ledger, settings, state, history, forget, storage.counters)
-        expiring = expire_always(upkeep, settings.audit.retain)
-        _beside(stack, live.watch(), history.watch(), _keep_swept(artifacts), expiring)
-        _beside(stack, _keep_fresh(state, keys, sessions, revocations, Outbox(state), gate))
+        upkeep = _upkeep(home, ledger, settings, history, storage, stack)
+        _beside(stack, live.watch(), history.watch(), Fresh(state, known, storage, gate).watch())
+        _beside(stack, _keep_swept(artifacts), *storage.loops())
         past = stack.enter_context(contextlib.closing(Search(home.path)))
-        secret = storage.secret or master_key(home.path)
-        doors = doors_of(gate, lambda: {**heads.state(), **live.state()}, upkeep, past, settings, connecting, secret)
+        states = (heads.state, live.state, storage.state)
+        doors = doors_of(gate, states, upkeep, past, settings, connecting, storage.secret)
         yield Service(gate, doors, loaded, live, home)
 
 
-def _upkeep(
+def _loaded(settings: Settings) -> Loaded:
+    loaded = load_folders(settings.folder("tool_specs"), settings.folder("policies"), offers(settings.sandboxes))
+    require_tests(loaded.bundle)
+    return loaded
+
+
+def _history(home: Home, storage: Storage, clock: SystemClock, progress: Progress) -> History:
+    history = History(home.path, storage.counters, clock, progress)
+    storage.remembers(history.everything)
+    return history
+
+
+def _live(
+    settings: Settings,
+    loaded: Loaded,
     home: Home,
     ledger: Writer,
-    settings: Settings,
-    state: State,
+    screener: Screener,
     history: History,
-    forget: Sequence[Forget],
-    claims: Claims,
-) -> LedgerUpkeep:
-    def erased(uids: Collection[str]) -> None:
-        for each in forget:
-            each(uids)
+    progress: Progress,
+) -> Live:
+    folders, version = (settings.folder("policies"), settings.candidate), screener.rules.version
+    return Live(loaded, *folders, home, ledger, version, say=progress, prepare=history.prepare)
 
-    return LedgerUpkeep(home.path, ledger, keeping(settings.audit.retain, state), history.resolved, erased, claims)
+
+def _upkeep(
+    home: Home, ledger: Writer, settings: Settings, history: History, storage: Storage, stack: AsyncExitStack
+) -> LedgerUpkeep:
+    """What erases content: when it is asked to, and what has expired."""
+    kept_for = keeping(settings.audit.retain, storage.in_use)
+    upkeep = LedgerUpkeep(home.path, ledger, kept_for, history.resolved, storage.erased, storage.counters)
+    _beside(stack, expire_always(upkeep, settings.audit.retain))
+    return upkeep
 
 
 def _tell(remarks: Iterator[str], progress: Progress) -> None:
@@ -281,7 +290,7 @@ def _net(settings: Settings, vault: Vault, stack: AsyncExitStack) -> Net:
 def _grants(
     credentials: Credentials,
     ledger: Ledger,
-    sessions: SqliteSessions,
+    sessions: Sessions,
     clock: SystemClock,
     ids: RandomIds,
     stack: AsyncExitStack,
@@ -296,15 +305,15 @@ def _grants(
 
 def doors_of(
     gate: Gate,
-    state: Callable[[], Mapping[str, Json]],
+    states: Sequence[Callable[[], Mapping[str, Json]]],
     upkeep: Upkeep,
     past: Past,
     settings: Settings,
     connecting: Connecting | None = None,
     secret: bytes | None = None,
 ) -> Edge:
-    """Every door over one gate. `state` is what `/readyz` says besides whether the ledger can be written, `secret` what
-    signs questions to clients."""
+    """Every door over one gate. `states` are what `/readyz` says besides whether the ledger can be written, `secret`
+    what signs questions to clients."""
 
     def ready() -> Mapping[str, Json]:
         audit = "ok"
@@ -312,7 +321,8 @@ def doors_of(
             gate.ledger.check()
         except Refusal as refusal:
             audit = refusal.problem.code
-        return {"audit": audit, **state_of(gate.resilience), **state()}
+        said = {name: value for state in states for name, value in state().items()}
+        return {"audit": audit, **state_of(gate.resilience), **said}
 
     host, port = settings.address
     names = {host, "localhost", "127.0.0.1", "[::1]"} if settings.on_loopback else {host}
@@ -323,37 +333,6 @@ def doors_of(
     return Edge(
         CallRoute(gate), McpDoor(gate, __version__, secret=secret), admin, hosts, resource, settings.limits.inflight
     )
-
-
-def _open_sessions(state: State, ledger: Writer, stack: AsyncExitStack) -> SqliteSessions:
-    """After the ledger, whose keys seal what persons asked for."""
-    sessions = SqliteSessions(state, seal=ledger.contents)
-    stack.push_async_callback(sessions.flush)
-    return sessions
-
-
-async def _keep_fresh(
-    state: State, keys: SqliteKeys, sessions: SqliteSessions, revocations: Revocations, outbox: Outbox, gate: Gate
-) -> None:
-    """Takes over keys, sessions and revocations that another process changed, and puts on record what it did."""
-    behind = False
-    while True:
-        await asyncio.sleep(_REFRESH)
-        try:
-            behind = await asyncio.to_thread(state.changed) or behind
-            if behind:  # until all of it was read: what changed is told only once
-                await asyncio.to_thread(keys.refresh)
-                await asyncio.to_thread(revocations.refresh)
-                sessions.refresh()
-                outbox.refresh()
-                behind = False
-            with contextlib.suppress(Refusal):  # the ledger cannot be written: tried again the next time
-                await revocations.record(gate.ledger)
-                await outbox.record(gate.ledger)
-                await gate.record_sessions()
-            await sessions.flush()
-        except Exception:  # a background loop must outlive one bad look; the next one is half a second away
-            log.exception("state.db could not be read")
 
 
 async def _keep_swept(artifacts: FileArtifacts) -> None:

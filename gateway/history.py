@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.aggregates import Ended, Entry, Reservation
 from gateway.audit import query
@@ -25,7 +25,6 @@ from gateway.policy.bundle import PolicyBundle
 from gateway.ports import Clock
 from gateway.reliability.cells import Cells
 from gateway.reliability.written import read_entries
-from gateway.stores.counters import MemoryCounters
 from gateway.tool import Json
 
 log = logging.getLogger("toolgate")
@@ -178,11 +177,18 @@ def _ended(record: query.Record) -> Ended:
     return "done" if outcome["status"] == "done" else "failed"
 
 
+class Adopting(Protocol):
+    """Counters that can be brought the past: `adopt` what is on record of calls that ended, `restate` how one ended."""
+
+    def adopt(self, past: Cells) -> None: ...
+    def restate(self, reservation: Reservation, ended: Ended, past: Cells) -> None: ...
+
+
 class History:
     """Brings to the counters the past that a bundle asks for, before it is in force."""
 
     def __init__(
-        self, home: Path, counters: MemoryCounters, clock: Clock, say: Callable[[str], None], late: float = LATE
+        self, home: Path, counters: Adopting, clock: Clock, say: Callable[[str], None], late: float = LATE
     ) -> None:
         """`late`: seconds after which the calls that were admitted by the bundle before are on record."""
         self._home, self._counters, self._clock, self._say, self._wait = home, counters, clock, say, late
@@ -200,6 +206,14 @@ class History:
         known = frozenset(stem for each in in_force for stem in each.windows)
         if bundle.windows.keys() - known:
             await self._bring(bundle, known)
+
+    async def everything(self) -> Cells:
+        """All that the bundles in force count, by the ledger, for counters that were emptied."""
+        cells, known = Cells(), set[str]()
+        for bundle in self._counting:
+            await asyncio.to_thread(backfill, self._home, bundle, cells, self._clock.now(), frozenset(known))
+            known |= bundle.windows.keys()
+        return cells
 
     async def resolved(self, call_id: str, ended: Ended) -> None:
         """Counts a call as an operator says that it ended, `done` or `refused`, once that is on record.

@@ -30,6 +30,11 @@ class Home:
         return self.path / "limits.db"
 
     @property
+    def replicas(self) -> Path:
+        """Which gateways shared a Redis with this one when it was last whole."""
+        return self.path / "replicas.json"
+
+    @property
     def audit(self) -> Path:
         return self.path / "audit"
 

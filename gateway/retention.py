@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gateway.ledger_ports import Upkeep
 from gateway.model import Refusal
 from gateway.settings import Retain
-from gateway.stores.sqlite import State, sessions_in_use
 from gateway.tool import Json
 from gateway.upkeep import Keeping
 
@@ -19,10 +18,13 @@ _OFTEN, _LOOKS = 24 * 3600.0, 24  # looks once a day, more often for content tha
 GATEWAY: Mapping[str, Json] = {"authn": "gateway"}
 
 
-def keeping(retain: Retain, state: State) -> Keeping | None:
-    """What upkeep goes by; `None` when content is kept until somebody erases it."""
+def keeping(retain: Retain, in_use: Callable[[float], Collection[str]]) -> Keeping | None:
+    """What upkeep goes by; `None` when content is kept until somebody erases it.
+
+    `in_use` gives the `uid` of each session that is open at a time (unix seconds).
+    """
     age = retain.content_age
-    return None if age is None else Keeping(age, lambda: sessions_in_use(state, time.time()))
+    return None if age is None else Keeping(age, lambda: set(in_use(time.time())))
 
 
 async def expire_always(upkeep: Upkeep, retain: Retain) -> None:

@@ -12,6 +12,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from gateway.audit.ledger import LedgerLocked, open_ledger
@@ -26,7 +27,7 @@ from gateway.model import Position, Refusal
 from gateway.problems import text
 from gateway.retention import keeping
 from gateway.settling import claims_of
-from gateway.stores.sqlite import State
+from gateway.stores.sqlite import State, sessions_in_use
 from gateway.tool import Json
 from gateway.upkeep import LedgerUpkeep
 
@@ -122,7 +123,8 @@ async def _here(arguments: Arguments, work: Callable[[Upkeep], Awaitable[dict[st
     ledger = open_ledger(home.path, tuning=Tuning(segment=audit.segment, checkpoint_every=audit.checkpoint_interval))
     try:
         with closing(State(home.state)) as state, claims_of(home, settings.store, ledger) as claims:
-            return await work(LedgerUpkeep(home.path, ledger, keeping(audit.retain, state), claims=claims))
+            kept_for = keeping(audit.retain, partial(sessions_in_use, state))
+            return await work(LedgerUpkeep(home.path, ledger, kept_for, claims=claims))
     finally:
         await ledger.close()
 

@@ -10,6 +10,7 @@ import json
 
 from gateway.identity.store import Seal
 from gateway.identity.vault import BadSecret
+from gateway.problems import refuse
 
 _PURPOSE = b"toolgate shared v1"
 
@@ -18,16 +19,17 @@ class SharedSeal:
     """Seals texts, each bound to its place."""
 
     def __init__(self) -> None:
+        self.secret = b""
         self._seal: Seal | None = None
 
     def use(self, secret: bytes) -> None:
         """The secret that all gateways have now."""
-        self._seal = Seal(secret, _PURPOSE)
+        self.secret, self._seal = secret, Seal(secret, _PURPOSE)
 
     def close(self, text: str, place: bytes) -> bytes:
-        """The sealed bytes. Raises `ValueError` before there is a secret."""
+        """The sealed bytes. Raises `Refusal(overloaded)` before Redis gave the secret."""
         if self._seal is None:
-            raise ValueError("the gateways share no secret yet")
+            raise refuse("overloaded", "What gateways share cannot be asked just now.")
         return self._seal.close(json.dumps(text), place)  # a text need not be Unicode
 
     def open(self, sealed: bytes, place: bytes) -> str | None:

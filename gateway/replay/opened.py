@@ -104,7 +104,7 @@ async def open_replay(
         )
         await put_in_force(live, home)
         past, upkeep = stack.enter_context(contextlib.closing(Search(home.path))), LedgerUpkeep(home.path, ledger)
-        doors = doors_of(gate, live.state, upkeep, past, settings)
+        doors = doors_of(gate, [live.state], upkeep, past, settings)
         yield ReplayService(gate, doors, loaded, replay, key, home)
 
 

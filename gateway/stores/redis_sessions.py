@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,19 +170,20 @@ class RedisSessions(MemorySessions):
     async def flush(self) -> None:
         """Tells what calls used up by now, and whose words were erased; what cannot be told is, the next time."""
         spent, self._spent = self._spent, {}
+        given = [word for uid, (calls, cost) in spent.items() for word in (uid, calls, cost)]
         try:
-            if spent:
-                given = [word for uid, (calls, cost) in spent.items() for word in (uid, calls, cost)]
+            if given:
                 await self._run("spent", *given)
         except Refusal:
             for uid, (calls, cost) in spent.items():
                 more = self._spent.get(uid, (0, 0.0))
                 self._spent[uid] = (calls + more[0], cost + more[1])
             return
-        forgotten = set(self._forgotten)
-        if forgotten:
-            await self._run("forget", *sorted(forgotten))
-            self._forgotten -= forgotten
+        forgotten = sorted(self._forgotten)
+        with suppress(Refusal):
+            if forgotten:
+                await self._run("forget", *forgotten)
+                self._forgotten.difference_update(forgotten)
 
     def forget_requests(self, uids: Iterable[str]) -> None:
         gone = list(uids)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Collection
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from gateway.model import Session
 from gateway.ports import Line
 from gateway.retention import GATEWAY, expire_always, keeping
 from gateway.settings import BadSettings, Retain, load_settings
-from gateway.stores.sqlite import State
+from gateway.stores.sqlite import State, sessions_in_use
 from gateway.stores.sqlite_sessions import SqliteSessions
 from gateway.upkeep import Keeping, LedgerUpkeep
 from tests.gateway.audit.archives import archive, large
@@ -119,10 +120,10 @@ def test_sessions_in_use_are_those_that_are_open(tmp_path: Path) -> None:
             await sessions.close("dev", "closed")
 
         asyncio.run(opened())
-        kept = keeping(Retain(content="2d"), state)
+        kept = keeping(Retain(content="2d"), partial(sessions_in_use, state))
         assert kept is not None
         assert (kept.age, kept.in_use()) == (2 * DAY, {"u_open"})
-        assert keeping(Retain(), state) is None
+        assert keeping(Retain(), partial(sessions_in_use, state)) is None
 
 
 def test_the_loop_erases_at_once_and_needs_a_setting(tmp_path: Path) -> None:

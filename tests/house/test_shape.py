@@ -15,7 +15,7 @@ CHILD = "sandboxes/images/inside/child.py"
 BROAD = {
     "gateway/pipeline.py": "the pipeline's edge: whatever happened is an outcome on record",
     "gateway/doors/edge.py": "the door's edge: a fault of ours becomes a typed answer",
-    "gateway/app.py": "a background loop that must outlive one bad look",
+    "gateway/fresh.py": "a background loop that must outlive one bad look",
     "gateway/stores/redis_epoch.py": "a background loop that must outlive one bad read of the ledger",
     "gateway/retention.py": "a background loop that must outlive one bad look",
     "gateway/identity/authority.py": "whatever went wrong while a credential was judged, nobody is let in by it",

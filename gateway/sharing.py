@@ -1,0 +1,115 @@
+"""What gateways that share a Redis have in common besides limits: sessions, keys, revocations, what waits, outcomes.
+
+It makes the parts and keeps them told of one another. What is not shared is said in docs/replicas.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+
+from gateway.identity.revocations import Revocations
+from gateway.identity.shared import SharedSeal
+from gateway.model import Outcome, Position, Refusal
+from gateway.settings import BadSettings, Settings
+from gateway.stages import kept
+from gateway.stages.record import remembered
+from gateway.stores.redis import address_of
+from gateway.stores.redis_approvals import RedisApprovals
+from gateway.stores.redis_facts import Facts
+from gateway.stores.redis_keys import SharedKeys
+from gateway.stores.redis_link import Redis
+from gateway.stores.redis_news import News
+from gateway.stores.redis_outcomes import RedisOutcomes
+from gateway.stores.redis_revocations import SharedRevocations
+from gateway.stores.redis_sessions import RedisSessions
+from gateway.stores.resp import Address
+from gateway.stores.sqlite import SqliteKeys
+
+STARTING = 10.0  # seconds that a start waits for Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The parts of one gateway. `secret` is what all gateways have in common, for signing and sealing."""
+
+    address: Address
+    box: SharedSeal
+    sessions: RedisSessions
+    approvals: RedisApprovals
+    outcomes: RedisOutcomes
+    facts: Sequence[Facts]
+    loops: Sequence[Callable[[], Coroutine[None, None, None]]]
+
+    @property
+    def secret(self) -> bytes:
+        return self.box.secret
+
+    async def tell(self) -> None:
+        """Tells the others what this home was told of keys and revocations. Raises `Refusal(overloaded)`."""
+        for each in self.facts:
+            await each.tell()
+
+    async def collect(self) -> None:
+        """Asks which sessions ended and are on nobody's record; nothing happens while Redis is away."""
+        with suppress(Refusal):
+            await self.sessions.collect(time.time())
+
+
+async def open_shared(
+    settings: Settings, keys: SqliteKeys, revocations: Revocations, stack: AsyncExitStack
+) -> Shared | None:
+    """The parts, once everything was read; None where the store is no Redis. `stack` closes them.
+
+    Raises `BadSettings` when there is no such Redis.
+    """
+    if settings.store in ("sqlite", "memory"):
+        return None
+    try:
+        address = address_of(settings.store)
+    except ValueError as error:
+        raise BadSettings([f"store: {error}"]) from error
+    redis, box = await stack.enter_async_context(Redis(address)), SharedSeal()
+    news = News(redis, box.use)
+    shared = _made(address, redis, news, box, keys, revocations)
+    try:
+        async with asyncio.timeout(STARTING):
+            await _started(news)
+    except TimeoutError:
+        raise BadSettings([f"store: there is no Redis that answers at {address.host or address.path}"]) from None
+    stack.push_async_callback(shared.sessions.flush)
+    return shared
+
+
+def _made(
+    address: Address, redis: Redis, news: News, box: SharedSeal, keys: SqliteKeys, revocations: Revocations
+) -> Shared:
+    outcomes = RedisOutcomes(redis, box, kept.write, _outcome)
+    return Shared(
+        address=address,
+        box=box,
+        sessions=RedisSessions(redis, news, box),
+        approvals=RedisApprovals(redis, box),
+        outcomes=outcomes,
+        facts=(SharedKeys(redis, news, keys), SharedRevocations(redis, news, revocations)),
+        loops=(news.follow, outcomes.write_always),
+    )
+
+
+async def _started(news: News) -> None:
+    while True:
+        try:
+            return await news.start()
+        except Refusal:
+            await asyncio.sleep(0.1)
+
+
+def _outcome(call_id: str, octets: bytes, position: Position | None) -> Outcome:
+    """One that another gateway kept."""
+    try:
+        return remembered(kept.read(call_id, "", octets), call_id, position, repeat=False)
+    except kept.NotKept as error:
+        raise ValueError(call_id) from error
