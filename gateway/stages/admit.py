@@ -88,7 +88,7 @@ class admit:
         if taken.kind is not None:
             self._take_back()
             self._opened.limited = _limit(taken, self._ask)
-            raise _refused(taken)
+            raise _refused(taken, self._opened.limited)
         self._spent = dict(taken.granted)  # until it is measured, as whoever cannot be has used all of it up
         return Lease(self._permit, self._deadline(), self._ask, taken)
 
@@ -156,8 +156,8 @@ def _limit(taken: Taken, ask: Ask) -> str | None:
     return {"full": "state", "concurrency": "concurrency", "budget": "budget"}.get(taken.kind or "")
 
 
-def _refused(taken: Taken) -> Exception:
-    """What to raise for an answer that gave nothing."""
+def _refused(taken: Taken, limit: str | None) -> Exception:
+    """What to raise for an answer that gave nothing. `limit` is the name of what had no room."""
     if taken.kind in ("changed", "session"):
         return StateChanged(taken.kind == "session")
     if taken.kind == "claimed":
@@ -174,5 +174,6 @@ def _refused(taken: Taken) -> Exception:
     if taken.kind == "full":
         said = "This caller has had too many different values for the policy to keep apart."
         return Refusal(problem("rate_limited", said, retry_after_ms=wait_ms))
-    said = f"The rate limit is used up; call again in {wait_ms / 1000:.3g} s."
+    named = f" `{limit}`" if limit else ""
+    said = f"The rate limit{named} is used up; call again in {wait_ms / 1000:.3g} s."
     return Refusal(problem("rate_limited", said, retry_after_ms=wait_ms))

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.served import Served, served
+from tests.served import Served, served, toolgate
 
 SAME = {"document": {"a": 42}, "path": "/a"}
 
@@ -44,5 +44,8 @@ def test_an_agent_is_stopped_by_loops_and_budgets(tmp_path: Path) -> None:
         left = 108 - found["done"]
         turns = [(over_rest, over_mcp)[n % 2](gateway, {"document": [n], "path": "/0"}) for n in range(left + 4)]
         assert turns == ["done"] * left + ["budget_exhausted"] * 4
+        _, refused = gateway.call("json_query", {"document": [1], "path": "/0"})
+        told = toolgate(gateway.home, "explain", str(refused["call_id"])).stdout
+        assert "ended: refused (budget_exhausted) by the limit budget" in told
         status, said = gateway.post("/v1/sessions/default/usage", b'{"tokens": 50}')
         assert (status, said["id"]) == (200, "default")
