@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast
@@ -32,6 +33,7 @@ from gateway.stores.redis_words import claimed, happened, lasting, micro, settli
 from gateway.stores.resp import Address, Refused, Reply, Unanswered, Words
 
 _RETRY_SECONDS = 1.0
+_AT_ONCE = 256  # steps of putting back
 _FIELDS = ("call", "fp", "state", "until", "ends", "kept")
 Past = Callable[[frozenset[str]], Awaitable[Counted]]
 
@@ -124,8 +126,9 @@ class RedisCounters:
         flying = dict(self._flying)
         past = Counted() if self._past is None else await self._past(frozenset(flying))
         done = f"tg:seeded:{epoch.decode()}:{self._me}"
-        for script, keys, words in seeded(past, done, self._closed):
-            await run(self._link, script, keys, words)
+        steps = seeded(past, done, self._closed)
+        while some := list(islice(steps, _AT_ONCE)):
+            await asyncio.gather(*(run(self._link, *step) for step in some))
         for ask, got in flying.values():
             keys, words = taking(_as_granted(ask, got), self._me, epoch, self._time(), forced=True)
             await run(self._link, "take", keys, words)

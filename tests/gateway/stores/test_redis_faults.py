@@ -17,6 +17,7 @@ from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link
 from gateway.stores.resp import Address
 from tests.gateway.stores.redis_life import ask, key_of, opened
+from tests.gateway.stores.redis_load import FAULTS, PLACES, suffer
 from tests.redisserver import RedisServer
 
 PATIENCE = 20.0
@@ -213,73 +214,17 @@ def test_a_restart_puts_nothing_back_twice(redis_server: RedisServer) -> None:
     asyncio.run(go())
 
 
-class Backend:
-    """What calls do: it notes each key that it did, and how many run at once. Its notes are the ledger too."""
-
-    def __init__(self) -> None:
-        self.did: list[tuple[str, str]] = []  # key and call
-        self.calls = self.running = self.most = 0
-
-    async def past(self, flying: frozenset[str]) -> Counted:
-        now = time.time()
-        ended = [(key, call) for key, call in self.did if call not in flying]
-        claims = [KeptClaim(key, Claimed(call, "print", "done", now), now + 600) for key, call in ended]
-        return Counted(claims, [Used(key_of("a"), {"calls": len(ended)}, now + 600)])
-
-    async def call(self, counters: RedisCounters, key: str) -> bool:
-        """One call of a key, if it is admitted; whether its key is done."""
-        self.calls += 1
-        name = f"call-{self.calls}"
-        one = ask(name, slots={"s": 5}, accounts={"a": {"calls": 300}}, wants={"calls": 1}, claim=key)
-        taken = await counters.take(one)
-        if taken.kind is not None:
-            return taken.kind == "claimed"
-        self.did.append((key, name))
-        self.running += 1
-        self.most = max(self.most, self.running)
-        await asyncio.sleep(0.002)
-        self.running -= 1
-        counters.settle(one, taken, "done", {"calls": 1})
-        return True
-
-
-@pytest.mark.parametrize("fault", ["flush", "restart", "hang"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_under_load_nothing_happens_twice(redis_server: RedisServer, fault: str) -> None:
     """Every key is done once, no more run at once than may, the budget is what was done; all keys are done in the end,
     without a restart of the gateway."""
-    backend = Backend()
-
-    async def fail() -> None:
-        for _ in range(3):
-            await asyncio.sleep(0.08)
-            if fault == "flush":
-                redis_server.flush()
-            elif fault == "hang":
-                redis_server.hang()
-                await asyncio.sleep(0.25)
-                redis_server.recover()
-            else:
-                redis_server.stop()
-                await asyncio.sleep(0.05)
-                redis_server.start()
-
-    async def worker(counters: RedisCounters, keys: list[str]) -> None:
-        for key in keys:
-            while not await backend.call(counters, key):  # noqa: ASYNC110  # whoever is refused asks again
-                await asyncio.sleep(0.005)
 
     async def go() -> None:
-        async with opened(redis_server, deadline=0.1, past=backend.past) as counters:
-            # Each key is asked for by three at once.
-            work = [worker(counters, [f"k{each % 80}" for each in range(n, n + 60)]) for n in range(0, 80, 4)]
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(fail(), *work)
-            assert sorted(key for key, _ in backend.did) == sorted(f"k{n}" for n in range(80))
-            assert backend.most <= 5
-            await counters.take(ask("last"))  # notices whatever happened last
-            await until(lambda: counters.whole)
-            await counters.told()
-            assert (await counters.used([key_of("a")]))[key_of("a")]["calls"] == 80
+        async with asyncio.timeout(PATIENCE):
+            backend, used = await suffer(redis_server, fault, keys=80, times=3)
+        assert sorted(key for key, _ in backend.did) == sorted(f"k{n}" for n in range(80))
+        assert backend.most <= PLACES
+        assert used == 80
 
     asyncio.run(go())
 
