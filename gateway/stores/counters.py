@@ -23,12 +23,13 @@ BUSY_SECONDS = 1.0  # after which a caller may ask again for a slot, or how a ca
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A claim as it is remembered from `at` until `ends` (unix seconds). `session`: the `uid` of the session of whose
-    content its outcome is."""
+    content its outcome is; `box`: where that is, if it is elsewhere."""
 
     claimed: Claimed
     at: float
     ends: float
     session: str = ""
+    box: int | None = None
 
 
 class MemoryCounters:

@@ -1,4 +1,4 @@
-"""`limits.db`: rows by kind and key, written by one thread, many calls to a transaction.
+"""`limits.db`: rows by kind and key, and boxes by number, written by one thread, many calls to a transaction.
 
 What was committed survives the end of the process, however it ends (`synchronous=NORMAL`); of what the machine loses
 with its power, `synced` says from when on it may be missing. It never knows what a row means.
@@ -11,8 +11,10 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -25,11 +27,13 @@ from gateway.tool import Json
 log = logging.getLogger("toolgate")
 Row = tuple[str, str, Json, float]  # kind, key, value, and the unix time until which it says something
 Waiting = dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]]
+Box = tuple[int, float, bytes]  # number, the unix time until which it is wanted, what is in it
 GONE = None  # the value of a row that is to be dropped
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS limits (
   kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (kind, key))
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS boxes (number INTEGER PRIMARY KEY, until REAL NOT NULL, box BLOB NOT NULL);
 """
 # One statement for however many rows: SQLite gives the interpreter lock up once, and not for each of them.
 _PUT = """
@@ -37,9 +41,32 @@ INSERT INTO limits SELECT value->>0, value->>1, value->2, value->>3 FROM json_ea
 ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, until = excluded.until
 """
 _DROP = "DELETE FROM limits WHERE (kind, key) IN (SELECT value->>0, value->>1 FROM json_each(?))"
+_DROP_BOXES = "DELETE FROM boxes WHERE number IN (SELECT value FROM json_each(?))"
+_AT_ONCE = 64  # boxes in a statement
 _SYNC = 30.0  # seconds of activity between two times at which all that was committed is made safe from power loss
 _MARK = ("mark", "synced")
 ALWAYS = 1e18  # the end of a row that is dropped by whoever wrote it
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is to be written together."""
+
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    boxes: list[Box] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+
+    def statements(self) -> Iterator[tuple[str, Sequence[object]]]:
+        """With their values."""
+        there = [row for row in self.rows.values() if row[2] is not GONE]
+        gone = [row[:2] for row in self.rows.values() if row[2] is GONE]
+        for begin in range(0, len(self.boxes), _AT_ONCE):
+            some = self.boxes[begin : begin + _AT_ONCE]
+            places = ",".join(["(?, ?, ?)"] * len(some))
+            yield f"INSERT OR REPLACE INTO boxes VALUES {places}", list(chain.from_iterable(some))
+        for sql, rows in ((_PUT, there), (_DROP, gone), (_DROP_BOXES, self.dropped)):
+            if rows:
+                yield sql, (_document(rows),)
 
 
 class Commits:
@@ -51,7 +78,8 @@ class Commits:
         self._db = _opened(path)
         self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
         self._reading, self._lock = Lock(), Lock()
-        self._rows: dict[tuple[str, str], Row] = {}
+        self._next = _Batch()
+        (self._number,) = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM boxes").fetchone()
         self._waiting: Waiting = {}
         self._idle, self._ending, self._marking = True, False, False
         self._synced_at = -_SYNC
@@ -63,6 +91,7 @@ class Commits:
         """Drops every row that says nothing any more at `now` (unix seconds). Blocks; raises `sqlite3.Error`."""
         with self._reading:
             self._reader.execute("DELETE FROM limits WHERE until <= ?", (now,))
+            self._reader.execute("DELETE FROM boxes WHERE until <= ?", (now,))
 
     def all(self, kind: str) -> Iterator[tuple[str, Any, float]]:
         """Key, value and end of every row of a kind. Blocks; raises `sqlite3.Error`."""
@@ -75,6 +104,24 @@ class Commits:
         with self._reading:
             found = self._reader.execute("SELECT value FROM limits WHERE kind = ? AND key = ?", (kind, key)).fetchone()
         return None if found is None else orjson.loads(found[0])
+
+    def put_box(self, box: bytes, until: float) -> int:
+        """Gives a box a number; it is committed with the rows of the next `keep`."""
+        with self._lock:
+            self._number += 1
+            self._next.boxes.append((self._number, until, box))
+            return self._number
+
+    def box(self, number: int) -> bytes | None:
+        """What is in a box, as it was committed. Blocks; raises `sqlite3.Error`."""
+        with self._reading:
+            found = self._reader.execute("SELECT box FROM boxes WHERE number = ?", (number,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def drop(self, boxes: Sequence[int]) -> None:
+        """Has boxes dropped with the next rows."""
+        with self._lock:
+            self._next.dropped += boxes
 
     def synced(self) -> float | None:
         """Unix time before which nothing can be missing; None when that is not known."""
@@ -110,7 +157,7 @@ class Commits:
     def _put(self, rows: Iterable[Row], done: asyncio.Future[None] | None) -> None:
         with self._lock:
             for row in rows:
-                self._rows[row[0], row[1]] = row
+                self._next.rows[row[0], row[1]] = row
             if done is not None:
                 self._waiting.setdefault(done.get_loop(), []).append(done)
             wake, self._idle = self._idle, False
@@ -122,36 +169,39 @@ class Commits:
     def _run(self) -> None:
         while True:
             with self._lock:
-                rows, self._rows = self._rows, {}
+                batch, self._next = self._next, _Batch()
                 waiting, self._waiting = self._waiting, {}
-                self._idle = not (rows or waiting)
+                self._idle = not (batch.rows or waiting)
+                if self._idle:
+                    self._next = batch
                 ending = self._ending
             if self._idle:
                 if ending:
                     return
                 self._go.get()
                 continue
-            failed = self._tried(rows)
+            failed = self._tried(batch)
             _tell(waiting, failed)
             if failed is not None:
-                self._put_back(rows, ending)
+                self._put_back(batch, ending)
                 if ending:
                     return
                 self._go.get()
 
-    def _put_back(self, rows: Mapping[tuple[str, str], Row], ending: bool) -> None:
-        """Rows that could not be written, beside those that came meanwhile, which are newer."""
+    def _put_back(self, batch: _Batch, ending: bool) -> None:
+        """What could not be written, beside what came meanwhile, which is newer."""
         if ending:
-            log.error("%s: %d counts could not be written", self._path.name, len(rows))
+            log.error("%s: %d counts could not be written", self._path.name, len(batch.rows))
         with self._lock:
-            self._rows = {**rows, **self._rows}
+            batch.rows.update(self._next.rows)
+            self._next = _Batch(batch.rows, batch.boxes + self._next.boxes, batch.dropped + self._next.dropped)
             self._idle = not self._waiting
             if self._waiting:
                 self._go.put(None)
 
-    def _tried(self, rows: Mapping[tuple[str, str], Row]) -> sqlite3.Error | None:
+    def _tried(self, batch: _Batch) -> sqlite3.Error | None:
         try:
-            self._write(rows)
+            self._write(batch)
         except sqlite3.Error as error:
             return error
         except Exception as error:  # a background loop must outlive one bad row; whoever waits is told
@@ -159,19 +209,17 @@ class Commits:
             return sqlite3.InterfaceError(str(error))
         return None
 
-    def _write(self, rows: Mapping[tuple[str, str], Row]) -> None:
-        there = [row for row in rows.values() if row[2] is not GONE]
-        gone = [row[:2] for row in rows.values() if row[2] is GONE]
+    def _write(self, batch: _Batch) -> None:
         if self._marking and time.monotonic() - self._synced_at >= _SYNC:
-            there.append((*_MARK, self._sync(), ALWAYS))
-        if not gone:
-            self._db.execute(_PUT, (_document(there),))
+            batch.rows[_MARK] = (*_MARK, self._sync(), ALWAYS)
+        found = list(batch.statements())
+        if len(found) == 1:  # is a transaction by itself
+            self._db.execute(*found[0])
             return
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.execute(_DROP, (_document(gone),))
-            if there:
-                self._db.execute(_PUT, (_document(there),))
+            for statement, values in found:
+                self._db.execute(statement, values)
             self._db.execute("COMMIT")
         except BaseException:  # whatever it was goes on, but nothing is half written
             if self._db.in_transaction:

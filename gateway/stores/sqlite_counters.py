@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,8 +62,8 @@ class SqliteCounters(MemoryCounters):
         for key, amounts, ends in self._commits.all("used"):
             self._used[key], self._ends[key] = amounts, ends
         for key, said, ends in self._commits.all("claim"):
-            call_id, fingerprint, state, until, session, at = said
-            self._claims[key] = Kept(Claimed(call_id, fingerprint, state, until), at, ends, session)
+            call_id, fingerprint, state, until, session, at, box = said
+            self._claims[key] = Kept(Claimed(call_id, fingerprint, state, until), at, ends, session, box)
             if state == "in_progress":
                 self._left[call_id] = LeftOpen(call_id, at, claim=key)
         for call_id, (accounts, granted, at), _ in self._commits.all("open"):
@@ -125,16 +124,17 @@ class SqliteCounters(MemoryCounters):
 
     async def report(self, accounts: Sequence[Account], amounts: Amounts) -> Sequence[Warned]:
         warned = await super().report(accounts, amounts)
-        await self._kept(self._accounts(each.key for each in accounts))
+        await self._commit(self._accounts(each.key for each in accounts))
         return warned
 
     def _forget(self, now: float) -> None:
         before = [("rate", *self._arrival), ("used", *self._ends), ("claim", *self._claims)]
+        boxes = {key: kept.box for key, kept in self._claims.items() if kept.box is not None}
         super()._forget(now)
         left = {"rate": self._arrival.keys(), "used": self._ends.keys(), "claim": self._claims.keys()}
         gone = [(kind, key) for kind, *keys in before for key in keys if key not in left[kind]]
-        gone += [("kept", key) for kind, key in gone if kind == "claim"]
         self._commits.note((kind, key, GONE, 0.0) for kind, key in gone)
+        self._commits.drop([box for key, box in boxes.items() if key not in self._claims])
 
     # ── claims ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,13 +143,13 @@ class SqliteCounters(MemoryCounters):
         if there is None or there.state != "done":
             return there
         try:
-            return replace(there, kept=await asyncio.to_thread(self._opened, key, self._claims[key].session))
+            return replace(there, kept=await asyncio.to_thread(self._opened, self._claims[key]))
         except (sqlite3.Error, OSError):
             raise _unavailable() from None
 
-    def _opened(self, key: str, session: str) -> bytes | None:
-        box = self._commits.find("kept", key)
-        words = None if box is None else self._seal.open_words(session, b64decode(box))
+    def _opened(self, kept: Kept) -> bytes | None:
+        box = None if kept.box is None else self._commits.box(kept.box)
+        words = None if box is None else self._seal.open_words(kept.session, box)
         return None if words is None else words.encode(errors="surrogateescape")
 
     async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
@@ -159,25 +159,30 @@ class SqliteCounters(MemoryCounters):
         done = replace(there, claimed=replace(there.claimed, state="done"), session=session)
         try:
             box = await self._seal.seal_words(session, tenant, kept.decode(errors="surrogateescape"))
-            sealed: Row = ("kept", claim.key, b64encode(box).decode(), there.ends)
-            await self._commits.keep([_claim_row(claim.key, done), sealed])
+            done = replace(done, box=self._commits.put_box(box, there.ends))
+            await self._commits.keep([_claim_row(claim.key, done)])
         except (sqlite3.Error, OSError):
             raise _unavailable() from None
         finally:  # a repeat is told how it ended from when that can be read, and in any case that it did
-            self._end(claim, call_id, "done", None, session)
+            if self._claims.get(claim.key) is there:
+                self._claims[claim.key] = done
 
     async def doubt(self, claim: Claim, call_id: str) -> None:
         if self._end(claim, call_id, "unknown") is not None:
-            await self._kept(self._claim_rows(claim.key))
+            await self._commit(self._claim_rows(claim.key))
 
     async def release(self, key: str, call_id: str) -> bool:
         if not self._release(key, call_id):
             return False
-        await self._kept(self._claim_rows(key))
+        await self._commit(self._claim_rows(key))
         return True
 
     def erased(self, uids: Collection[str]) -> None:
-        self._commits.note(("kept", key, GONE, 0.0) for key, _ in self._of(uids))
+        found = list(self._of(uids))
+        for key, kept in found:
+            self._claims[key] = replace(kept, box=None)
+        self._commits.drop([kept.box for _, kept in found if kept.box is not None])
+        self._commits.note(row for key, _ in found for row in self._claim_rows(key))
 
     # ── what a life before left open ─────────────────────────────────────────────────────────────────────────────────
 
@@ -227,7 +232,7 @@ class SqliteCounters(MemoryCounters):
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _kept(self, rows: Iterable[Row]) -> None:
+    async def _commit(self, rows: Iterable[Row]) -> None:
         try:
             await self._commits.keep(rows)
         except sqlite3.Error:
@@ -249,7 +254,6 @@ class SqliteCounters(MemoryCounters):
             yield _claim_row(key, there)
         else:
             yield "claim", key, GONE, 0.0
-            yield "kept", key, GONE, 0.0
 
 
 def look_used(path: Path, keys: Iterable[str]) -> Mapping[str, Amounts]:
@@ -259,7 +263,7 @@ def look_used(path: Path, keys: Iterable[str]) -> Mapping[str, Amounts]:
 
 def _claim_row(key: str, kept: Kept) -> Row:
     there = kept.claimed
-    said: list[Json] = [there.call_id, there.fingerprint, there.state, there.until, kept.session, kept.at]
+    said: list[Json] = [there.call_id, there.fingerprint, there.state, there.until, kept.session, kept.at, kept.box]
     return "claim", key, said, kept.ends
 
 
