@@ -271,14 +271,15 @@ def test_labels_of_a_result_are_in_the_session_before_the_next_call() -> None:
     assert asyncio.run(twice()) == ["done", "refused"]
 
 
-def test_an_idempotency_key_is_refused_in_words() -> None:
-    """It is not supported yet, and silence would promise what is not kept."""
+def test_a_repeat_under_an_idempotency_key_runs_nothing() -> None:
+    """One intent, one run, one outcome; the repeat is a record of its own and says what the first call gave."""
     lab, _, ledger = journalled()
-    outcome = asyncio.run(lab.call("echo", {"text": "7"}, idempotency_key="k-1"))
-    assert outcome.problem is not None
-    assert outcome.problem.code == "malformed"
-    assert "not supported yet" in outcome.problem.detail
-    assert "run" not in ledger.events
+
+    async def twice() -> list[str]:
+        return [(await lab.call("echo", {"text": "7"}, idempotency_key="k-1")).text for _ in range(2)]
+
+    assert asyncio.run(twice()) == ["ok", "ok"]
+    assert ledger.events == ["call.intent", "run", "call.outcome", "call.repeated"]
 
 
 def test_the_default_session_stays_closed_until_it_would_have_expired() -> None:
