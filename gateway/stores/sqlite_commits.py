@@ -79,7 +79,7 @@ class Commits:
         self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
         self._reading, self._lock = Lock(), Lock()
         self._next = _Batch()
-        (self._number,) = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM boxes").fetchone()
+        self._number = int(self._db.execute("SELECT COALESCE(MAX(number), 0) FROM boxes").fetchone()[0])
         self._waiting: Waiting = {}
         self._idle, self._ending, self._marking = True, False, False
         self._synced_at = -_SYNC
