@@ -1,15 +1,8 @@
-"""The Redis of the setting `store`: its address, and a client for what is rare (publishing, listening, listing).
-
-What every call asks goes over `resp.Link`, not over this client. It never repeats a command by itself.
-"""
+"""Where the Redis of the setting `store` is. It connects to nothing."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, quote, unquote, urlsplit
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway.stores.resp import Address
 
@@ -54,24 +47,3 @@ def _seconds(text: str | None) -> float:
     if not _DEADLINES[0] <= seconds <= _DEADLINES[1]:
         raise ValueError("?deadline= of a Redis URL are seconds, 0.01 to 10")
     return seconds
-
-
-def client(address: Address) -> Redis:
-    """A client for rare commands and for pub/sub. It gives up after the deadline and never tries twice."""
-    return Redis.from_url(
-        _url(address),
-        db=address.db,
-        username=address.user or None,
-        password=address.password or None,
-        socket_timeout=address.deadline,
-        socket_connect_timeout=address.deadline,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def _url(address: Address) -> str:
-    """Without what is secret."""
-    if address.path:
-        return f"unix://{quote(address.path)}"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{'rediss' if address.tls else 'redis'}://{host}:{address.port}"

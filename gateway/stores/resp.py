@@ -70,6 +70,7 @@ class _Wire(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._out: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
+        self._watched = 0.0  # when it looks
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,9 +86,14 @@ class _Wire(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out.append(packed)
         self._waiting.append((answer, due))
-        if self._watch is None:
-            self._watch = self._loop.call_at(due, self._overdue)
+        if self._watch is None or due < self._watched:
+            self._look_at(due)
         return answer
+
+    def _look_at(self, due: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watched, self._watch = due, self._loop.call_at(due, self._overdue)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -110,7 +116,7 @@ class _Wire(asyncio.Protocol):
         if self._waiting:
             oldest, due = self._waiting[0]
             if due > self._loop.time():
-                self._watch = self._loop.call_at(due, self._overdue)
+                self._look_at(due)
             else:
                 self._watch = self._loop.call_later(_BREATH, self._hangs, oldest)
 
@@ -250,6 +256,8 @@ class Link:
         try:
             for answer in [wire.send(_pack(each), due) for each in words]:
                 said(await answer)
+            # One that is slow does not stand: otherwise each new connection would cost callers the deadline again.
+            said(await wire.send(_pack(("PING",)), asyncio.get_running_loop().time() + to.deadline))
         except BaseException:
             wire.give_up(Unanswered("Redis did not greet"))
             raise

@@ -99,7 +99,7 @@ IMPORTERS = {
     "jsonschema_rs": ("gateway/specs/schema.py",),
     "google.protobuf": ("gateway/policy/messages.py",),
     "pybreaker": ("gateway/reliability/breaker.py",),
-    "redis": ("gateway/stores/redis.py",),
+    "redis": (),
     "hiredis": ("gateway/stores/resp.py",),
     "pydantic": (
         "gateway/specs/",

@@ -10,6 +10,7 @@ from gateway.admission import Account, Amounts, Ask, Bucket, Claim, Slot
 from gateway.aggregates import Reservation
 from gateway.stores.redis import address_of
 from gateway.stores.redis_counters import RedisCounters
+from gateway.stores.resp import Link
 from gateway.tool import Rate
 from tests.redisserver import RedisServer
 
@@ -22,6 +23,17 @@ async def opened(server: RedisServer, me: str = "one", **given: Any) -> AsyncIte
     address = address_of(f"{server.url}?deadline={given.pop('deadline', 2)}")
     async with RedisCounters(address, me, **({"beat": BEAT} | given)) as counters:
         yield counters
+
+
+@asynccontextmanager
+async def asking(server: RedisServer) -> AsyncIterator[Link]:
+    """A link of the test's own, to look and to do what no store does."""
+    link = Link(address_of(f"{server.url}?deadline=10"))
+    link.open()
+    try:
+        yield link
+    finally:
+        await link.close()
 
 
 def key_of(account: str) -> str:

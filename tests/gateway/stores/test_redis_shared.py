@@ -11,10 +11,9 @@ from gateway.admission import Account, Claim, Claimed
 from gateway.aggregates import OF_VALUE, Cell, Entry, Reservation
 from gateway.reliability.cells import MOST_VALUES, Cells
 from gateway.reliability.windows import MOST
-from gateway.stores.redis import address_of, client
 from gateway.stores.redis_counters import RedisCounters
 from gateway.stores.redis_words import happened
-from tests.gateway.stores.redis_life import ask, key_of, opened
+from tests.gateway.stores.redis_life import ask, asking, key_of, opened
 from tests.redisserver import RedisServer
 
 PATIENCE = 10.0
@@ -102,13 +101,11 @@ def test_a_session_that_changed_is_looked_at_again(redis_server: RedisServer) ->
     """A call goes on under the version of its session that it was decided on; one that is not shared has none."""
 
     async def go() -> None:
-        redis = client(address_of(redis_server.url + "?deadline=5"))
-        async with opened(redis_server) as counters:
+        async with opened(redis_server) as counters, asking(redis_server) as redis:
             assert (await counters.take(ask("c1", seen=("u", 4)))).kind is None
-            await redis.hset("tg:session:u", "v", 5)
+            await redis.ask("HSET", "tg:session:u", "v", 5)
             assert (await counters.take(ask("c2", seen=("u", 4)))).kind == "session"
             assert (await counters.take(ask("c3", seen=("u", 5)))).kind is None
-        await redis.aclose()
 
     asyncio.run(go())
 
@@ -157,16 +154,15 @@ def test_an_owner_has_so_many_values(redis_server: RedisServer) -> None:
     """One more than are kept apart is `full`; a value that is there already goes on."""
 
     async def go() -> None:
-        redis = client(address_of(redis_server.url + "?deadline=5"))
         one = Cell("state.by", f"owner{OF_VALUE}one", "count", 60.0)
         other = Cell("state.by", f"owner{OF_VALUE}other", "count", 60.0)
-        async with opened(redis_server) as counters:
+        async with opened(redis_server) as counters, asking(redis_server) as redis:
             adds = [Reservation(f"c{n}", NOW, (), (Entry(cell),)) for n, cell in enumerate((one, other, one))]
             assert (await counters.take(ask("c0", reservation=adds[0]))).kind is None
-            await redis.zadd("tg:values:owner", {f"v{n}": 1e15 for n in range(MOST_VALUES)})
+            values = [word for n in range(MOST_VALUES) for word in (10**15, f"v{n}")]
+            await redis.ask("ZADD", "tg:values:owner", *values)
             assert (await counters.take(ask("c1", reservation=adds[1]))).kind == "full"
             assert (await counters.take(ask("c2", reservation=adds[2]))).kind is None
-        await redis.aclose()
 
     asyncio.run(go())
 
@@ -175,16 +171,14 @@ def test_scripts_that_redis_forgot_are_told_again(redis_server: RedisServer) -> 
     """After SCRIPT FLUSH a call is taken and settled as before."""
 
     async def go() -> None:
-        redis = client(address_of(redis_server.url + "?deadline=5"))
-        async with opened(redis_server) as counters:
-            await redis.script_flush()
+        async with opened(redis_server) as counters, asking(redis_server) as redis:
+            await redis.ask("SCRIPT", "FLUSH")
             taken = await counters.take(ask("c1", slots={"s": 1}))
             assert taken.kind is None
-            await redis.script_flush()
+            await redis.ask("SCRIPT", "FLUSH")
             counters.settle(ask("c1", slots={"s": 1}), taken, "done", {})
             await counters.told()
             assert (await counters.take(ask("c2", slots={"s": 1}))).kind is None
-        await redis.aclose()
 
     asyncio.run(go())
 
@@ -216,18 +210,17 @@ def test_a_full_cell_is_folded(redis_server: RedisServer, cell: Cell) -> None:
     """Beyond some thousand entries the oldest are kept in lumps: few entries, and the level as before."""
 
     async def go() -> None:
-        redis, key = client(address_of(redis_server.url + "?deadline=5")), f"tg:cell:{cell.key}"
+        key = f"tg:cell:{cell.key}"
         amount = Decimal("0.5") if cell.kind == "sum" else None
         members = {happened(f"p{n}", amount): NOW - 3000 + n / 10 for n in range(4 * MOST)}
-        async with opened(redis_server) as counters:
-            await redis.zadd(key, members)
+        async with opened(redis_server) as counters, asking(redis_server) as redis:
+            await redis.ask("ZADD", key, *(word for member, at in members.items() for word in (repr(at), member)))
             add = Reservation("c1", NOW, (), (Entry(cell, amount),))
             assert (await counters.take(ask("c1", reservation=add))).kind is None
             async with asyncio.timeout(PATIENCE):
-                while await redis.zcard(key) > MOST + 100:  # noqa: ASYNC110  # another program's state
+                while await redis.ask("ZCARD", key) > MOST + 100:  # noqa: ASYNC110  # another program's state
                     await asyncio.sleep(0.01)
             level = (await counters.look([cell], NOW))[cell.key]
             assert level.value == (4 * MOST + 1) * (0.5 if amount else 1)
-        await redis.aclose()
 
     asyncio.run(go())

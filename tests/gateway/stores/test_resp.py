@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,58 @@ def test_who_stopped_waiting_disturbs_nobody(redis_server: RedisServer) -> None:
             await asyncio.sleep(0)
             first.cancel()
             assert await second == b"second"
+
+    asyncio.run(go())
+
+
+@dataclass
+class Slow:
+    """A way to Redis on which every answer takes so long (s)."""
+
+    to: str
+    takes: float
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        there, back = await asyncio.open_unix_connection(self.to)
+        answers = asyncio.create_task(self.answers(there, writer))
+        try:
+            while said := await reader.read(65536):
+                back.write(said)
+        except (OSError, asyncio.CancelledError):
+            return  # given up, or the end of the test
+        finally:
+            answers.cancel()
+            back.close()
+            writer.close()
+
+    async def answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The answers of one."""
+        while said := await reader.read(65536):
+            await asyncio.sleep(self.takes)
+            writer.write(said)
+
+
+def test_a_slow_server_does_not_stand(redis_server: RedisServer) -> None:
+    """One that answers, but not in time, is away: it costs nobody the deadline again and again. Once it is in time it
+    stands by itself."""
+
+    async def go() -> None:
+        slow = Slow(redis_server.path, 0.0)
+        way = Path(tempfile.mkdtemp(prefix="tg-slow-")) / "s"  # tmp_path is too long for a socket
+        async with await asyncio.start_unix_server(slow.carry, way), linked(f"unix://{way}?deadline=0.2") as link:
+            assert await link.ask("PING") == b"PONG"
+            slow.takes = 0.4
+            with pytest.raises(Unanswered, match="in time"):
+                await link.ask("PING")
+            for _ in range(20):
+                with pytest.raises(Unanswered, match="away"):
+                    await link.ask("PING")
+                await asyncio.sleep(0.05)
+            slow.takes = 0.0
+            await until(lambda: link.stands)
+            assert await link.ask("PING") == b"PONG"
+        shutil.rmtree(way.parent)
 
     asyncio.run(go())
 
