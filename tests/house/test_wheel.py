@@ -48,6 +48,7 @@ def test_the_wheel_can_serve_and_build_its_guest(wheel: zipfile.ZipFile) -> None
     names = set(wheel.namelist())
     for folder, suffix in (
         ("gateway/screening/data/", ".yaml"),
+        ("gateway/stores/", ".lua"),
         ("gateway/starter/policies/", ".yaml"),
         ("gateway/starter/policies/starters/", "/toolgate.yaml"),
         ("gateway/starter/tool_specs/", ".yaml"),
