@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -345,97 +340,3 @@ def test_what_was_counted_is_counted_in_the_next_life(store: Store) -> None:
 
     store.run(first)
     store.run(second)
-
-
-# ── what is special to a file ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_file_that_cannot_be_written_stops_what_may_change_something(tmp_path: Path) -> None:
-    """Nothing is taken for it, rates included; what only reads goes on, and is written once that can be."""
-    store = Store("sqlite", tmp_path, None)
-    given = {"rates": {"r": (2, 3600.0)}, "accounts": {"a": {"calls": 5}}}
-
-    async def go(life: Life) -> None:
-        with closing(sqlite3.connect(tmp_path / "limits.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            effects = asking("c1", wants={"calls": 1}, **given)
-            reads = asking("c2", wants={"calls": 2}, effects=False, **given)
-            assert [got.kind for got in await raced(life, [effects, reads])] == ["unavailable", None]
-            other.execute("ROLLBACK")
-        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 2}
-        got = await life.counters.take(asking("c3", wants={"calls": 1}, **given))
-        assert (got.kind, got.standings[0].left) == (None, 0)
-
-    async def again(life: Life) -> None:
-        assert (await life.counters.used([key_of("a")]))[key_of("a")] == {"calls": 3}
-
-    store.run(go)
-    store.run(again)
-
-
-def test_a_caller_that_goes_away_while_it_is_admitted_leaves_nothing_taken(tmp_path: Path) -> None:
-    """Its slot and its budget are free: nobody else will settle a call that never knew that it was let in."""
-    store = Store("sqlite", tmp_path, None)
-
-    async def go(life: Life) -> None:
-        one = asking("c1", slots={"s": 1}, accounts={"a": {"calls": 1}}, wants={"calls": 1}, claim="k")
-        task = asyncio.create_task(life.counters.take(one))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert task.cancelled()
-        two = asking("c2", slots={"s": 1}, accounts={"a": {"calls": 1}}, wants={"calls": 1}, claim="k")
-        assert (await life.counters.take(two)).kind is None
-
-    store.run(go)
-
-
-def test_what_says_nothing_any_more_leaves_the_file(tmp_path: Path) -> None:
-    """Buckets that are full, accounts and claims whose time is over."""
-    store = Store("sqlite", tmp_path, None)
-
-    async def go(life: Life) -> None:
-        one = asking("c1", rates={"r": (2, 60.0)}, accounts={"a": {"calls": 5}}, wants={"calls": 1}, claim="k")
-        life.counters.settle(one, await life.counters.take(one), "done", {"calls": 1})
-
-    store.run(go)
-    store.now += 3600.0
-
-    async def nothing(_: Life) -> None:
-        return None
-
-    store.run(nothing)
-    with closing(sqlite3.connect(tmp_path / "limits.db")) as file:
-        assert file.execute("SELECT kind, key FROM limits").fetchall() == []
-
-
-def test_what_was_taken_is_known_after_a_kill(tmp_path: Path) -> None:
-    """A process is killed while it takes, over and over: what it said that it took is counted, and nothing twice."""
-    for _ in range(2):
-        said = killed(tmp_path)
-        with sealing(tmp_path) as contents:
-            counters = SqliteCounters(tmp_path / "limits.db", contents, steady=time.time)
-            claims = [asyncio.run(counters.find(f"k{number}")) for number in said]
-            assert len(said) >= 200
-            assert all(each is not None and each.state == "in_progress" for each in claims)
-            used = asyncio.run(counters.used(["a"]))["a"]["calls"]
-            left = counters.left()
-            known = {each.claim for each in left}
-            assert {f"k{number}" for number in said} <= known
-            assert used == len(left)
-            standing = asyncio.run(counters.take(asking("one more", time.time(), rates={"r": (1_000_000, 1e9)})))
-            assert 1_000_000 - standing.standings[0].left >= len(said)
-            counters.shut()
-        for path in tmp_path.glob("limits.db*"):
-            path.unlink()
-
-
-def killed(home: Path) -> list[int]:
-    """What a child said that it took until it was killed."""
-    argv = [sys.executable, "-m", "tests.gateway.stores.taking", str(home)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        said = [int(child.stdout.readline()) for _ in range(200)]
-        child.kill()
-        whole = child.stdout.read().split("\n")[:-1]
-    return said + [int(line) for line in whole]
