@@ -1,0 +1,215 @@
+"""Two gateways and one Redis behave as one: limits, labels, sessions, keys, approvals, the places of one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.replicas import Replicas, records, replicas, told, until
+from tests.e2e.test_revoked import admitted
+from tests.redisserver import RedisServer
+from tests.served import Served, toolgate
+
+N = 10
+ROUNDS = 25
+WITHIN = 1.0  # seconds: what is promised
+READ = """
+apiVersion: toolgate/v1
+kind: Tool
+name: look
+version: 1.0.0
+description: Looks something up.
+input_schema: {type: object, properties: {text: {type: string}}, required: [text]}
+effects: [read]
+runner:
+  http: {method: POST, url: "http://127.0.0.1:PORT/say", json: {text: "{text}"}}
+"""
+TRIFECTA = """
+apiVersion: toolgate/v1
+kind: Policy
+id: count
+rules:
+- {id: all, effect: permit, match: {tools: [count, look], agents: [dev]}}
+- {id: no-send, effect: forbid, match: {tools: [count]}, when: ['"untrusted" in session.labels']}
+"""
+APPROVED = """
+apiVersion: toolgate/v1
+kind: Policy
+id: count
+rules:
+- id: count
+  effect: permit
+  match: {tools: [count]}
+  with: {approval: {by: ["user:mia"], ttl: 15m}}
+"""
+
+
+def counted(both: Replicas, calls: int) -> int:
+    """How many of so many calls, all at once, were done; the backend saw no other."""
+    before = both.upstream.count()
+    answers = asyncio.run(both.all_at_once(calls))
+    done = sum(status == 200 for status, _ in answers)
+    assert both.upstream.count() - before == done
+    return done
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"RATES": json.dumps({"principal": f"{N}/1h"})},
+        {"RATES": json.dumps({"all": f"{N}/1h"})},
+        {"BUDGETS": json.dumps([{"over": "principal", "within": "24h", "calls": N}])},
+        {"BUDGETS": json.dumps([{"over": "tenant", "calls": N}])},
+    ],
+    ids=["rate", "rate of all", "budget", "budget of the tenant"],
+)
+def test_a_limit_is_exact_over_both(redis_server: RedisServer, tmp_path: Path, limits: dict[str, str]) -> None:
+    """Of ten times as many calls as the limit, at both gateways at once, exactly the limit is done."""
+    env = {f"TOOLGATE_LIMITS__{name}": value for name, value in limits.items()}
+    with replicas(tmp_path, redis_server, env) as both:
+        assert counted(both, 10 * N) == N
+
+
+def test_so_many_calls_at_once_over_both(redis_server: RedisServer, tmp_path: Path) -> None:
+    """While the backend does not answer exactly as many are let through as there are places; then they are free."""
+    with replicas(tmp_path, redis_server, {"TOOLGATE_LIMITS__CONCURRENCY": str(N)}) as both:
+        go = threading.Event()
+        both.upstream.first = lambda: go.wait(20)
+
+        async def run() -> list[int]:
+            lines = [asyncio.create_task(both.all_at_once(1)) for _ in range(5 * N)]
+            asked = [asyncio.create_task(replace(both, each=both.each[::-1]).all_at_once(1)) for _ in range(5 * N)]
+            waiting = {*lines, *asked}
+            while len(waiting) > N:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            go.set()
+            return [status for task in (*lines, *asked) for status, _ in await task]
+
+        statuses = asyncio.run(asyncio.wait_for(run(), 60))
+        assert sorted(set(statuses)) == [200, 429]
+        assert statuses.count(200) == both.upstream.count() == N
+        both.upstream.first = None
+        until(lambda: both.each[1].call("count", {"text": "again"})[0] == 200)
+
+
+def test_a_place_of_a_killed_gateway_comes_back(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Its call is over for good once its time is: then the other gateway has the place."""
+    with replicas(tmp_path, redis_server, {"TOOLGATE_LIMITS__CONCURRENCY": "1"}) as both:
+        first, second = both.each
+        go = threading.Event()
+        both.upstream.first = lambda: go.wait(30)
+        hanging = threading.Thread(target=_hangs, args=(first,))
+        hanging.start()
+        until(lambda: both.upstream.count() == 1)
+        first.process.kill()
+        hanging.join()
+        go.set()
+        assert second.call("count", {"text": "x"})[0] == 429
+        until_free = time.monotonic() + 90
+        while second.call("count", {"text": "x"})[0] == 429:
+            assert time.monotonic() < until_free
+            time.sleep(0.2)
+        assert both.upstream.count() == 2
+
+
+def _hangs(at: Served) -> None:
+    with contextlib.suppress(OSError):  # it is killed before it answers
+        at.call("count", {"text": "x"})
+
+
+def test_what_is_read_here_forbids_sending_there(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Again and again: a result that may not be trusted at one gateway, and the very next call at the other knows."""
+    with replicas(tmp_path, redis_server, also=(READ, TRIFECTA)) as both:
+        for number in range(ROUNDS):
+            reader, sender = both.each[number % 2], both.each[1 - number % 2]
+            headers = {"Toolgate-Session": f"s{number}"}
+            body = json.dumps({"arguments": {"text": "x"}}).encode()
+            assert sender.post("/v1/tools/count/call", body, **headers)[0] == 200
+            assert reader.post("/v1/tools/look/call", body, **headers)[0] == 200
+            status, said = sender.post("/v1/tools/count/call", body, **headers)
+            assert (status, said["rule"]) == (403, "no-send"), said
+        assert both.upstream.count() == 2 * ROUNDS
+
+
+async def _until_refused(both: Replicas, take: str) -> tuple[float, list[int]]:
+    """Calls both without end while one of them is told; when that was done, and how many were refused."""
+    statuses: list[int] = []
+
+    async def line() -> None:
+        while not statuses or statuses[-1] == 200 or statuses.count(200) < 50:
+            answers = await both.all_at_once(4)
+            statuses.extend(status for status, _ in answers)
+            if any(status != 200 for status, _ in answers):
+                return
+
+    lines = [asyncio.create_task(line()) for _ in range(8)]
+    while statuses.count(200) < 100:
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(_take, both, take)
+    at = time.time()
+    await asyncio.wait_for(asyncio.gather(*lines), 60)
+    return at, statuses
+
+
+def _take(both: Replicas, what: str) -> None:
+    first = both.each[0]
+    if what == "session":
+        assert first.delete("/v1/sessions/default")[0] == 200
+    elif what == "key":
+        (key,) = {each["id"] for each in told(first.home, "keys", "list") if _is(first, each)}
+        told(first.home, "keys", "revoke", key)
+    else:
+        told(first.home, "revoke", "--agent", "dev", "--why", "it ran away")
+
+
+def _is(at: Served, key: dict[str, object]) -> bool:
+    sessions = at.get("/v1/sessions")
+    return sessions[0] == 200 and key["agent"] == "dev" and key["id"] == _own(at)
+
+
+def _own(at: Served) -> str:
+    intents = records(at.home, "call.intent")
+    return str(intents[-1]["principal"]["token_id"])
+
+
+@pytest.mark.parametrize("take", ["session", "key", "agent"])
+def test_what_is_taken_away_at_one_is_gone_at_both(redis_server: RedisServer, tmp_path: Path, take: str) -> None:
+    """By the record of both nothing is admitted later than a second after the answer."""
+    with replicas(tmp_path, redis_server) as both:
+        at, statuses = asyncio.run(_until_refused(both, take))
+        for each in both.each:
+            assert each.call("count", {"text": "x"})[0] == (403 if take == "session" else 401)
+        homes = [each.home for each in both.each]
+    late = [when - at for home in homes for when in admitted(home) if when > at + WITHIN]
+    assert late == []
+    assert statuses.count(200) >= 100
+    if take == "session":
+        assert [len(records(home, "session.closed")) for home in homes] == [1, 0]
+
+
+def test_asked_here_and_granted_there(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A call waits at one gateway, a person says yes at the other, and it is done once, at either."""
+    with replicas(tmp_path, redis_server, also=("", APPROVED)) as both:
+        first, second = both.each
+        made = toolgate(
+            first.home, "keys", "create", "--json", "--agent", "mia-cli", "--user", "mia", "--scope", "approver"
+        )
+        mia = replace(second, key=json.loads(made.stdout)["key"])
+        status, said = first.call("count", {"text": "x"})
+        assert (status, said["code"]) == (202, "approval_required"), said
+        path = f"/v1/approvals/{said['approval']}"
+        until(lambda: mia.get(path)[0] == 200)
+        status, answer = mia.post(f"{path}/approve", b"{}")
+        assert status == 200, answer
+        call_id = second.call("count", {"text": "x"})[1]["call_id"]
+        assert both.upstream.count() == 1
+        until(lambda: first.get(f"/v1/calls/{call_id}")[0] == 200)  # what one did the other can say
+        assert first.call("count", {"text": "x"})[0] == 202
+        assert both.upstream.count() == 1
