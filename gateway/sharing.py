@@ -99,6 +99,16 @@ def _made(
     )
 
 
+async def shared_sessions(store: str, stack: AsyncExitStack) -> RedisSessions:
+    """The sessions of all gateways, for a command that puts nothing on record itself. Raises `Refusal(overloaded)`,
+    and `ValueError` for an address that is none."""
+    redis, box = await stack.enter_async_context(Redis(address_of(store))), SharedSeal()
+    news = News(redis, box.use)
+    sessions = RedisSessions(redis, news, box, owed=0.0)
+    await news.start()
+    return sessions
+
+
 async def _started(news: News) -> None:
     while True:
         try:

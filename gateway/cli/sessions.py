@@ -9,16 +9,22 @@ import asyncio
 import os
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, closing, contextmanager
+from typing import Any
 
 from gateway.admission import Amounts
-from gateway.cli.common import Arguments, Verbs, home_of, say, when
-from gateway.model import Session
+from gateway.cli.common import Arguments, Verbs, home_of, say, settings_of, when
+from gateway.model import Refusal, Session
 from gateway.reliability.budgets import in_words, session_key
+from gateway.settings import BadSettings
+from gateway.sharing import shared_sessions
+from gateway.stores.sessions import MemorySessions
 from gateway.stores.sqlite import State
 from gateway.stores.sqlite_counters import look_used
 from gateway.stores.sqlite_sessions import SqliteSessions
+
+Run = Callable[[Coroutine[Any, Any, Session | None]], Session | None]
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -56,22 +62,39 @@ def show_session(arguments: Arguments) -> int:
 def close_session(arguments: Arguments) -> int:
     """Closes the sessions of that id, and those below them."""
     who = {"authn": "local", "uid": os.getuid()}
-    with _sessions(arguments) as sessions:
+    with _opened(arguments) as (sessions, run):
         named = [each for each in _fitting(sessions, arguments) if arguments.id in (each.id, each.uid)]
         found = [each for each in named if _state(each) == "open"]
         for each in found:
-            asyncio.run(sessions.close(each.owner, each.id, "revoked", who))
+            run(sessions.close(each.owner, each.id, "revoked", who))
     say(arguments, {"id": arguments.id, "closed": len(found)}, "closed" if found else "no open session has this id")
     return 0 if found else 1
 
 
 @contextmanager
-def _sessions(arguments: Arguments) -> Iterator[SqliteSessions]:
-    with closing(State(home_of(arguments).state)) as state:
-        yield SqliteSessions(state)
+def _sessions(arguments: Arguments) -> Iterator[MemorySessions]:
+    with _opened(arguments) as (sessions, _):
+        yield sessions
 
 
-def _fitting(sessions: SqliteSessions, arguments: Arguments) -> list[Session]:
+@contextmanager
+def _opened(arguments: Arguments) -> Iterator[tuple[MemorySessions, Run]]:
+    """The sessions, of the home or of all gateways that share a Redis, and what runs their methods."""
+    home, store = home_of(arguments), settings_of(arguments).store
+    with closing(State(home.state)) as state, asyncio.Runner() as runner:
+        if store in ("sqlite", "memory"):
+            yield SqliteSessions(state), runner.run
+            return
+        stack = AsyncExitStack()
+        try:
+            yield runner.run(shared_sessions(store, stack)), runner.run
+        except Refusal as refusal:
+            raise BadSettings([f"store: {refusal.problem.detail}"]) from None
+        finally:
+            runner.run(stack.aclose())
+
+
+def _fitting(sessions: MemorySessions, arguments: Arguments) -> list[Session]:
     wanted = (arguments.tenant, arguments.agent, arguments.user)
     return [
         each
@@ -80,7 +103,7 @@ def _fitting(sessions: SqliteSessions, arguments: Arguments) -> list[Session]:
     ]
 
 
-def _say(arguments: Arguments, sessions: SqliteSessions, found: list[Session], none: str) -> None:
+def _say(arguments: Arguments, sessions: MemorySessions, found: list[Session], none: str) -> None:
     used = look_used(home_of(arguments).limits, [session_key(each) for each in found if each.budget])
     spent = [_spent(each, used) for each in found]
     shown = [_shown(each, sessions, of) for each, of in zip(found, spent, strict=True)]
@@ -93,7 +116,7 @@ def _spent(session: Session, used: Mapping[str, Amounts]) -> Mapping[str, float]
     return {"calls": 0, "cost": 0.0, **in_words(used.get(session_key(session), {}))} if session.budget else {}
 
 
-def _shown(session: Session, sessions: SqliteSessions, spent: Mapping[str, float]) -> dict[str, object]:
+def _shown(session: Session, sessions: MemorySessions, spent: Mapping[str, float]) -> dict[str, object]:
     tenant, agent, user = session.owner.split("\x1f")
     above = sessions.line(session.uid)[1:2]
     return {
@@ -114,7 +137,7 @@ def _shown(session: Session, sessions: SqliteSessions, spent: Mapping[str, float
     }
 
 
-def _row(session: Session, sessions: SqliteSessions, spent: Mapping[str, float]) -> str:
+def _row(session: Session, sessions: MemorySessions, spent: Mapping[str, float]) -> str:
     owner = "/".join(part for part in session.owner.split("\x1f") if part)
     above = sessions.line(session.uid)[1:2]
     parts = [session.id, owner, _state(session), f"labels {','.join(sorted(session.labels)) or '-'}"]
