@@ -102,7 +102,7 @@ async def open_storage(
     if settings.store == "memory":
         return Storage(MemoryCounters(steady=clock.steady), MemoryApprovals(), sessions, MemoryOutcomes(), master)
     try:
-        kept = await asyncio.to_thread(SqliteCounters, home.limits, seal, None, clock.steady)
+        kept = await asyncio.to_thread(SqliteCounters, home.limits, seal, None, clock.steady, clock.now)
         stack.push_async_callback(asyncio.to_thread, kept.shut)
         if found := await reseed(home.path, kept, clock.now()):
             progress(f"toolgate: limits: {found}")

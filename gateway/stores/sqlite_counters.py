@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +30,8 @@ _RETRY_MS = 500
 
 @dataclass(frozen=True, slots=True)
 class LeftOpen:
-    """A call for which a life before took something that it did not settle, at `at` (unix seconds): what of which
-    accounts, which claim."""
+    """A call for which a life before took something that it did not settle: what of which accounts, which claim. `at`
+    is by the ledger's clock (unix seconds), where it is looked for: the one that limits go by does not jump with it."""
 
     call_id: str
     at: float
@@ -43,11 +44,16 @@ class SqliteCounters(MemoryCounters):
     """The ports `Counters` and `Claims` of one home folder."""
 
     def __init__(
-        self, path: Path, seal: Seal, cells: Cells | None = None, steady: Callable[[], float] | None = None
+        self,
+        path: Path,
+        seal: Seal,
+        cells: Cells | None = None,
+        steady: Callable[[], float] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """Raises `sqlite3.Error` or `OSError` when the file at `path` cannot be used."""
+        """`now` is the ledger's clock. Raises `sqlite3.Error` or `OSError` when the file at `path` cannot be used."""
         super().__init__(cells, steady)
-        self._seal, self._commits = seal, Commits(path)
+        self._seal, self._commits, self._now = seal, Commits(path), now
         self._left: dict[str, LeftOpen] = {}
         try:
             self._load(self._steady())
@@ -97,13 +103,14 @@ class SqliteCounters(MemoryCounters):
         return taken
 
     def _taking(self, ask: Ask, taken: Taken) -> Iterator[Row]:
+        at = self._now()
         yield from self._rates(ask)
         yield from self._accounts(each.key for each in ask.accounts)
         if ask.accounts:
             granted = {str(name): amount for name, amount in taken.granted.items()}
-            yield "open", ask.call_id, [[each.key for each in ask.accounts], granted, ask.now], ALWAYS
+            yield "open", ask.call_id, [[each.key for each in ask.accounts], granted, at], ALWAYS
         if ask.claim is not None:
-            yield from self._claim_rows(ask.claim.key)
+            yield _claim_row(ask.claim.key, replace(self._claims[ask.claim.key], at=at))
 
     def settle(self, ask: Ask, taken: Taken, ended: Ended, spent: Amounts) -> None:
         if ask.call_id not in self._taken:

@@ -128,13 +128,18 @@ class Life:
 
 
 @asynccontextmanager
-async def living(lab: Lab, till: Till, home: Path) -> AsyncIterator[Life]:
-    """A gateway over a home, which settles first what was left there."""
+async def living(lab: Lab, till: Till, home: Path, behind: Callable[[], float] = lambda: 0.0) -> AsyncIterator[Life]:
+    """A gateway over a home, which settles first what was left there. `behind`: seconds by which the machine's clock
+    was put back since it began."""
     clock = lab.trial.clock
-    ledger = open_ledger(home, clock=clock.now)
-    counters = Counters(home / "limits.db", ledger.contents, steady=clock.steady)
+
+    def now() -> float:
+        return clock.now() - behind()
+
+    ledger = open_ledger(home, clock=now)
+    counters = Counters(home / "limits.db", ledger.contents, steady=clock.steady, now=now)
     try:
-        said = await reseed(home, counters, clock.now())
+        said = await reseed(home, counters, now())
         counters.till = till
         watched = Watched(ledger, till)
         runners = {HttpBackend: till}
@@ -238,3 +243,22 @@ def test_a_key_whose_time_is_over_stays_free(tmp_path: Path) -> None:
             return await second.pay(6, "a")
 
     assert asyncio.run(go()) == ("done", None, "paid 6")
+
+
+def test_a_clock_that_was_put_back_hides_no_call(tmp_path: Path) -> None:
+    """Limits go by a clock that does not jump; the ledger's did, by two hours: what began is found there all the same,
+    and is not made again."""
+
+    async def go() -> tuple[str | None, Said]:
+        till = Till(tmp_path / "first", tmp_path / "home", "under way")
+        lab, back = Lab.of({"pay.yaml": SPEC}, {"lab.yaml": POLICY % ""}), 0.0
+        async with living(lab, till, till.home, lambda: back) as first:
+            lab.trial.clock.at, back = lab.trial.clock.at + 3 * 3600.0, 2 * 3600.0
+            await first.pay(LOST, "lost")
+        lab.trial.clock.at -= back
+        async with living(lab, till, till.copy) as second:
+            return second.said, await second.pay(LOST, "lost")
+
+    said, lost = asyncio.run(go())
+    assert said == "1 calls were under way at the end, 0 of them never ran; 0 keys are known again"
+    assert lost == ("refused", "outcome_unknown", "")
