@@ -201,7 +201,8 @@ class McpDoor:
         params = message.params
         asks = caller.principal if modern and isinstance(caller, Caller) else None
         arguments, meta = params.get("arguments"), shapes.as_object(params.get("_meta"))
-        defect = await tokens_told(self._gate, caller, meta.get(TOKENS))
+        key, twofold = _key(head.get("idempotency-key"), _text(meta.get(IDEMPOTENCY_KEY)))
+        defect = twofold or await tokens_told(self._gate, caller, meta.get(TOKENS))
         if defect is None and asks is not None:
             defect = await self._asking.heard(params, asks)
         request = Request(
@@ -210,7 +211,7 @@ class McpDoor:
             arguments={} if arguments is None else arguments,
             credential=head.credential,
             session=head.get("toolgate-session"),
-            idempotency_key=head.get("idempotency-key") or _text(meta.get(IDEMPOTENCY_KEY)),
+            idempotency_key=key,
             trace=_trace(message, head),
             defect=defect,
             elicits=modern and elicits(params),
@@ -250,6 +251,14 @@ def _of_protocol(problem: Problem, params: Shape) -> bool:
 def _trace(message: Message, head: Head) -> Trace | None:
     meta = shapes.as_object(message.params.get("_meta"))
     return parse_traceparent(meta.get("traceparent")) or head.trace
+
+
+def _key(header: str | None, meta: str | None) -> tuple[str | None, Problem | None]:
+    """The idempotency key, and what is wrong where two are given: nobody knows then which call it is. An empty header
+    is no key, and is not taken for none."""
+    if header is not None and meta is not None and header != meta:
+        return header, problem("malformed", "Idempotency-Key and the key in _meta are not the same.")
+    return (meta if header is None else header), None
 
 
 def _text(value: Json) -> str | None:

@@ -120,6 +120,17 @@ def test_an_idempotency_key_reaches_the_pipeline(where: str) -> None:
     assert len(lab.trial.net.asked) == 1
 
 
+@pytest.mark.parametrize(("header", "meta"), [("k1", "k2"), ("", "k2"), ("", None), (None, "")])
+def test_an_idempotency_key_is_one_and_not_empty(header: str | None, meta: str | None) -> None:
+    """Two keys that differ, and an empty one, are refused: whoever sent them relies on being called once."""
+    lab = Lab.of()
+    given = {} if meta is None else {"_meta": {"dev.toolgate/idempotency-key": meta}}
+    headers = {} if header is None else {"Idempotency-Key": header}
+    params = {"name": "echo", "arguments": {"text": "x"}, **given}
+    result = raw(lab, request("tools/call", params), **headers).json["result"]
+    assert (result["_meta"][PROBLEM]["code"], len(lab.trial.net.asked)) == ("malformed", 0)
+
+
 def test_calls_of_one_session_header_share_a_session() -> None:
     """`Toolgate-Session` names the session; a session that is not the caller's is refused readably, as a result."""
     lab = Lab.of()
