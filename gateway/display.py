@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
 
 from gateway import strictjson
 from gateway.tool import Json
@@ -18,38 +17,36 @@ WIDEST = 64  # members shown of one list or object
 DEEPEST = 8  # levels shown
 MOST = 16_000  # characters shown in all
 LINES = 200  # shown of one text
+RESERVED = 200  # characters kept for each member that is yet to come, as far as there are so many
+_LEAST = 16  # characters shown of a string, however little room is left
+_MARGIN = 1024  # characters kept for the ends of what was cut
 _SPELLED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, formats (bidi, zero width), separators
 # Blank, or drawn over what stands before them, though their categories are those of letters, marks and symbols.
 _BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u034f")
 
 
 def line(text: str, most: int = LONGEST) -> str:
-    """A text as one line of at most `most` characters and a note of how many more there are.
+    """A text as one line of at most `most` characters and a note of how many of its own more there are.
 
     Whatever moves, hides, turns or colours text is spelled out as `\\u{…}`; so is a backslash, as two.
     """
-    shown = "".join(map(_spelled, text[:most]))
-    more = len(text) - most
-    return shown if more <= 0 else f"{shown}… ({more} more characters)"
+    shown, more = _fitted(text, most)
+    return shown + _more(more)
 
 
 def shown(value: Json) -> str:
     """A JSON value as lines of canonical, escaped, bounded text.
 
-    Members stand in order of their names, one to a line. What was cut is said where it was, and then once for all with
-    the SHA-256 of the canonical JSON of the whole value.
+    Members stand in order of their names, one to a line, and none takes the room of those after it: what is cut is cut
+    from the long ones. It is said where that was, and then once for all with the SHA-256 of the canonical JSON of the
+    whole value.
     """
-    text, cut = "", False
-    for part, whole in _lines(value, 0):
-        cut = cut or not whole
-        if len(text) + len(part) > MOST:
-            text, cut = text + "…\n", True
-            break
-        text += part + "\n"
-    if not cut:
-        return text.rstrip("\n")
+    lines, whole = _lines(value, 0, MOST - _MARGIN)
+    text = "\n".join(lines)
+    if whole:
+        return text
     spelled = strictjson.canonical(value)
-    return f"{text}cut: the whole is {len(spelled)} bytes, sha256:{hashlib.sha256(spelled).hexdigest()}"
+    return f"{text}\ncut: the whole is {len(spelled)} bytes, sha256:{hashlib.sha256(spelled).hexdigest()}"
 
 
 def text(said: str, lines: int = LINES) -> str:
@@ -66,40 +63,61 @@ def digest(value: Json) -> str:
     return "sha256:" + hashlib.sha256(strictjson.canonical(value)).hexdigest()
 
 
-def _lines(value: Json, depth: int, name: str = "", end: str = "") -> Iterator[tuple[str, bool]]:
-    """Each line, and whether it shows all that it stands for."""
+def _lines(value: Json, depth: int, room: int, name: str = "", end: str = "") -> tuple[list[str], bool]:
+    """Lines of about `room` characters, and whether they show all that there is."""
     begin = "  " * depth + name
     if not isinstance(value, dict | list) or not value:
-        text, whole = _one(value)
-        yield f"{begin}{text}{end}", whole
-        return
-    pairs = sorted(value.items()) if isinstance(value, dict) else [("", each) for each in value]
+        text, whole = _one(value, min(max(room - len(begin), _LEAST), LONGEST))
+        return [f"{begin}{text}{end}"], whole
     opens, closes = "{}" if isinstance(value, dict) else "[]"
     if depth >= DEEPEST:
-        yield f"{begin}{opens}… ({len(pairs)} members, too deep to show){closes}{end}", False
-        return
-    yield begin + opens, True
-    for number, (key, each) in enumerate(pairs[:WIDEST], 1):
-        label, named = _quoted(key)
-        begins = f"{label}: " if isinstance(value, dict) else ""
-        for text, whole in _lines(each, depth + 1, begins, "," if number < len(pairs) else ""):
-            yield text, whole and named
-    if len(pairs) > WIDEST:
-        yield f"{'  ' * (depth + 1)}… ({len(pairs) - WIDEST} more members)", False
-    yield "  " * depth + closes + end, True
+        return [f"{begin}{opens}… ({len(value)} members, too deep to show){closes}{end}"], False
+    pairs = sorted(value.items()) if isinstance(value, dict) else [("", each) for each in value]
+    lines, whole, left = [begin + opens], True, room - len(begin)
+    for number, (key, each) in enumerate(pairs):
+        if number == WIDEST or left <= 0:
+            lines.append(f"{'  ' * (depth + 1)}… ({len(pairs) - number} more members)")
+            whole = False
+            break
+        later = min(len(pairs), WIDEST) - number - 1
+        share = max(left - RESERVED * later, left // (later + 1))
+        label, named = _quoted(key, min(max(share, _LEAST), LONGEST)) if isinstance(value, dict) else ("", True)
+        comma = "," if number + 1 < len(pairs) else ""
+        drawn, all_of_it = _lines(each, depth + 1, share, label and f"{label}: ", comma)
+        lines += drawn
+        left -= sum(map(len, drawn)) + len(drawn)
+        whole = whole and named and all_of_it
+    lines.append("  " * depth + closes + end)
+    return lines, whole
 
 
-def _one(value: Json) -> tuple[str, bool]:
+def _one(value: Json, most: int) -> tuple[str, bool]:
     if isinstance(value, str):
-        return _quoted(value)
+        return _quoted(value, most)
     return line(strictjson.canonical(value).decode()), True
 
 
-def _quoted(text: str) -> tuple[str, bool]:
+def _quoted(text: str, most: int) -> tuple[str, bool]:
     """A string in quotation marks, which it cannot end itself; what was cut is said outside of them."""
-    body = "".join('\\"' if each == '"' else _spelled(each) for each in text[:LONGEST])
-    more = len(text) - LONGEST
-    return (f'"{body}"', True) if more <= 0 else (f'"{body}"… ({more} more characters)', False)
+    body, more = _fitted(text, most, '"')
+    return f'"{body}"{_more(more)}', not more
+
+
+def _fitted(text: str, most: int, mark: str = "") -> tuple[str, int]:
+    """As much of a text, spelled, as fits `most` characters, and how many of its own are left out."""
+    parts: list[str] = []
+    left = most
+    for number, char in enumerate(text[: most + 1]):
+        part = f"\\{char}" if char == mark else _spelled(char)
+        left -= len(part)
+        if left < 0:
+            return "".join(parts), len(text) - number
+        parts.append(part)
+    return "".join(parts), 0
+
+
+def _more(number: int) -> str:
+    return f"… ({number} more characters)" if number else ""
 
 
 def _spelled(char: str) -> str:

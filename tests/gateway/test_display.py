@@ -111,3 +111,33 @@ def test_two_values_never_look_alike(one: Json, other: Json) -> None:
     """What is shown whole says which value it is."""
     if "cut: the whole is" not in shown(one) + shown(other):
         assert (shown(one) == shown(other)) == (strictjson.canonical(one) == strictjson.canonical(other))
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        "\u202e" * LONGEST,
+        ["x" * LONGEST] * 9,
+        [["\u202e" * LONGEST] * WIDEST] * WIDEST,
+        {"\x1b" * LONGEST: "\x1b" * LONGEST},
+    ],
+    ids=["spelled out", "several", "deep", "name"],
+)
+@pytest.mark.parametrize("depth", [0, 3])
+def test_nothing_long_hides_what_comes_after_it(long: Json, depth: int) -> None:
+    """However much one argument takes, those after it are shown too."""
+    value: Json = {"a_comment": long, "amount": 500, "to": "eve"}
+    for _ in range(depth):
+        value = {"an_order": value, "pay": True}
+    lines = [each.strip() for each in shown(value).split("\n")]
+    assert {'"amount": 500,', '"to": "eve"'} <= set(lines)
+    assert lines.count('"pay": true') == depth
+    assert len(shown(value)) <= MOST + 100
+
+
+@given(VALUES, st.integers(0, 3))
+def test_what_is_shown_is_bounded(value: Json, nested: int) -> None:
+    """Also where there is much of everything."""
+    for _ in range(nested):
+        value = {"a" * 90: [value] * 40, "b": value}
+    assert len(shown(value)) <= MOST + 100
