@@ -193,6 +193,7 @@ def attack(gateway: Served, looked: Looked, port: int) -> list[str]:
     calls = list[str]()
     asked = [("env", *each) for each in _each(PLACES)]
     asked += [(name, *each) for name in ("file", "store") for each in _each(("text", "error"))]
+    asked.sort(key=lambda each: each[2])  # else so many errors in a row would open the backend's breaker
     http = [(tool, {"place": place, "form": form}) for tool, place, form in asked]
     mcp = [("echo", {"text": f"{place} {form}"}) for place, form in _each(MCP_PLACES)]
     code = CODE.replace("PORT", str(port)).replace("PLACES", repr(PLACES)).replace("FORMS", repr(tuple(forms(""))))
