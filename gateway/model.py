@@ -66,7 +66,7 @@ class Request:
 
     `arguments` are strictly decoded. `defect` is what the door found wrong with the message (size, content type, JSON):
     refused on record, once the caller is known. `parent` is the call whose code makes this one, `cause` the id of one
-    that this one is made for, outside it; no door can set them. `elicits`: the client can ask its person.
+    that this one is asked because of, by a stage; no door can set them. `elicits`: the client can ask its person.
     """
 
     call_id: str

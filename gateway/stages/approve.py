@@ -206,6 +206,7 @@ async def _preview(call: Call, request: Request, asking: Asking) -> Preview | No
         request.credential,
         call.caller.session.id,
         trace=request.trace,
+        parent=request.parent,
         cause=call.id,
     )
     shown = await asking.handle(asked)

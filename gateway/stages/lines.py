@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gateway import strictjson
-from gateway.model import Call, Decision, Principal, Problem, RawOutput, SafeOutput, Session, Usage
+from gateway.model import Call, Decision, Principal, Problem, RawOutput, Request, SafeOutput, Session, Usage
 from gateway.parked import Parked
 from gateway.policy.variables import seen
 from gateway.ports import Ledger, Line
@@ -56,8 +56,7 @@ def line_of(
     }
     if session:
         fields["session"] = _session(session, call)
-    cause = request.parent.intent.call.id if request.parent else request.cause
-    if cause:
+    if cause := _cause(request):
         fields["parent_call_id"] = cause
     if call and call.inputs:
         fields["inputs"] = [artifact.handle for artifact in call.inputs.values()]
@@ -74,6 +73,11 @@ def line_of(
     if words is not None and isinstance(content, dict):
         content["refused"] = words
     return Line(kind, fields, content, session.uid, principal.tenant)
+
+
+def _cause(request: Request) -> str | None:
+    """The call because of which this one is made: by its code, instead of it, or by a stage that asks about it."""
+    return request.cause or (request.parent.intent.call.id if request.parent else None)
 
 
 def _principal(principal: Principal) -> Json:
@@ -198,12 +202,10 @@ def closing_line(opened: Opened, result: SafeOutput | Problem, usage: Usage, led
         "principal": {"agent": principal.agent, "user": principal.user},
         "tool": {"name": call.tool.name},
     }
-    if call.parent is not None:
-        said["parent_call_id"] = call.parent.intent.call.id
-        if isinstance(call.tool.backend, FetchBackend):
-            said["network"] = [_sent(call, result, opened.intent.obligations.record != "metadata")]
-    elif opened.request.cause is not None:
-        said["parent_call_id"] = opened.request.cause
+    if cause := _cause(opened.request):
+        said["parent_call_id"] = cause
+    if isinstance(call.tool.backend, FetchBackend):
+        said["network"] = [_sent(call, result, opened.intent.obligations.record != "metadata")]
     content: Json = None
     if isinstance(result, SafeOutput):
         said |= _screened(result, ledger, principal.tenant)

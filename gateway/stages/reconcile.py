@@ -6,12 +6,14 @@ It never takes anything but a plain yes or no for an answer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from gateway.admission import Claim, Claimed
 from gateway.model import Call, Outcome, Problem, Request
 from gateway.ports import Catalogue, Claims, Ledger, Line
 from gateway.problems import problem
+from gateway.stages.inputs import labels_of
 from gateway.stages.kept import write_done
 from gateway.stages.nested import Entry
 from gateway.tool import Json
@@ -55,6 +57,7 @@ async def reconcile(claim: Claim, there: Claimed, told: str, call: Call, request
             request.credential,
             call.caller.session.id,
             trace=request.trace,
+            parent=request.parent,
             cause=there.call_id,
         )
     )
@@ -86,7 +89,10 @@ def _line(there: Claimed, call: Call, outcome: Outcome, found: bool) -> Line:
 
 
 def _found(call: Call, outcome: Outcome) -> bytes:
-    """What a repeat is told: the result, as far as the tool that was asked has it, and in the form that is declared."""
+    """What a repeat is told: the result, as far as the tool that was asked has it, and in the form that is declared.
+
+    It has the labels that it would have had from the tool itself too: whoever is told it by another has read the same.
+    """
     said = outcome.structured
     result = said.get(_RESULT) if isinstance(said, dict) else None
     failed: Problem | None = None
@@ -94,4 +100,5 @@ def _found(call: Call, outcome: Outcome) -> bytes:
     if check is not None and (result is None or check.check(result)):
         result = None
         failed = problem("output_invalid", "The call was done; of its result, only what is above is known.")
-    return write_done(call.tool.name, outcome.text, result, outcome.verdict, failed)
+    labels = outcome.verdict.labels | call.tool.labels | labels_of(call)
+    return write_done(call.tool.name, outcome.text, result, replace(outcome.verdict, labels=labels), failed)

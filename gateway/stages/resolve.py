@@ -25,7 +25,7 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
     if request.defect is not None:
         raise Refusal(request.defect)
     if request.parent is not None:
-        _must_be_granted(request.tool, request.parent)
+        _must_be_granted(request, request.parent)
         if request.tool == FETCH:
             return fetch_tool(request.parent.intent.call.tool)
     principal = caller.principal
@@ -35,11 +35,12 @@ def resolve(request: Request, caller: Caller, catalogue: Catalogue, bundle: Bund
     return tool
 
 
-def _must_be_granted(name: str, parent: Parent) -> None:
+def _must_be_granted(request: Request, parent: Parent) -> None:
     """What code may call, and what stands in for a tool, is in that tool's spec. Looked at first, so that code cannot
-    probe for other names."""
-    calling = parent.intent.call.tool
-    if not (name == calling.fallback if parent.instead else _granted(name, calling)):
+    probe for other names. What is asked because of a call of the code is named in the spec of what the code called."""
+    calling, name = parent.intent.call.tool, request.tool
+    granted = name == calling.fallback if parent.instead else _granted(name, calling)
+    if request.cause is None and not granted:
         raise refuse("no_permit", "The spec of the calling tool does not grant this to its code.")
     if parent.depth > MAX_DEPTH:
         raise refuse("sandbox_limit", f"Calls within calls go {MAX_DEPTH} deep at most.")

@@ -12,10 +12,14 @@ from gateway.problems import problem
 from gateway.specs.load import load_specs
 from gateway.specs.yaml import SpecErrors
 from gateway.tool import HttpBackend, Json
-from gateway.work import Work
+from gateway.work import Calls, Work
+from tests.gateway.coder import CODER, playing, told
 from tests.gateway.test_idempotency import PERMIT, SPEC, code
 from tests.kit import Lab, of_calls
 
+PERMIT_ALL = """
+- {id: any, effect: permit, match: {tools: ["*"]}}
+"""
 SPECS = {
     "pay.yaml": SPEC + "idempotency: {reconcile: find}\n",
     "find.yaml": """
@@ -131,3 +135,36 @@ def test_only_a_tool_that_changes_nothing_and_remembers_nothing_is_asked(change:
     with pytest.raises(SpecErrors) as caught:
         load_specs(files, sandboxes={})
     assert [words in str(finding) for finding in caught.value.findings] == [True]
+
+
+def test_a_session_that_is_told_has_the_labels_of_the_tool_that_was_called() -> None:
+    """Whatever the tool that was asked declares: the result is told as that of the tool that was called."""
+    pay = SPECS["pay.yaml"].replace("effects: [write]", "effects: [write]\nlabels: {output: [pii]}")
+    _, _, (_, second, third) = twice({"found": True, "result": {"iban": "x"}}, {**SPECS, "pay.yaml": pay})
+    assert second.verdict.labels == third.verdict.labels == {"untrusted", "pii"}
+
+
+def test_the_question_about_a_call_of_code_is_within_that_code_too() -> None:
+    """It has no more time than the code has, and is judged with what the code was given."""
+    bank, asked = Bank({"found": True}), list[Work]()
+
+    class Watched(Bank):
+        async def run(self, work: Work) -> RawOutput:
+            asked.append(work)
+            return await bank.run(work)
+
+    async def play(work: Work, calls: Calls) -> object:
+        asked.append(work)
+        return [await told(calls, "pay", b'{"amount": 5}') for _ in range(2)]
+
+    derived = SPECS["pay.yaml"].replace("{reconcile: find}", "{reconcile: find, derive: 10m}")
+    coder = CODER.replace("tools: [look", "tools: [pay, look").replace("timeout: 20s", "timeout: 2s")
+    lab = playing(play, PERMIT_ALL, specs={**SPECS, "pay.yaml": derived, "coder.yaml": coder})
+    lab.gate = replace(lab.gate, runners={**lab.gate.runners, HttpBackend: Watched(None)})
+    outcome = asyncio.run(lab.call("coder", {"code": "played"}))
+    timed_out, known = outcome.structured["result"]  # type: ignore[index]  # as played
+    assert ("(timeout)" in timed_out, known) == (True, "")
+    code_, first, question = asked
+    assert (first.tool.name, question.tool.name) == ("pay", "find")
+    assert (first.depth, question.depth) == (1, 1)
+    assert first.deadline == question.deadline == code_.deadline
