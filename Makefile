@@ -66,8 +66,9 @@ bench: setup
 	@$(BIN)/python -m bench.run
 
 # The long proofs, each a table of its own: hostile code, a worker taken over, what is left behind, a policy that changes
-# all the time, a gateway killed under load, a ledger tampered with, a disk that fails. Quiet machine, root, a Docker
-# engine and `make runners` for all of it.
+# all the time, a gateway killed under load, a ledger tampered with, a disk that fails, gateways told to stop, clients that
+# drip or leave, keys raced over two gateways, a Redis that fails, backends that flap. Quiet machine, root, a Docker
+# engine, redis-server and `make runners` for all of it.
 prove: setup
 	@$(BIN)/python -m prove.hostile_suite
 	@$(BIN)/python -m prove.siege
@@ -77,6 +78,13 @@ prove: setup
 	@$(BIN)/python -m prove.kills
 	@$(BIN)/python -m prove.tamper
 	@$(BIN)/python -m prove.faults
+	@$(BIN)/python -m prove.drains
+	@$(BIN)/python -m prove.crowd
+	@$(BIN)/python -m prove.claims
+	@$(BIN)/python -m prove.redis_away
+	@$(BIN)/python -m prove.redis_gateways
+	@$(BIN)/python -m prove.replicas
+	@$(BIN)/python -m prove.flapping
 
 # BASE: another base than the one the Dockerfile names. BUILD: more options of `docker build`.
 image:
