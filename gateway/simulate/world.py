@@ -59,7 +59,7 @@ class World:
         met = {(_whose(key), rate) for key, rate in then} if buckets else ()
         for key, rate in buckets:
             edge = EDGE if (_whose(key), rate) in met else 0.0
-            if earliest(self._arrival.get(key, 0.0), rate) - at > (edge if fitted else -edge):
+            if earliest(self._arrival.get(key, 0.0), rate, at) - at > (edge if fitted else -edge):
                 return key
         return None
 

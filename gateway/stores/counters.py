@@ -105,7 +105,8 @@ class MemoryCounters:
         return None
 
     def _too_soon(self, ask: Ask) -> Taken | None:
-        waits = [(earliest(self._arrival.get(each.key, 0.0), each.rate) - ask.now, each.key) for each in ask.buckets]
+        now, arrival = ask.now, self._arrival
+        waits = [(earliest(arrival.get(each.key, 0.0), each.rate, now) - now, each.key) for each in ask.buckets]
         wait, key = max(waits, default=(0.0, ""))
         if wait <= 0:
             return None

@@ -65,6 +65,8 @@ local buckets, arrivals, intervals, aheads, wait, slowest = {}, {}, {}, {}, 0, 0
 for i = 1, num() do
   local bucket, interval, per = key(), num(), num()
   local arrival = math.max(tonumber(call('GET', bucket) or 0), now)
+  -- further ahead than any call brings it: another rate left that, or the clock was set back since
+  if arrival > now + per + interval then arrival = now + per - interval end
   buckets[i], arrivals[i], intervals[i], aheads[i] = bucket, arrival, interval, arrival - now
   local early = arrival + interval - per - now
   if early > wait then wait, slowest = early, i end

@@ -196,6 +196,23 @@ def test_a_rate_is_exact_under_a_race(store: Store) -> None:
     assert {each.kind for each in taken} == {None, "rate"}
 
 
+def test_a_rate_that_was_declared_otherwise_holds_nobody_longer_than_the_new_one(store: Store) -> None:
+    """Ten a day are spent, then it is sixty a minute: one call fits at once, and the next after a second. Nor does a
+    clock that is set back by hours keep anybody out for them."""
+
+    async def go(life: Life) -> list[str | None]:
+        for n in range(10):
+            assert (await life.counters.take(asking(f"c{n}", store.now, rates={"r": (10, 86400.0)}))).kind is None
+        found = []
+        for n, ahead in enumerate([0.0, 0.0, 1.0, 0.0, -7200.0, 0.0, 1.0, 0.0]):
+            store.now += ahead
+            found.append((await life.counters.take(asking(f"d{n}", store.now, rates={"r": (60, 60.0)}))).kind)
+        return found
+
+    store.now = 100_000.0
+    assert store.run(go) == [None, "rate"] * 4
+
+
 def test_slots_are_exact_under_a_race_and_come_back(store: Store) -> None:
     """As many run as there are places; when they end, so many more may."""
 
