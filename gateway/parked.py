@@ -67,6 +67,7 @@ class Parked:
     answers: tuple[Answer, ...] = ()
     preview: Preview | None = field(default=None, repr=False)
     used_by: str | None = None
+    actors: tuple[str, ...] = ()  # `Principal.actors`
 
     def standing(self, now: float) -> str:
         """How it stands: `pending`, `granted`, `denied`, `used` or, once its time is over, `expired`."""

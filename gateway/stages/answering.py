@@ -21,6 +21,13 @@ Via = Literal["rest", "cli", "elicitation"]
 OPERATORS = "group:operators"  # whoever has the scope operator
 _MAY = frozenset({"operator", "approver"})
 _NONE = "There is no approval of that id."
+# Letters of other scripts that are drawn like Latin ones, small, as case folding leaves them.
+_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u0501"  # Cyrillic
+    "\u0261\u051b\u051d\u04bb"
+    "\u03b1\u03b2\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b3\u0251\u0131",  # Greek, IPA, dotless
+    "abekmhopctyxsijdgqwhabeikvoptuxyai",
+)
 
 
 class Answering(Protocol):
@@ -82,13 +89,13 @@ def answerable(principal: Principal, parked: Parked, via: Via) -> Sequence[Appro
     """
     if via == "elicitation":
         return parked.to_confirm() if parked.owner == principal.key else ()
-    if principal.token_id == parked.token_id:
+    if _is_the_callers_own(principal, parked):
         return []
     names = {f"user:{principal.user}", *(f"group:{name}" for name in principal.groups)}
     if "operator" in principal.scopes:
         names.add(OPERATORS)
-    if same_person(principal.user, parked.user):
-        names = {REQUESTER}
+    if _asked_for_it(principal, parked):
+        names = {REQUESTER} if same_person(principal.user, parked.user) else set()
     return [each for each in parked.open_rules() if names.intersection(each.by)]
 
 
@@ -112,7 +119,21 @@ def same_person(one: str | None, other: str | None) -> bool:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+    """As it looks: compatibility forms, case, letters of other scripts that look the same, and nothing unseen."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).translate(_ALIKE)
+    return "".join(each for each in plain if line(each) == each and not each.isspace())
+
+
+def _asked_for_it(principal: Principal, parked: Parked) -> bool:
+    """Whether the person is one of those who made the call: its user, or who acts for that one, by the same name."""
+    return any(same_person(principal.user, each) for each in (parked.user, parked.agent, *parked.actors))
+
+
+def _is_the_callers_own(principal: Principal, parked: Parked) -> bool:
+    """Whether who made the call has this credential: the very one, or a token that the same client was given, for
+    whomever. A key is of the person who holds it, whatever agent it names."""
+    same_client = principal.authn != "api_key" and principal.agent == parked.agent
+    return same_client or principal.token_id == parked.token_id
 
 
 def may_see(principal: Principal) -> None:
@@ -130,7 +151,7 @@ def _must_be_known(principal: Principal) -> None:
 
 
 def _not_theirs(principal: Principal, parked: Parked) -> str:
-    if principal.token_id == parked.token_id or same_person(principal.user, parked.user):
+    if _is_the_callers_own(principal, parked) or _asked_for_it(principal, parked):
         return "Whoever a call is made for cannot approve it: another person has to."
     return "None of the rules that this call still needs a yes for names you."
 

@@ -157,6 +157,7 @@ async def _ask(call: Call, needs: Sequence[Approval], binding: str, preview: Pre
         expires_at=now + min(each.ttl for each in needs),
         arguments=dict(call.arguments),
         preview=preview,
+        actors=principal.actors,
     )
     kept = await asking.approvals.ask(fresh, MOST)
     if kept.id == fresh.id:

@@ -12,7 +12,7 @@ from gateway.parked import Answer, Parked, Preview
 from gateway.tool import Json
 
 _CONTENT = ("arguments", "preview")
-_NESTED = ("needs", "answers")
+_NESTED = ("needs", "answers", "actors")
 _PLAIN = tuple(each.name for each in fields(Parked) if each.name not in _CONTENT + _NESTED)
 
 
@@ -21,6 +21,7 @@ def plain(parked: Parked) -> dict[str, Json]:
     said: dict[str, Json] = {name: getattr(parked, name) for name in _PLAIN}
     said["needs"] = [asdict(each) for each in parked.needs]
     said["answers"] = [asdict(each) for each in parked.answers]
+    said["actors"] = list(parked.actors)
     return said
 
 
@@ -39,5 +40,6 @@ def parked_of(said: Mapping[str, Any], words: str | None) -> Parked:
         needs=needs,
         answers=tuple(Answer(**{**each, "rules": tuple(each["rules"])}) for each in said["answers"]),
         arguments=kept["arguments"],
+        actors=tuple(said["actors"]),
         preview=None if kept["preview"] is None else Preview(**kept["preview"]),
     )

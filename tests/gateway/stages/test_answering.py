@@ -89,6 +89,13 @@ async def asked(lab: Lab) -> str:
         (person("eve"), replace(by("group:operators"), user=None), True),
         (person("eve", token_id="k_dev"), replace(by("group:operators"), user=None), False),
         (person("eve"), replace(by("requester"), user=None), False),
+        (person("bot"), replace(by("group:operators"), user=None, agent="bot"), False),  # a client of that very name
+        (person("bob"), replace(by("group:operators"), user="ann", agent="bob"), False),  # bob acts for ann
+        (person("bob"), replace(by("group:operators"), user="ann", actors=("ui", "Bob")), False),
+        (person("eve", agent="dev", authn="jwt"), by("group:operators"), False),  # the agent has eve's token
+        (person("bob", agent="dev", authn="jwt"), by("requester"), False),  # or a newer one of bob's
+        (person("eve", agent="console", authn="jwt"), by("group:operators"), True),
+        (person("eve", agent="dev"), by("group:operators"), True),  # a key is of whoever holds it
     ],
     ids=str,
 )
@@ -205,9 +212,24 @@ def test_how_an_approval_stands() -> None:
     assert [replace(PARKED, state=state).standing(1600.0) for state in states] == ["expired"] * 2 + ["denied", "used"]
 
 
-@pytest.mark.parametrize("other", ["BOB", "Bob", "\uff22\uff2f\uff22", " bob", "bob\u3000"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "BOB",
+        "Bob",
+        "\uff22\uff2f\uff22",
+        " bob",
+        "bob\u3000",
+        "b\u043eb",
+        "\u0392ob",
+        "bo\u200bb",
+        "b\u00adob",
+        "bob\ufe0f",
+    ],
+)
 def test_a_person_is_one_however_written(other: str) -> None:
-    """Case, compatibility forms and blanks at the ends make no other person; nobody is not somebody."""
+    """Case, compatibility forms, blanks, letters that look the same and what is not seen make no other person."""
     assert same_person("bob", other)
     assert not same_person("bob", "bobby")
+    assert not same_person("jose", "jos\u00e9")
     assert not same_person(None, None)

@@ -45,6 +45,7 @@ def parked(number: int = 1, tenant: str = "t", at: float = BEGUN) -> Parked:
         expires_at=at + 60.0,
         arguments={"to": "the canary account", "amount": 5},
         preview=Preview("5 to the canary account", '"etag"'),
+        actors=("desk", "bot"),
     )
 
 
