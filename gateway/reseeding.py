@@ -27,7 +27,8 @@ from gateway.stages.kept import write_done
 from gateway.stores.sqlite_counters import LeftOpen, SqliteCounters
 
 _MARGIN = 60.0  # seconds by which the clock of the ledger may be behind that of the limits
-ENDS = frozenset({"call.outcome", "call.refused", "call.in_doubt", "call.resolved"})
+SAID = frozenset({"call.resolved", "call.reconciled"})  # by an operator, by the backend
+ENDS = SAID | {"call.outcome", "call.refused", "call.in_doubt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def told_of(first: Record, last: Record | None, contents: Contents) -> Told:
 
 def _kept(first: Record, last: Record | None, contents: Contents) -> bytes | None:
     """What a repeat is told; None when that cannot be said."""
-    if last is not None and last["type"] == "call.resolved":
+    if last is not None and last["type"] in SAID:
         return told_done(first)
     tool, who = str(_part(first, "tool")["name"]), _part(first, "principal")
     answer = answer_of(first, last, contents, f"{first['tenant']}\x1f{who['agent']}\x1f{who['user'] or ''}")
@@ -149,7 +150,7 @@ def _part(record: Record, name: str) -> dict[str, Any]:
 
 
 def never_ran(last: Record) -> bool:
-    if last["type"] == "call.resolved":
+    if last["type"] in SAID:
         return last["as"] != "done"
     outcome = last.get("outcome")
     return last["type"] == "call.refused" or (isinstance(outcome, dict) and outcome.get("status") == "refused")

@@ -20,7 +20,7 @@ from gateway.stages.kept import write_done
 from gateway.stores.sqlite_counters import SqliteCounters
 from gateway.tool import Json
 
-TOLD = "This call was done, as an operator found out; what it gave is not known."
+TOLD = "This call was done, as was found out later; what it gave is not known."
 
 
 async def settle_claim(claims: Claims, intent: Mapping[str, Json], ended: Literal["done", "not-done"]) -> None:

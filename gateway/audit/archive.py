@@ -28,7 +28,7 @@ from gateway.tool import Json
 
 LEAST_AGE = 24 * 3600.0  # seconds: policy counts calls for no longer, and reads them back at a start
 _BEGINS = frozenset({"call.intent", "call.in_doubt"})
-_ENDS = frozenset({"call.outcome", "call.refused", "call.resolved"})
+_ENDS = frozenset({"call.outcome", "call.refused", "call.resolved", "call.reconciled"})
 _OWNER = ("key", "session_id", "tenant", "agent", "user")
 
 

@@ -27,7 +27,7 @@ from gateway.audit.verify import segments, verify, whole_lines
 from gateway.tool import Json
 
 Record = dict[str, Json]
-SETTLES = CLOSES | {"call.resolved"}
+SETTLES = CLOSES | {"call.resolved", "call.reconciled"}
 _MARKS = {"shard", "seq", "hlc", "ts", "type"}
 
 

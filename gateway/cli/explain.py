@@ -105,9 +105,9 @@ def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iter
     yield f"{asked.record.get('call_id')}: {tool.get('name')} called by agent {who.get('agent')}{user}"
     yield f"  session {asked.record.get('session_id')}, tenant {asked.record.get('tenant')}, {asked.record.get('ts')}"
     if asked.record.get("parent_call_id"):
-        yield f"  called by the code of {asked.record['parent_call_id']}"
+        yield f"  made because of {asked.record['parent_call_id']}"
     yield from _decision(asked)
-    yield from (f"  its code called {_nested(record)}" for record in nested)
+    yield from (f"  because of it: {_nested(record)}" for record in nested)
     yield from (line for each in shown for line in _answer(each))
     yield from _outcome(own[-1])
     took = _part(own[-1].record, "stages")

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from gateway.admission import Bounds, Budget, Claim
+from gateway.audit import query
 from gateway.audit.ledger import open_ledger
 from gateway.audit.writer import Writer
 from gateway.model import Failure, Outcome, Position, RawOutput
 from gateway.ports import Line
 from gateway.problems import problem, refuse
 from gateway.reseeding import reseed
+from gateway.settling import TOLD
 from gateway.stores.sqlite_counters import SqliteCounters
 from gateway.tool import HttpBackend
 from gateway.work import Work
@@ -34,6 +36,7 @@ effects: [write]
 runner:
   http: {method: POST, url: "https://pay.example.com/pay", json: {amount: "{amount}"}}
 """
+FIND = SPEC.replace("name: pay", "name: find").replace("effects: [write]", "effects: [read]")
 POLICY = """
 apiVersion: toolgate/v1
 kind: Policy
@@ -62,6 +65,8 @@ class Till:
             shutil.copytree(self.home, self.copy)
 
     async def run(self, work: Work) -> RawOutput:
+        if work.tool.name == "find":
+            return RawOutput("", {"found": True})
         amount = work.arguments["amount"]
         self.paid.append(amount)
         if amount == LOST:
@@ -262,3 +267,25 @@ def test_a_clock_that_was_put_back_hides_no_call(tmp_path: Path) -> None:
     said, lost = asyncio.run(go())
     assert said == "1 calls were under way at the end, 0 of them never ran; 0 keys are known again"
     assert lost == ("refused", "outcome_unknown", "")
+
+
+def test_what_the_backend_said_of_a_call_in_doubt_counts_from_then_on(tmp_path: Path) -> None:
+    """Nobody is asked to settle it any more, and without the file of limits it is still known to be done."""
+
+    async def go() -> list[Said]:
+        till = Till(tmp_path / "first", tmp_path / "home", "under way")
+        specs = {"pay.yaml": SPEC + "idempotency: {reconcile: find}\n", "find.yaml": FIND}
+        lab = Lab.of(specs, {"lab.yaml": POLICY % ""})
+        async with living(lab, till, till.home) as first:
+            await first.pay(LOST, "lost")
+        async with living(lab, till, till.copy) as second:
+            assert len(query.in_doubt(till.copy)) == 1
+            answers = [await second.pay(LOST, "lost")]
+        assert query.in_doubt(till.copy) == []
+        limits(till.copy)
+        async with living(lab, till, till.copy) as third:
+            answers.append(await third.pay(LOST, "lost"))
+        assert till.paid == [LOST]
+        return answers
+
+    assert asyncio.run(go()) == [("done", None, ""), ("done", None, TOLD)]

@@ -68,8 +68,8 @@ def test_an_explanation_tells_what_the_code_called_and_what_it_was_called_by() -
         {"call_id": "c_4", "tool": {"name": "send"}, "type": "call.intent"},
     ]
     lines = list(explain([Shown(asked, None, None), Shown(ended, None, None)], below))
-    assert lines[2] == "  called by the code of c_1"
-    assert "  its code called sum: failed (timeout), c_3" in lines
-    assert "  its code called send: not known (call.intent), c_4" in lines
+    assert lines[2] == "  made because of c_1"
+    assert "  because of it: sum: failed (timeout), c_3" in lines
+    assert "  because of it: send: not known (call.intent), c_4" in lines
     assert "  network: GET a.example/x: status 200, 3 bytes" in lines
     assert "  network: PUT b.example/: no answer" in lines
