@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.admission import UNITS, Bounds, Budget
 from gateway.policy.quantities import Duration, RateText, Size
-from gateway.reliability.budgets import in_units
-
-Amount = Annotated[float, Field(ge=0, le=1e12)]
+from gateway.reliability.budgets import in_units, unfit
 
 
 class _Part(BaseModel):
@@ -27,17 +25,25 @@ class BudgetShape(_Part):
     over: Literal["session", "principal", "tenant"]
     within: Duration | None = None
     calls: Annotated[int, Field(ge=0)] | None = None
-    cost: Amount | None = None
+    cost: Annotated[float, Field(ge=0)] | None = None
     wall: Duration | None = None
     sandbox: Duration | None = None
     bytes: Size | None = None
     tokens: Annotated[int, Field(ge=0)] | None = None
 
+    @model_validator(mode="after")
+    def _countable(self) -> BudgetShape:
+        if said := unfit(self._given()):
+            raise ValueError(said)
+        return self
+
+    def _given(self) -> dict[str, float]:
+        return self.model_dump(exclude={"over", "within"}, exclude_none=True)
+
     @property
     def budget(self) -> Budget:
         """The same, as it is counted."""
-        given = self.model_dump(exclude={"over", "within"}, exclude_none=True)
-        return Budget(self.over, in_units(given), self.within)
+        return Budget(self.over, in_units(self._given()), self.within)
 
 
 def merged(budgets: Iterable[Budget]) -> tuple[Budget, ...]:

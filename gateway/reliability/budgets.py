@@ -14,6 +14,7 @@ from gateway.model import Principal, Session
 
 WARN_AT = 0.8  # of what an account may use up
 _FOR_GOOD = 400 * 24 * 3600.0  # seconds
+_BEYOND = 3600.0  # seconds after the end of a session in which its accounts are remembered, whatever clocks do
 _SPANS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 _WHOLE: frozenset[str] = frozenset({"calls", "bytes", "tokens"})
 
@@ -34,7 +35,7 @@ def accounts(line: Sequence[Session], principal: Principal, bounds: Bounds, now:
     if any(each.budget for each in line):
         for number, each in enumerate(line):
             name = "session above" if number else "session"
-            found.append(Account(session_key(each), name, in_units(each.budget), each.expires_at - now))
+            found.append(Account(session_key(each), name, in_units(each.budget), _left(each, now)))
     return (*found, *of_settings(principal, bounds, now, line)) if bounds.budgets else tuple(found)
 
 
@@ -54,8 +55,14 @@ def of_settings(principal: Principal, bounds: Bounds, now: float, line: Sequence
         )
         window = 0 if budget.within is None else math.floor(now / budget.within)
         lasts = _FOR_GOOD if budget.within is None else budget.within
+        if budget.over == "session":
+            lasts = min(lasts, _left(line[-1], now))
         found.append(Account(f"{budget.over}\x1f{who}\x1f{budget.within}\x1f{window}", budget.over, budget.most, lasts))
     return tuple(found)
+
+
+def _left(session: Session, now: float) -> float:
+    return max(0.0, session.expires_at - now) + _BEYOND
 
 
 def session_key(session: Session) -> str:
@@ -133,7 +140,7 @@ def unfit(budget: Mapping[str, float]) -> str | None:
             return f"{name[:64]!r} is no dimension of a budget, only {', '.join(UNITS)} are"
         if not 0 <= most < math.inf or (name in _WHOLE and most != int(most)):
             return f"{name} is a whole number, 0 or more" if name in _WHOLE else f"{name} is a number, 0 or more"
-        if most * UNITS[cast(Dimension, name)] > 2**53:
+        if most > 2**53 / UNITS[cast(Dimension, name)]:
             return f"{name} is too large"
     return None
 

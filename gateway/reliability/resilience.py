@@ -20,6 +20,7 @@ from gateway.urls import BadUrl, parse_url
 
 _FALLBACK = "fallback "
 _FULL_TIME = 0.9  # of a tool's timeout
+_LONGEST = 512  # characters of scheme, host and port; what is longer is none, and is not remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ def place_of(call: Call) -> Place | None:
     if isinstance(backend, SandboxBackend):
         return Place(tenant, f"sandbox:{backend.backend}")
     named = "url" if isinstance(backend, FetchBackend) else backend.url_argument or ""
-    return _at(tenant, _origin(str(call.arguments.get(named))))
+    origin = _origin(str(call.arguments.get(named)))
+    return _at(tenant, origin) if len(origin) <= _LONGEST else None
 
 
 def had_its_time(call: Call, seconds: float) -> bool:
@@ -71,8 +73,8 @@ def is_ill(call: Call, raw: RawOutput, fair: bool) -> bool | None:
 
 
 def is_out(refused: Problem, fair: bool) -> bool | None:
-    """The same of an attempt that sent nothing. A sandbox that lacks what was asked for, or that broke down under its
-    code, says no time after which to come again."""
+    """The same of an attempt that sent nothing. A sandbox that lacks what was asked for says no time
+    after which to come again."""
     if refused.code == "sandbox_unavailable":
         return True if refused.retry_after_ms is not None else None
     return True if refused.code == "upstream_unreachable" and fair else None

@@ -116,8 +116,6 @@ def _output(done: Exit, spec: SandboxBackend, labels: Labels) -> RawOutput:
         raise refuse("sandbox_unavailable", f"The sandbox cannot run this call: {done.stderr.strip()}.")
     if done.status == "unavailable":
         raise refuse("sandbox_unavailable", "No sandbox could run this call now.", retry_after_ms=_RETRY_MS)
-    if done.status == "crashed" and not done.usage.host_calls:  # no time is said: it may be the code that does it
-        raise refuse("sandbox_unavailable", "The sandbox broke down before its code had called anything.")
     wrong = _problem(done)
     text, structured = _shape(done, spec, failed=wrong is not None)
     return RawOutput(
@@ -163,6 +161,6 @@ def _problem(done: Exit) -> Problem | None:
         return problem("timeout", "The code did not finish in the time it has.")
     if done.status == "limit":
         return problem("sandbox_limit", f"The code reached the sandbox's limit of {done.limit}.")
-    if done.status == "crashed":
-        return problem("upstream_error", "The sandbox broke down after its code had called tools.")
+    if done.status == "crashed":  # which code can bring about itself, so the time that it took is not given back
+        return problem("upstream_error", "The sandbox broke down under its code.")
     return problem("cancelled", "The call was cancelled.")

@@ -115,10 +115,10 @@ class admit:
 
     def gave(self, raw: RawOutput) -> RawOutput:
         """Notes what the work took, and gives its output on."""
-        took: Amounts = {
-            "wall": math.ceil((self._clock.monotonic() - self._started) * 1000),
-            "sandbox": math.ceil(raw.sandbox_ms or 0.0),
-        }
+        wall = math.ceil((self._clock.monotonic() - self._started) * 1000)
+        # A sandbox that was given up on says nothing, and may have run all the time; nothing ran for a kept result.
+        unsaid = wall if raw.attempts else 0
+        took: Amounts = {"wall": wall, "sandbox": unsaid if raw.sandbox_ms is None else math.ceil(raw.sandbox_ms)}
         self._spent = {name: took.get(name, amount) for name, amount in self._taken.granted.items()}
         return raw
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from gateway.admission import PARTIAL, Account, Amounts, Ask, Bounds, Bucket, Claim, Dimension, Slot
+from gateway.admission import PARTIAL, UNITS, Account, Amounts, Ask, Bounds, Bucket, Claim, Dimension, Slot
 from gateway.aggregates import Reservation
 from gateway.model import Call, Decision, Permit, Session
 from gateway.obligations import Limit
@@ -78,7 +78,8 @@ def _wants(permit: Permit, drawn: Sequence[Account]) -> Amounts:
     """
     call, obligations = permit.decision.call, permit.decision.obligations
     most = min(call.tool.timeout, obligations.timeout or math.inf)
-    wants: dict[Dimension, int] = {"calls": 1, "cost": round(call.tool.cost * 1_000_000)}
+    cost = math.ceil(call.tool.cost * UNITS["cost"] - 1e-6)  # up, so that many small ones are not for nothing
+    wants: dict[Dimension, int] = {"calls": 1, "cost": cost}
     if call.parent is None:
         wants["wall"] = math.ceil(most * 1000)
         limit = call.tool.output_limit

@@ -13,11 +13,13 @@ from gateway.admission import Bounds, Budget, Dimension
 from gateway.bounds import BudgetShape, merged
 from gateway.lifetimes import Opening
 from gateway.model import Outcome, Principal, RawOutput
+from gateway.runners.sandboxed import SandboxRunner
 from gateway.tool import Rate, SandboxBackend
 from gateway.work import Calls, NestedRefusal, Work
+from sandboxes.model import Exit, Job, Usage
 from tests.gateway.coder import playing
 from tests.gateway.doors.session_lab import records
-from tests.gateway.limited import FREE, MIB, OTHER, PERMIT, budget, code_of, lab_of, many
+from tests.gateway.limited import FREE, MIB, OTHER, PERMIT, Slow, budget, code_of, lab_of, many, with_runner
 from tests.kit import DEV, Lab
 
 # ── rates ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +170,46 @@ def test_sandbox_seconds_count_once(left: float, made: int) -> None:
 
     assert Counter(asyncio.run(test()))["done"] == made
     assert len(seen) == 2 * made  # each with one call below it
+
+
+@pytest.mark.parametrize("said", [Exit("crashed", usage=Usage(sandbox_ms=9_000.0)), None])
+def test_code_that_breaks_its_sandbox_has_used_it(said: Exit | None) -> None:
+    """A sandbox that broke down, or that had to be given up on, ran until then: its seconds are spent, and its call."""
+    lab = playing(nothing)
+    clock = lab.trial.clock
+
+    class Broken:
+        guarantees: frozenset[str] = frozenset()
+
+        async def run(self, job: Job, on_call: object = None) -> Exit:
+            clock.at += 9.0
+            if said is None:
+                raise TimeoutError
+            return said
+
+    runner = SandboxRunner({"wasm-python": Broken()})  # type: ignore[dict-item]  # as much of one as a runner asks
+    most: dict[Dimension, int] = {"calls": 5, "sandbox": 18_000}
+    bounds = Bounds(budgets=(Budget("principal", most),))
+    lab.gate = replace(lab.gate, bounds=bounds, runners={**lab.gate.runners, SandboxBackend: runner})
+
+    async def test() -> list[str]:
+        return [code_of(await lab.call("coder", {"code": str(n)})) for n in range(3)]
+
+    failed = "upstream_error" if said else "timeout"
+    assert asyncio.run(test()) == [failed, failed, "budget_exhausted"]
+
+
+async def nothing(work: Work, calls: Calls) -> object:
+    """Code that does nothing."""
+    return None
+
+
+def test_what_costs_less_than_a_millionth_counts() -> None:
+    """As a millionth, so that however many calls are never for nothing."""
+    cheap = FREE.replace("per_call: 0.5", "per_call: 0.0000001")
+    lab = Lab.of({"echo.yaml": cheap}, {"lab.yaml": PERMIT.replace(", other", "")}, bounds=budget(cost=3))
+    lab.gate = with_runner(lab, Slow(lab))
+    assert Counter(asyncio.run(many(lab, 9))) == {"done": 3, "budget_exhausted": 6}
 
 
 def test_tokens_that_are_reported_end_the_session() -> None:

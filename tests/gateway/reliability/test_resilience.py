@@ -9,7 +9,7 @@ import pytest
 from gateway.model import Arguments, Call, Caller, Principal, RawOutput, Session
 from gateway.problems import problem
 from gateway.reliability.breaker import Place
-from gateway.reliability.resilience import had_its_time, is_ill, is_out, place_of
+from gateway.reliability.resilience import _at, had_its_time, is_ill, is_out, place_of
 from gateway.tool import Backend, FetchBackend, HttpBackend, McpBackend, SandboxBackend
 from tests.kit import Lab
 
@@ -44,10 +44,12 @@ def test_a_backend_has_one_name(backend: Backend, name: str) -> None:
     assert place_of(call(backend)) == Place("acme", name)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://x/", "https://", "https://a b/", "x" * 9000])
+@pytest.mark.parametrize("url", ["", "ftp://x/", "https://", "https://a b/", "x" * 9000, f"https://{'x' * 9000}"])
 def test_what_is_no_url_has_no_backend(url: str) -> None:
-    """Its runner refuses it."""
+    """Its runner refuses it; one that is long is not remembered."""
+    before = _at.cache_info().currsize
     assert place_of(call(GIVEN, url)) is None
+    assert len(url) < 9000 or _at.cache_info().currsize == before
 
 
 ANSWERED = {"origin": "up.example.org"}
@@ -68,7 +70,7 @@ ANSWERED = {"origin": "up.example.org"}
         (MCP, "timeout", {}, True),
         (CODE, "timeout", {}, None),
         (CODE, "tool_error", ANSWERED, False),
-        (CODE, "upstream_error", {}, False),  # the sandbox broke down after calls of its code
+        (CODE, "upstream_error", {}, False),  # the sandbox broke down under its code
         (CODE, "sandbox_limit", {}, False),
     ],
 )
@@ -94,7 +96,7 @@ def test_a_call_that_was_cut_short_says_nothing_by_ending() -> None:
     [
         ("upstream_unreachable", None, True),
         ("sandbox_unavailable", 1000, True),
-        ("sandbox_unavailable", None, None),  # a guarantee it lacks, code that broke it
+        ("sandbox_unavailable", None, None),  # a guarantee it lacks
         ("egress_denied", None, None),
         ("account_required", None, None),
         ("tool_changed", None, None),

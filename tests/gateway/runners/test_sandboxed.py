@@ -176,18 +176,12 @@ def test_where_nothing_ran_the_call_may_come_again(end: Exit | Exception) -> Non
     assert (code, again) == ("sandbox_unavailable", True)
 
 
-def test_a_sandbox_that_broke_under_its_code_says_no_time_to_come_again() -> None:
-    """It called nothing, so nothing happened; but it may be the code that breaks it, at any time."""
-    code, _, again = refused(Ending(Exit("crashed")), work())
-    assert (code, again) == ("sandbox_unavailable", False)
-
-
-def test_a_sandbox_that_broke_after_calling_tools_is_a_failure() -> None:
-    """What it called has happened, so the call must not be taken for one that never ran."""
-    output = run(Ending(Exit("crashed", usage=Usage(host_calls=1))), work(calls=Answers()))
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_sandbox_that_broke_under_its_code_is_a_failure(calls: int) -> None:
+    """The code ran, and may have broken it: it must not be taken for a call that never ran, and the time counts."""
+    output = run(Ending(Exit("crashed", usage=Usage(sandbox_ms=900.0, host_calls=calls))), work(calls=Answers()))
     assert output.problem is not None
-    assert output.problem.code == "upstream_error"
-    assert "called tools" in output.problem.detail
+    assert (output.problem.code, output.sandbox_ms) == ("upstream_error", 900.0)
     assert output.labels == {"pii"}
 
 
