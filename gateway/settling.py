@@ -9,12 +9,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from gateway.admission import Claim
 from gateway.audit.writer import Writer
 from gateway.home import Home
-from gateway.ports import Claims
+from gateway.sharing import SettledElsewhere
 from gateway.stages.claim import LASTS
 from gateway.stages.kept import write_done
 from gateway.stores.sqlite_counters import SqliteCounters
@@ -23,7 +23,14 @@ from gateway.tool import Json
 TOLD = "This call was done, as was found out later; what it gave is not known."
 
 
-async def settle_claim(claims: Claims, intent: Mapping[str, Json], ended: Literal["done", "not-done"]) -> None:
+class Settling(Protocol):
+    """What it takes of the port `Claims`."""
+
+    async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None: ...
+    async def release(self, key: str, call_id: str) -> bool: ...
+
+
+async def settle_claim(claims: Settling, intent: Mapping[str, Json], ended: Literal["done", "not-done"]) -> None:
     """Settles the key that the call of that intent has, if it still has one: a repeat is told that it was done, or
     runs. Raises `Refusal(overloaded)`."""
     claim, call_id = claim_on(intent), str(intent["call_id"])
@@ -51,9 +58,13 @@ def told_done(intent: Mapping[str, Json]) -> bytes:
 
 
 @contextmanager
-def claims_of(home: Home, store: str, ledger: Writer) -> Iterator[Claims | None]:
-    """The claims of a home that no gateway serves; None where they are not kept in it. Raises `OSError`."""
-    if store != "sqlite" or not home.limits.exists():
+def claims_of(home: Home, store: str, ledger: Writer) -> Iterator[Settling | None]:
+    """The claims of a home that no gateway serves, those of a Redis among them; None where there are none. Raises
+    `OSError`."""
+    if store not in ("sqlite", "memory"):
+        yield SettledElsewhere(store)
+        return
+    if store == "memory" or not home.limits.exists():
         yield None
         return
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
+from gateway.admission import Claim
 from gateway.identity.revocations import Revocations
 from gateway.identity.shared import SharedSeal
 from gateway.model import Outcome, Position, Refusal
@@ -25,6 +26,7 @@ from gateway.stores.redis_link import Redis
 from gateway.stores.redis_news import News
 from gateway.stores.redis_outcomes import RedisOutcomes
 from gateway.stores.redis_revocations import SharedRevocations
+from gateway.stores.redis_scripts import TEXTS
 from gateway.stores.redis_sessions import RedisSessions
 from gateway.stores.resp import Address
 from gateway.stores.sqlite import SqliteKeys
@@ -107,6 +109,30 @@ async def shared_sessions(store: str, stack: AsyncExitStack) -> RedisSessions:
     sessions = RedisSessions(redis, news, box, owed=0.0)
     await news.start()
     return sessions
+
+
+class SettledElsewhere:
+    """The keys of all gateways, for a command that settles one; it takes none. Methods raise `Refusal(overloaded)`, and
+    `ValueError` for an address that is none."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+
+    async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
+        """The call was done; a repeat is told `kept`."""
+        await self._end(claim.key, call_id, "done", kept, session)
+
+    async def release(self, key: str, call_id: str) -> bool:
+        """The call was not done: the key is free. Whether that call had it."""
+        return await self._end(key, call_id, "free")
+
+    async def _end(self, key: str, call_id: str, state: str, kept_: bytes = b"", session: str = "") -> bool:
+        async with Redis(address_of(self._store)) as redis:
+            box = SharedSeal()
+            await News(redis, box.use).start()
+            sealed = box.close(kept_.decode(), key.encode())
+            keys = (f"tg:claim:{key}", f"tg:kept:{session}")
+            return bool(await redis.do("EVAL", TEXTS["end"], len(keys), *keys, call_id, state, sealed, session))
 
 
 async def _started(news: News) -> None:

@@ -27,9 +27,9 @@ from gateway.audit.search import find_call
 from gateway.audit.writer import Writer
 from gateway.ledger_ports import Erased, Moved, Rotated, Whose
 from gateway.model import Position, Refusal
-from gateway.ports import Claims, Line
+from gateway.ports import Line
 from gateway.problems import refuse
-from gateway.settling import settle_claim
+from gateway.settling import Settling, settle_claim
 from gateway.tool import Json
 
 log = logging.getLogger("toolgate")
@@ -70,7 +70,7 @@ class LedgerUpkeep:
         keeping: Keeping | None = None,
         count: Count | None = None,
         erased: Callable[[Collection[str]], None] = lambda _: None,
-        claims: Claims | None = None,
+        claims: Settling | None = None,
     ) -> None:
         """Without `keeping` content is kept until it is erased. `count` is told how a call in doubt ended, `erased`
         whose content is gone, by the `uid` of the sessions: a copy in memory goes too. `claims` has its key."""
@@ -114,8 +114,8 @@ class LedgerUpkeep:
         if self._claims is not None:
             try:
                 await settle_claim(self._claims, asked, ended)
-            except Refusal:  # it is on record; a gateway that starts anew reads it there
-                log.exception("the idempotency key of %s is in doubt until the next start", asked["call_id"])
+            except Refusal as refusal:  # it is on record all the same
+                log.error("the idempotency key of %s stays in doubt: %s", asked["call_id"], refusal.problem.detail)
 
     async def erase(self, whose: Whose, why: str, who: Mapping[str, Json]) -> Erased:
         """See the port. The keys go first: a record that says so is never untrue."""
