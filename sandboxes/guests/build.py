@@ -172,8 +172,9 @@ def _valid_pair(wasm: Path, recipe: Recipe) -> BuiltGuest | None:
     cwasm = _cwasm_path(wasm, recipe)
     if not _valid(cwasm):
         return None
-    for file in (wasm, cwasm):
-        os.utime(_digest_file(file))  # in use: see _remove_unused
+    with contextlib.suppress(OSError):  # a folder that is read-only, as in the image, keeps what it has anyway
+        for file in (wasm, cwasm):
+            os.utime(_digest_file(file))  # in use: see _remove_unused
     return BuiltGuest(wasm, cwasm, _digest_file(wasm).read_text())
 
 

@@ -67,6 +67,20 @@ def test_native_code_that_does_not_match_is_built_again(copy, spoil):
     assert [path.name for path in copy.iterdir() if path.name.startswith(".build")] == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_folder_that_is_read_only_is_used_as_it_is(copy):
+    """As in a container with `--read-only`, where not even a file's time can be changed."""
+    if subprocess.run(["mount", "--bind", str(copy), str(copy)], check=False).returncode:
+        pytest.skip("this machine does not let us mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (copy / "x").touch()
+        assert ensure(copy, no_build).cwasm.parent == copy
+    finally:
+        subprocess.run(["umount", "-l", str(copy)], check=True)
+
+
 def test_guests_that_nobody_starts_any_more_are_removed(copy):
     """A build makes room: what was not looked at for a week goes, and what is used or is somebody else's stays."""
     first = ensure(copy, no_build)
