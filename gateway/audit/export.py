@@ -15,10 +15,13 @@ Format = Literal["jsonl", "ocsf", "cloudevents"]
 
 OCSF = "1.3.0"
 _API_ACTIVITY, _OTHER = 6003, 99
-_ENDS = frozenset({"call.outcome", "call.refused", "call.in_doubt", "call.resolved"})
-_STATUS = {"done": (1, "Success"), "failed": (2, "Failure"), "refused": (2, "Failure")}
+_ENDS = frozenset({"call.outcome", "call.refused", "call.parked", "call.in_doubt", "call.resolved"})
+_STATUS = {"done": (1, "Success"), "failed": (2, "Failure"), "refused": (2, "Failure"), "parked": (99, "Other")}
 _NOT_KNOWN = (0, "Unknown")
-_EVENTS = {"call.intent": "call.started", "call.outcome": "call.completed", "call.refused": "call.completed"}
+_DELAYED = 14
+_EVENTS = {"call.intent": "call.started"} | dict.fromkeys(
+    ("call.outcome", "call.refused", "call.parked"), "call.completed"
+)
 _APART = ("tenant", "parent_call_id", "args_digest", "raw_digest", "shown_digest", "labels_added", "screen", "network")
 
 
@@ -58,7 +61,7 @@ def cloud_event(record: Mapping[str, Any], gateway: str) -> Form:
 
 
 class Ocsf:
-    """One API Activity event for each end of a call: outcome, refusal, doubt, and what an operator said of it later.
+    """One API Activity event for each end of a call: outcome, refusal, wait, doubt, and an operator's word on it.
 
     What the intent says of the call is in the event too, where the intent was among the records.
     """
@@ -159,8 +162,8 @@ def _ended(record: Record) -> tuple[str, int, str]:
 
 
 def _severity(status_id: int) -> int:
-    """Informational for success, low for failure, medium for a call of which nobody knows."""
-    return {1: 1, 2: 2}.get(status_id, 3)
+    """Informational for success and for a wait, low for failure, medium for a call of which nobody knows."""
+    return {1: 1, 2: 2, 99: 1}.get(status_id, 3)
 
 
 def _control(call: Mapping[str, Any], ended: Record) -> Form:
@@ -168,6 +171,8 @@ def _control(call: Mapping[str, Any], ended: Record) -> Form:
     refused = ended["type"] == "call.refused" or _part(ended, "outcome").get("status") == "refused"
     decision = _part(call, "decision")
     form: Form = {"action_id": 2, "disposition_id": 2} if refused else {"action_id": 1, "disposition_id": 1}
+    if ended["type"] == "call.parked":
+        form = {"action_id": 2, "disposition_id": _DELAYED}
     if decision:
         rules = decision.get("rules") or [decision.get("code")]
         policies = [{"name": str(rule), "uid": str(decision.get("bundle_digest"))} for rule in rules]

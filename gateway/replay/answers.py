@@ -73,9 +73,9 @@ Answer = Result | Instead | Denied | Lost
 
 
 def answer_of(first: Record, last: Record | None, contents: Contents, owner: str) -> Answer:
-    """What came of a call. `first` is its intent or refusal, `last` what ended it; `owner` a `Principal.key`."""
+    """What came of a call. `first` is its intent, refusal or wait, `last` what ended it; `owner` a `Principal.key`."""
     try:
-        if first["type"] == "call.refused":
+        if first["type"] in ("call.refused", "call.parked"):
             said = cast(Any, first["outcome"])
             return Denied(str(said["code"]), said.get("rule"), said.get("retry_after_ms"))
         if first["type"] == "call.repeated":

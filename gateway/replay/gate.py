@@ -11,6 +11,7 @@ from gateway.model import Outcome, Problem, RawOutput, Refusal, Request
 from gateway.pipeline import Gate
 from gateway.ports import Runner
 from gateway.problems import problem
+from gateway.replay.answered import RecordedApprovals
 from gateway.replay.answers import Denied, Instead, Result
 from gateway.replay.claims import RecordedClaims
 from gateway.replay.outside import AsRecorded, Marked, ReplayClock, Unread
@@ -84,6 +85,7 @@ class ReplayGate(Gate):
         return self._with(
             counters=AsRecorded(self.counters, self.claims, self.replay.clock, turn),
             claims=RecordedClaims(self.claims, turn),
+            approvals=RecordedApprovals(self.approvals, turn, self.replay.session.principal),
             runners=runners,
             screener=screener,
             ledger=Marked(self.ledger, turn),

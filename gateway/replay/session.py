@@ -25,7 +25,7 @@ from gateway.model import SESSION_TTL, Principal, Session
 from gateway.replay.answers import Answer, Lost, answer_of
 from gateway.tool import Json
 
-_ASKS = ("call.intent", "call.refused", "call.repeated")
+_ASKS = ("call.intent", "call.refused", "call.parked", "call.repeated")
 _ENDS = ("call.outcome", "call.in_doubt", "call.resolved")
 _SCOPES = frozenset({"agent"})
 
@@ -39,7 +39,7 @@ class Recorded:
     """One call on record. `at`: when it was opened (unix seconds); `digest`: of its arguments, under its tenant's key.
 
     `arguments` says nothing where `unreadable` says why. `admitted`: it has an intent. `claim`: of its idempotency key,
-    as far as one is on record. `repeats`: the call that it was a repeat of.
+    as far as one is on record. `repeats`: the call that it was a repeat of. `approval`: what people were asked for it.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Recorded:
     unreadable: str | None = None
     claim: str | None = None
     repeats: str | None = None
+    approval: str | None = None
 
     @property
     def lost(self) -> str | None:
@@ -207,6 +208,7 @@ def _call(asked: Record, end: Record | None, contents: Contents, owner: str) -> 
         unreadable,
         str(cast(Any, asked["idempotency_key"])["claim"]) if "idempotency_key" in asked else None,
         str(asked["repeat_of"]) if "repeat_of" in asked else None,
+        str(cast(Any, asked["approval"])["id"]) if "approval" in asked else None,
     )
 
 

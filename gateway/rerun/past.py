@@ -16,7 +16,7 @@ from gateway.replay.answers import Answer, answer_of
 from gateway.tool import Json
 from gateway.wanted import Wanted
 
-_BEGINS = ("call.intent", "call.refused")
+_BEGINS = ("call.intent", "call.refused", "call.parked")
 _ENDS = ("call.outcome", "call.in_doubt", "call.resolved")
 
 

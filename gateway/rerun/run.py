@@ -149,7 +149,7 @@ class _Again:
 
     def _tool(self, call: Taken) -> Tool:
         """The call's tool, which is code in a WASM sandbox. Raises Unfit."""
-        if call.began["type"] == "call.refused":
+        if call.began["type"] != "call.intent":
             raise Unfit(_REFUSED)
         tool = self._tools.get(call.tool_digest or "")
         if tool is None:

@@ -19,6 +19,7 @@ from gateway.policy.cases import NOW
 from gateway.problems import problem, refuse
 from gateway.replay.opened import ReplayService, open_replay
 from gateway.settings import load_settings
+from gateway.stores.approvals import MemoryApprovals
 from gateway.tool import HttpBackend, SandboxBackend
 from gateway.upkeep import LedgerUpkeep
 from gateway.work import Work
@@ -122,6 +123,7 @@ class Recording:
         self.folder, self.home, self.at = folder, folder / "home", NOW
         self.specs, self.policy = specs, policy
         self.upstream = Upstream()
+        self.approvals = MemoryApprovals()
         Home(self.home).make()
 
     async def erase(self, whose: Whose) -> None:
@@ -137,7 +139,8 @@ class Recording:
         lab.trial.authority.principals.update(dev=DEV, ann=ANN)
         lab.trial.clock.at = self.at
         ledger = open_ledger(self.home, clock=lab.trial.clock.now)
-        gate = replace(lab.gate, ledger=ledger, runners={HttpBackend: self.upstream, SandboxBackend: self.upstream})
+        runners = {HttpBackend: self.upstream, SandboxBackend: self.upstream}
+        gate = replace(lab.gate, ledger=ledger, runners=runners, approvals=self.approvals)
 
         async def call(made: Made) -> Outcome:
             lab.trial.clock.at += made.pause
