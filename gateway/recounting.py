@@ -20,10 +20,8 @@ from gateway.audit.query import Record
 from gateway.ports import Clock
 from gateway.reliability.cells import Cells
 from gateway.reliability.counted import Counted, KeptClaim, Used
-from gateway.reliability.limits import spend
 from gateway.reseeding import ENDS, never_ran, told_of
 from gateway.stages.claim import LASTS
-from gateway.tool import Rate
 
 _FOR_GOOD = 400 * 24 * 3600.0  # seconds
 _MEASURED: Mapping[str, str] = {"wall": "wall_ms", "sandbox": "sandbox_ms", "bytes": "bytes_out"}
@@ -78,8 +76,11 @@ def recount(home: Path, now: float, back: float, flying: frozenset[str], cells: 
 
 
 def _spend(rates: dict[str, float], intent: Record) -> None:
-    for key, calls, per in cast(list[Any], intent.get("rates") or ()):
-        rates[key] = spend(rates.get(key, 0.0), Rate(int(calls), float(per)), query.written_at(intent))
+    """What a rate had after the call counts other gateways' calls too, so the latest of all is as it was."""
+    at = query.written_at(intent)
+    for key, _, per, *whole in cast(list[Any], intent.get("rates") or ()):
+        seconds = per if not whole or whole[0] is None else whole[0]
+        rates[key] = max(rates.get(key, 0.0), at + float(seconds))
 
 
 def _claims(home: Path, ran: Mapping[str, tuple[Record, Record | None]], now: float) -> list[KeptClaim]:

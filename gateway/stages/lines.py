@@ -108,7 +108,8 @@ def _admitted(opened: Opened) -> dict[str, Json]:
         claim = ask.claim
         said["idempotency_key"] = {"claim": claim.key, "fingerprint": claim.fingerprint, "ttl": claim.ttl}
     if ask.buckets:
-        said["rates"] = [[each.key, each.rate.calls, each.rate.per] for each in ask.buckets]
+        whole = {each.bucket.key: each.reset for each in taken.standings}
+        said["rates"] = [[each.key, each.rate.calls, each.rate.per, whole.get(each.key)] for each in ask.buckets]
     if ask.accounts:
         reserved = {str(name): amount for name, amount in taken.granted.items()}
         said["budgets"] = {"accounts": [each.key for each in ask.accounts], "reserved": reserved}

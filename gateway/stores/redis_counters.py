@@ -28,7 +28,7 @@ from gateway.stores.redis_cells import Copies, adopting, crowded, folding
 from gateway.stores.redis_epoch import BEAT, SILENT, Epoch
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link, run
-from gateway.stores.redis_seeding import leaving, seeded
+from gateway.stores.redis_seeding import leaving, restored, seeded
 from gateway.stores.redis_words import claimed, happened, lasting, micro, settling, taken, taking
 from gateway.stores.resp import Address, Refused, Reply, Unanswered, Words
 
@@ -126,10 +126,13 @@ class RedisCounters:
         flying = dict(self._flying)
         past = Counted() if self._past is None else await self._past(frozenset(flying))
         done = f"tg:seeded:{epoch.decode()}:{self._me}"
-        steps = seeded(past, done, self._closed)
+        later = await self._later()
+        steps = seeded(past, done, self._closed, later)
         while some := list(islice(steps, _AT_ONCE)):
             await asyncio.gather(*(run(self._link, *step) for step in some))
         for ask, got in flying.values():
+            for each in got.standings:
+                await run(self._link, *restored(done, each.bucket.key, ask.now + each.reset, later))
             keys, words = taking(_as_granted(ask, got), self._me, epoch, self._time(), forced=True)
             await run(self._link, "take", keys, words)
 
@@ -140,6 +143,11 @@ class RedisCounters:
             past = await self._past(frozenset())
             for keys, words in leaving(calls, past, self._me, self._closed):
                 await run(self._link, "leave", keys, words)
+
+    async def _later(self) -> float:
+        """Seconds by which the clock of Redis is later than this one."""
+        seconds, micros = await self._link.ask("TIME", again=True)
+        return 0.0 if self._steady else int(seconds) + int(micros) / 1_000_000 - time.time()
 
     def _time(self) -> float | None:
         return None if self._steady is None else self._steady()
@@ -271,7 +279,8 @@ class RedisCounters:
             return None
         if state == b"in_progress" and float(until) <= now:
             state = b"unknown"  # nobody ended it in all its time
-        return claimed((call_id, fingerprint, state, until), self._opened(key, kept))
+        later = 0.0 if self._steady else now / 1_000_000 - time.time()
+        return claimed((call_id, fingerprint, state, until), self._opened(key, kept), later)
 
     async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
         await self._end(claim.key, call_id, "done", self._closed(claim.key, kept), session)

@@ -11,24 +11,32 @@ from gateway.stores.redis_cells import adopting
 from gateway.stores.redis_words import micro
 from gateway.stores.resp import Words
 
+Step = tuple[str, list[str], Words]
 
-def seeded(past: Counted, done: str, closed: Callable[[str, bytes], bytes]) -> Iterator[tuple[str, list[str], Words]]:
+
+def seeded(past: Counted, done: str, closed: Callable[[str, bytes], bytes], later: float = 0.0) -> Iterator[Step]:
     """Script, keys and arguments of each step. `done` is the key where Redis notes what was put back; `closed` seals
-    what was kept of a claim's outcome."""
+    what was kept of a claim's outcome; the clock of Redis is so many seconds `later` than that of the ledger."""
     for key, arrival in past.rates.items():
-        yield "seed", [done, f"tg:rate:{key}"], ("rate", math.ceil(arrival * 1000), micro(arrival))
+        yield restored(done, key, arrival, later)
     for used in past.used:
         amounts = tuple(word for pair in used.amounts.items() for word in pair)
-        yield "seed", [done, f"tg:used:{used.key}"], ("used", math.ceil(used.ends * 1000), *amounts)
+        yield "seed", [done, f"tg:used:{used.key}"], ("used", math.ceil((used.ends + later) * 1000), *amounts)
     for each in past.claims:
-        claimed, ends = each.claimed, math.ceil(each.ends * 1000)
+        claimed, ends = each.claimed, math.ceil((each.ends + later) * 1000)
         fields: list[str | bytes | int] = ["call", claimed.call_id, "fp", claimed.fingerprint, "state", claimed.state]
-        fields += ["until", micro(claimed.until), "ends", ends * 1000, "session", each.session]
+        fields += ["until", micro(claimed.until + later), "ends", ends * 1000, "session", each.session]
         if claimed.kept is not None:
             fields += ["kept", closed(each.key, claimed.kept)]
         yield "seed", [done, f"tg:claim:{each.key}"], ("claim", ends, *fields)
     for keys, words in adopting(past.cells) if past.cells is not None else ():
         yield "adopt", keys, words
+
+
+def restored(done: str, key: str, arrival: float, later: float) -> Step:
+    """The step that puts back a rate: the latest that any gateway knows counts."""
+    at = arrival + later
+    return "seed", [done, f"tg:rate:{key}"], ("rate", math.ceil(at * 1000), micro(at))
 
 
 def leaving(

@@ -169,10 +169,10 @@ def _short(kind: str, ask: Ask, reply: Reply) -> Taken:
     return Taken("claimed", ask.claim.key, retry_after=BUSY_SECONDS, claimed=claimed(reply[1:]))
 
 
-def claimed(fields: Sequence[bytes], kept: bytes | None = None) -> Claimed:
-    """A claim from its fields `call fp state until`."""
+def claimed(fields: Sequence[bytes], kept: bytes | None = None, later: float = 0.0) -> Claimed:
+    """A claim from its fields `call fp state until`; the clock of Redis is so many seconds `later` than ours."""
     call_id, fingerprint, state, until = (each.decode() for each in fields)
-    return Claimed(call_id, fingerprint, _STATES[state], float(until) / _MICRO, kept)
+    return Claimed(call_id, fingerprint, _STATES[state], float(until) / _MICRO - later, kept)
 
 
 def _standings(buckets: Sequence[Bucket], aheads: Sequence[int]) -> tuple[Standing, ...]:

@@ -56,12 +56,12 @@ class Till:
 
 
 @asynccontextmanager
-async def shop(server: RedisServer, home: Path) -> AsyncIterator[tuple[Lab, Till, RedisCounters]]:
+async def shop(server: RedisServer, home: Path, me: str = "one") -> AsyncIterator[tuple[Lab, Till, RedisCounters]]:
     """A gateway with a real ledger that counts in Redis."""
     clock, till, lab = SystemClock(), Till(), Lab.of({"pay.yaml": SPEC}, {"lab.yaml": POLICY})
     ledger = open_ledger(home, clock=clock.now)
     try:
-        async with opened(server, past=Recount(home, BOUNDS, clock)) as counters:
+        async with opened(server, me, past=Recount(home, BOUNDS, clock)) as counters:
             given = {"ledger": ledger, "counters": counters, "claims": counters, "bounds": BOUNDS, "clock": clock}
             lab.gate = replace(lab.gate, runners={HttpBackend: till}, **given)
             yield lab, till, counters
@@ -103,6 +103,27 @@ def test_what_was_counted_counts_again(redis_server: RedisServer, tmp_path: Path
             await counters.told()
             (key,) = {used.key for used in recount(tmp_path, SystemClock().now(), 3600.0, frozenset()).used}
             assert (await counters.used([key]))[key]["calls"] == 6
+
+    asyncio.run(go())
+
+
+def test_a_rate_that_two_spent_is_spent_for_both(redis_server: RedisServer, tmp_path: Path) -> None:
+    """What each has on record of a rate says what both had spent of it: after FLUSHALL there is no more of it."""
+
+    async def go() -> None:
+        homes = [tmp_path / name for name in ("one", "two")]
+        async with (
+            shop(redis_server, homes[0]) as (lab, _, one),
+            shop(redis_server, homes[1], "two") as (other, _, two),
+        ):
+            paid = [await pay(each, n, f"{n}{each is lab}") for n in range(3) for each in (lab, other)]
+            assert [status for status, _, _ in paid] == ["done"] * 6
+            redis_server.flush()
+            assert [(await pay(each, 9, "x"))[1] for each in (lab, other)] == ["overloaded"] * 2
+            async with asyncio.timeout(20):
+                while not (one.whole and two.whole):  # noqa: ASYNC110  # another program's state
+                    await asyncio.sleep(0.01)
+            assert [(await pay(each, 9, "x"))[1] for each in (lab, other)] == ["rate_limited"] * 2
 
     asyncio.run(go())
 

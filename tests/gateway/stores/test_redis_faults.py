@@ -12,7 +12,7 @@ import pytest
 from gateway.admission import Claim, Claimed
 from gateway.model import Refusal
 from gateway.reliability.counted import Counted, KeptClaim, Used
-from gateway.stores.redis_counters import RedisCounters
+from gateway.stores.redis_counters import Past, RedisCounters
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link
 from gateway.stores.resp import Address
@@ -162,6 +162,30 @@ def test_an_emptied_redis_gets_back_what_the_ledger_says(redis_server: RedisServ
             await counters.told()
             assert await counters.used([key_of("a")]) == {key_of("a"): {"calls": 5}}
             assert (await counters.take(ask("c5", slots={"s": 1}, claim="mine"))).kind is None
+
+    asyncio.run(go())
+
+
+def test_a_rate_of_several_gateways_is_put_back_as_the_last_to_spend_it_knew_it(redis_server: RedisServer) -> None:
+    """What others spent is in it: after FLUSHALL neither who spent more nor who spent last makes it any larger."""
+
+    async def go() -> None:
+        def past(seconds: float) -> Past:
+            async def told(_: frozenset[str]) -> Counted:
+                return Counted(rates={"r": time.time() + seconds})
+
+            return told
+
+        async with opened(redis_server, "one", past=past(20)) as one, opened(redis_server, "two", past=past(50)) as two:
+            await until(lambda: one.whole and two.whole)
+            flying = [await one.take(ask(f"f{n}", time.time(), rates={"q": (2, 3600.0)})) for n in range(2)]
+            assert [each.kind for each in flying] == [None, None]
+            redis_server.flush()
+            assert (await one.take(ask("c1"))).kind == (await two.take(ask("c2"))).kind == "unavailable"
+            await until(lambda: one.whole and two.whole)
+            assert (await two.take(ask("c3", rates={"q": (2, 3600.0)}))).kind == "rate"
+            taken = await two.take(ask("c4", rates={"r": (1, 60.0)}))
+            assert (taken.kind, round(taken.retry_after)) == ("rate", 50)
 
     asyncio.run(go())
 
