@@ -64,6 +64,7 @@ id: again
 rules:
 - {id: all, effect: permit, match: {tools: [code, js, mod, boxed, slow, look, net.fetch]}}
 - {id: not-war, effect: forbid, match: {tools: [look]}, when: ['args.what == "war"'], message: Not about war.}
+- {id: gold, effect: permit, match: {tools: [look]}, with: {approval: {when: args.what == "gold", by: ["user:ann"]}}}
 - {id: quiet, effect: permit, match: {tools: [quiet]}, with: {record: metadata}}
 - {id: asked, effect: permit, match: {tools: [asked]}, with: {record: request}}
 """

@@ -9,6 +9,8 @@ from typing import Any
 
 from gateway.audit.ledger import open_ledger
 from gateway.audit.query import records, unverified
+from gateway.audit.search import nested
+from gateway.model import Principal
 from gateway.rerun.run import calls_of, code_of
 from sandboxes.guests.build import DEFAULT_FOLDER, ensure, ensure_js
 from sandboxes.model import Exit, Job, OnCall
@@ -251,6 +253,45 @@ def test_what_code_called_is_answered_from_the_record(tmp_path: Path) -> None:
             reasons = {each.reason for each in inside if each.tool != "code"}
             assert len(reasons) == 3
             assert len(upstream.requests) == asked
+
+    play(scene)
+
+
+GOLD = """
+try:
+    print(call("look", what="gold"))
+except ToolError as error:
+    print(error)
+"""
+
+
+def test_what_code_calls_may_wait_for_a_person(tmp_path: Path) -> None:
+    """The code is told so, and told the answer when it is run again after a yes; each comes out the same afterwards."""
+
+    async def scene() -> None:
+        async with Upstream(http(b'{"is": "heavy"}', kind="application/json")) as upstream:
+            place, net = (
+                Place(tmp_path, [coder("code", more=FILES + "    tools: [look]\n"), look(upstream.port)]),
+                new_net(),
+            )
+            async with place.up("wasm-python") as sandboxes, place.serving(sandboxes, net) as lab:
+                waits = await place.call(lab, "code", code=GOLD)
+                assert "Nothing ran: a person has to approve it. It is pending as a_" in waits.text
+                assert (waits.status, len(upstream.requests)) == ("done", 0)
+                (asked,) = await lab.gate.approvals.all("default")
+                ann = Principal("desk", "default", "ann", scopes=frozenset({"approver"}), token_id="k_ann")
+                await lab.gate.answer(ann, asked.id, True, why="fine")
+                assert "heavy" in (await place.call(lab, "code", code=GOLD)).text
+                assert "pending as a_" in (await place.call(lab, "code", code=GOLD)).text
+                assert len(upstream.requests) == 1
+            await net.close()
+            inside = [nested(place.home, each) for each in place.ids]
+            assert [[(each["type"], each["call_id"]) for each in of_one] for of_one in inside[:1]] == [
+                [("call.parked", asked.call_id)]
+            ]
+            assert [[each["type"] for each in of_one] for of_one in inside[1:]] == [["call.outcome"], ["call.parked"]]
+            assert verdicts(await place.again("wasm-python")) == ["same"] * 3
+            assert len(upstream.requests) == 1
 
     play(scene)
 
