@@ -46,6 +46,8 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         named = [f"{name}={_text(value)}" for name, value in whose.items() if value] if isinstance(whose, dict) else []
         given = [name for name in ("key", "provider", "credential_id", "session_id", "why") if record.get(name)]
         return [*named, *(f"{name}={_text(record[name])[:200]}" for name in given)]
+    if type_.startswith("approval.") or type_.endswith(".warned"):
+        return _said(record)
     rules = _in(record, "decision", "rules")
     ms = _in(record, "usage", "wall_ms")
     rule = _in(record, "outcome", "rule") or (rules[0] if isinstance(rules, list) and rules else None)
@@ -59,6 +61,27 @@ def _what(record: Mapping[str, Json]) -> list[str]:
         _text(record.get("call_id")),
         f"parent={record['parent_call_id']}" if "parent_call_id" in record else "",
         f"repeat_of={record['repeat_of']}" if "repeat_of" in record else "",
+        f"approval={_text(_in(record, 'approval', 'id'))}" if "approval" in record else "",
+        f"answered_by={_text(record['answered_by'])}" if "answered_by" in record else "",
+        f"attempt={_text(record['attempt'])}" if "attempt" in record and "answered_by" not in record else "",
+    ]
+
+
+def _said(record: Mapping[str, Json]) -> list[str]:
+    """What people were asked and said, and what a session was warned of."""
+    needs, rules, tools = record.get("needs"), record.get("rules"), record.get("tools")
+    if isinstance(needs, list):
+        rules = [_in(each, "rule") for each in needs if isinstance(each, dict)]
+    return [
+        _text(_in(record, "approval", "id")),
+        ("yes" if record["yes"] else "no") if "yes" in record else "",
+        f"rule={','.join(map(_text, rules))}" if isinstance(rules, list) else "",
+        f"by={_text(_in(record, 'by', 'person') or 'the requester')}" if "by" in record else "",
+        ",".join(map(_text, tools)) if isinstance(tools, list) else "",
+        f"times={_text(record['times'])}" if "times" in record else "",
+        f"over={_text(record['over'])}" if "over" in record else "",
+        f"{_text(record['dimension'])}={record['used']:g}/{record['most']:g}" if "dimension" in record else "",
+        _text(record.get("call_id")),
     ]
 
 

@@ -24,10 +24,14 @@ from gateway.policy.cases import load_call
 from gateway.policy.explain import Form, recorded
 from gateway.policy.past import Misfit
 from gateway.policy.words import lines
+from gateway.problems import TABLE
 from gateway.specs.yaml import MAX_BYTES, SpecErrors
 from gateway.tool import Json
 
 _STAGES = ("authenticate", "resolve", "validate", "decide", "approve", "admit", "record", "execute", "screen")
+
+_ASIDE = ("approval.", "budget.", "loop.", "session.")
+_STANDS = {"call.intent": "it used up the approval", "call.parked": "it waits for a person under"}
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -108,7 +112,7 @@ def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iter
         yield f"  made because of {asked.record['parent_call_id']}"
     yield from _decision(asked)
     yield from (f"  because of it: {_nested(record)}" for record in nested)
-    yield from (line for each in shown for line in _answer(each))
+    yield from (line for each in shown for line in _aside(each.record))
     yield from _outcome(own[-1])
     took = _part(own[-1].record, "stages")
     if took:
@@ -116,19 +120,26 @@ def explain(shown: Sequence[Shown], nested: Sequence[query.Record] = ()) -> Iter
 
 
 def _of_call(shown: Sequence[Shown]) -> Sequence[Shown]:
-    """Without what was asked of people about the call and what they said."""
-    return [each for each in shown if not str(each.record.get("type")).startswith("approval.")] or shown
+    """Without what was asked of people about the call, what they said, and what it was warned of."""
+    return [each for each in shown if not str(each.record.get("type")).startswith(_ASIDE)] or shown
 
 
-def _answer(shown: Shown) -> Iterator[str]:
-    record = shown.record
-    approval = _part(record, "approval").get("id")
-    if record.get("type") == "approval.requested":
+def _aside(record: query.Record) -> Iterator[str]:
+    kind, approval = record.get("type"), _part(record, "approval").get("id")
+    if kind == "approval.requested":
         yield f"  people were asked: {approval}"
-    elif record.get("type") == "approval.decided":
+    elif kind == "approval.decided":
         by, said = _part(record, "by"), "yes" if record.get("yes") else "no"
         rules = ", ".join(map(str, _list(record, "rules")))
         yield f"  {by.get('person') or 'the requester'} said {said} to {rules} ({record.get('via')})"
+    elif kind == "loop.warned":
+        run = ", ".join(map(str, _list(record, "tools")))
+        yield f"  warned: the last {record.get('times')} calls brought nothing new ({run})"
+    elif kind == "budget.warned":
+        spent = f"{record.get('used'):g} of {record.get('most'):g} {record.get('dimension')}"
+        yield f"  warned: {spent} of the {record.get('over')}'s budget were used"
+    elif approval:
+        yield f"  {_STANDS.get(str(kind), 'its approval was')} {approval}"
 
 
 def _nested(record: query.Record) -> str:
@@ -171,8 +182,8 @@ def _outcome(ended: Shown) -> Iterator[str]:
     rule = f" by rule {outcome['rule']}" if outcome.get("rule") else ""
     limit = f" by the limit {outcome['limit']}" if outcome.get("limit") else ""
     yield f"  ended: {outcome.get('status')}{code}{rule}{limit}"
-    if isinstance(ended.content, Mapping) and ended.content.get("detail"):
-        yield f"    {ended.content['detail']}"
+    yield from _why(outcome, ended.content)
+    yield from _answered(last)
     for sent in _list(last, "network"):
         got = f"status {sent.get('status')}, {sent.get('bytes')} bytes" if sent.get("status") else "no answer"
         yield f"  network: {sent.get('method')} {sent.get('host')}{sent.get('path')}: {got}"
@@ -181,6 +192,27 @@ def _outcome(ended: Shown) -> Iterator[str]:
         labels = ", ".join(map(str, _list(last, "labels_added"))) or "none"
         size = _part(last, "usage").get("bytes_out")
         yield f"  screened: {screen.get('action')}, {len(found)} findings, labels {labels}, {size} bytes"
+
+
+def _why(outcome: Mapping[str, Any], content: Json) -> Iterator[str]:
+    """What the caller was told, where that is on record, or else what the code means; and when to come again."""
+    told = content.get("detail") if isinstance(content, Mapping) else None
+    row = TABLE.get(str(outcome.get("code")))
+    if told or row:
+        yield f"    {told or (row and row.title)}"
+    if outcome.get("retry_after_ms") is not None:
+        yield f"    it was told to call again after {outcome['retry_after_ms'] / 1000:g} s"
+
+
+def _answered(last: query.Record) -> Iterator[str]:
+    """Who gave the result, where that was not the backend at once."""
+    attempts = last.get("attempt")
+    if last.get("answered_by") == "cache":
+        yield "  answered by a kept result: nothing was sent"
+    elif last.get("answered_by") == "fallback":
+        yield f"  answered by its {last.get('origin')}: nothing could be sent to its own backend"
+    elif isinstance(attempts, int) and attempts > 1:
+        yield f"  attempts: {attempts}; this is what came of the last"
 
 
 def _part(value: Json, key: str) -> Mapping[str, Any]:

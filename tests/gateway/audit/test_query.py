@@ -146,6 +146,36 @@ def test_a_record_of_policy_says_which_and_what_was_found() -> None:
     assert render(rejected) == "03:04:05.678 w1:7      policy.rejected bundle=sha256:ab findings=3 a.yaml:1:1: not YAML"
 
 
+def test_what_people_said_and_what_was_warned_of_is_in_the_line() -> None:
+    """Which approval, which rules, who said what; whose budget, and how much of it; which calls again and again."""
+    common = {
+        "ts": "2026-01-02T03:04:05.678Z",
+        "shard": "w1",
+        "seq": 7,
+        "call_id": "c_1",
+        "principal": {"agent": "dev"},
+    }
+    waits = common | {"tool": {"name": "refund"}, "approval": {"id": "a_1"}}
+    asked = render(waits | {"type": "approval.requested", "needs": [{"rule": "large", "by": ["group:managers"]}]})
+    assert asked.endswith(" approval.requested dev refund a_1 rule=large c_1")
+    decided = waits | {"type": "approval.decided", "yes": False, "rules": ["large"]}
+    assert render(decided | {"by": {"person": "ida"}}).endswith(" dev refund a_1 no rule=large by=ida c_1")
+    assert render(decided | {"by": {"person": None}}).endswith(" no rule=large by=the requester c_1")
+    parked = waits | {"type": "call.parked", "outcome": {"status": "parked", "code": "approval_required"}}
+    assert render(parked).endswith(" refund parked approval_required c_1 approval=a_1")
+    spent = {"over": "session", "dimension": "calls", "used": 48.0, "most": 60.0}
+    assert render(common | {"type": "budget.warned"} | spent).endswith(" dev over=session calls=48/60 c_1")
+    again = {"type": "loop.warned", "tools": ["a", "b"], "times": 50}
+    assert render(common | again).endswith(" dev a,b times=50 c_1")
+
+
+def test_a_line_says_who_answered_where_that_was_not_the_backend_at_once() -> None:
+    """A kept result, a fallback, a later attempt."""
+    common = {"ts": "2026-01-02T03:04:05.678Z", "shard": "w1", "seq": 7, "type": "call.outcome", "call_id": "c_1"}
+    assert render(common | {"attempt": 0, "answered_by": "cache"}).endswith(" c_1 answered_by=cache")
+    assert render(common | {"attempt": 2}).endswith(" c_1 attempt=2")
+
+
 def test_a_record_cannot_drive_the_terminal() -> None:
     """Control characters a caller put into a name are shown as escapes."""
     line = render(
