@@ -43,7 +43,7 @@ class Storage:
     counters: MemoryCounters | RedisCounters
     approvals: MemoryApprovals | SqliteApprovals | RedisApprovals
     sessions: Sessions
-    outcomes: ports.Outcomes
+    outcomes: MemoryOutcomes
     secret: bytes
     shared: Shared | None = None
     recount: Recount | None = None
@@ -69,6 +69,7 @@ class Storage:
         self.sessions.forget_requests(uids)
         self.counters.erased(uids)
         self.approvals.erased(uids)
+        self.outcomes.erased()
 
     def in_use(self, now: float) -> set[str]:
         """The `uid` of each session that is open at `now` (unix seconds)."""

@@ -101,8 +101,8 @@ async def _settled(claim: Claim, there: Claimed, call: Call, request: Request, a
 async def keep(opened: Opened, status: str, outcome: Outcome | None, claims: Claims) -> None:
     """Keeps what came of a call for its repeats, before anybody is answered. `outcome`: None when it is not on record.
 
-    A call of an idempotent tool that may as well be made again leaves its key free. What cannot be kept is in doubt;
-    where even that cannot be told, the claim is given up on in time, and then is in doubt.
+    A call of an idempotent tool that may as well be made again leaves its key free. Where a store cannot be told, it is
+    as soon as it can be; till then the claim is under way for all one knows, is given up on in time, and then in doubt.
     """
     if opened.lease is None or (claim := opened.lease.ask.claim) is None or status not in ("done", "failed"):
         return
@@ -113,10 +113,9 @@ async def keep(opened: Opened, status: str, outcome: Outcome | None, claims: Cla
             await claims.release(claim.key, call.id)
             return
         if fate == "done" and outcome is not None:
-            with suppress(Refusal):
-                session, tenant = call.caller.session.uid, call.caller.principal.tenant
-                await claims.close(claim, call.id, write(outcome), session, tenant)
-                return
+            session, tenant = call.caller.session.uid, call.caller.principal.tenant
+            await claims.close(claim, call.id, write(outcome), session, tenant)
+            return
         await claims.doubt(claim, call.id)
 
 

@@ -64,6 +64,11 @@ class MemoryOutcomes:
             _, (_, _, freed) = self._kept.popitem(last=False)
             self._bytes -= freed
 
+    def erased(self) -> None:
+        """Drops all of them: content of some session was erased, and they are kept for convenience only."""
+        self._kept.clear()
+        self._bytes = 0
+
     async def find(self, owner: str, call_id: str) -> Outcome | None:
         kept = self._kept.get(call_id)
         return kept[1] if kept and kept[0] == owner else None

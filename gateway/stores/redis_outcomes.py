@@ -50,6 +50,10 @@ class RedisOutcomes(MemoryOutcomes):
             self._waiting[outcome.call_id] = (owner, outcome)
             self._woken.set()
 
+    def erased(self) -> None:
+        super().erased()
+        self._waiting.clear()
+
     async def find(self, owner: str, call_id: str) -> Outcome | None:
         found = await super().find(owner, call_id)
         if found is None and call_id.isascii() and len(call_id) <= 64:

@@ -149,8 +149,13 @@ class SqliteCounters(MemoryCounters):
         there = await super().find(key)
         if there is None or there.state != "done":
             return there
+        remembered = self._claims[key]
         try:
-            return replace(there, kept=await asyncio.to_thread(self._opened, self._claims[key]))
+            kept = await asyncio.to_thread(self._opened, remembered)
+            if kept is None and remembered.box is not None:  # it could not be written then: now, perhaps
+                await self._commits.keep([])
+                kept = await asyncio.to_thread(self._opened, remembered)
+            return replace(there, kept=kept)
         except (sqlite3.Error, OSError):
             raise _unavailable() from None
 

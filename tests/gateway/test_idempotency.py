@@ -269,6 +269,25 @@ def test_a_call_that_nobody_ended_is_in_doubt_after_its_time() -> None:
     assert [code(each) for each in others] == ["in_progress", "outcome_unknown"]
 
 
+def test_an_outcome_that_a_store_is_told_late_is_not_called_in_doubt() -> None:
+    """The store was away for a moment when the call ended: what it hears then is how it ended, and so do repeats."""
+
+    class Late(MemoryCounters):
+        """Takes note of ends, and says that it could not."""
+
+        async def close(self, claim: Claim, call_id: str, kept: bytes, session: str, tenant: str) -> None:
+            await super().close(claim, call_id, kept, session, tenant)
+            raise refuse("overloaded", "The store does not answer.")
+
+    async def both() -> list[Outcome]:
+        counters = Late()
+        lab = lab_with(Till(), counters=counters, claims=counters)
+        return [await pay(lab), await pay(lab)]
+
+    first, second = asyncio.run(both())
+    assert (first.text, second.text, second.repeat) == ("paid 1", "paid 1", True)
+
+
 def test_the_repeat_of_a_cancelled_call_gets_what_is_on_record() -> None:
     """The client went away while it ran: nobody runs it again."""
 

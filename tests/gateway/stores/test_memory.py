@@ -23,6 +23,16 @@ def test_an_outcome_is_seen_by_its_owner_only() -> None:
     assert asyncio.run(kept.find("bob", "c_1")) is None
 
 
+def test_outcomes_are_gone_when_content_was_erased() -> None:
+    """Whoever asks for a call by its id is not told what was erased; what comes after is kept again."""
+    kept = MemoryOutcomes(most_bytes=10_000)
+    kept.keep("ann", outcome("c_1", "x" * 4_000))
+    kept.erased()
+    assert asyncio.run(kept.find("ann", "c_1")) is None
+    kept.keep("ann", outcome("c_2", "x" * 4_000))
+    assert asyncio.run(kept.find("ann", "c_2")) is not None
+
+
 def test_old_outcomes_make_room_for_new_ones() -> None:
     """Kept by number and by bytes, whichever is reached first."""
     kept = MemoryOutcomes(most=2, most_bytes=10_000)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.model import Refusal
 from gateway.stores.sqlite_counters import SqliteCounters
 from tests.gateway.stores.redis_life import ask as asking
 from tests.gateway.stores.redis_life import key_of
@@ -111,6 +112,28 @@ def killed(home: Path) -> list[int]:
         child.kill()
         whole = child.stdout.read().split("\n")[:-1]
     return said + [int(line) for line in whole]
+
+
+def test_an_outcome_that_could_not_be_kept_at_once_is_told_later(tmp_path: Path) -> None:
+    """While the file cannot be written a repeat is told to come back; after that it is told the outcome."""
+    store = Store("sqlite", tmp_path, None)
+
+    async def go(life: Life) -> None:
+        one = asking("c1", claim="k")
+        assert one.claim is not None
+        await life.counters.take(one)
+        with closing(sqlite3.connect(tmp_path / "limits.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for refused in (life.counters.close(one.claim, "c1", b"kept", "s", "default"), life.counters.find("k")):
+                with pytest.raises(Refusal) as caught:
+                    await refused
+                assert caught.value.problem.code == "overloaded"
+            other.execute("ROLLBACK")
+        found = await life.counters.find("k")
+        assert found is not None
+        assert (found.state, found.kept) == ("done", b"kept")
+
+    store.run(go)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
