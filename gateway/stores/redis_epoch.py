@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from gateway.stores.redis_scripts import run
 from gateway.stores.resp import Link, Refused, Unanswered
@@ -47,6 +48,7 @@ class Epoch:
         self._others = self._read()
         self._since = time.monotonic()
         self._wake = asyncio.Event()
+        self._trusted = True
 
     def lost(self) -> None:
         """Redis was found to be in another epoch."""
@@ -73,6 +75,9 @@ class Epoch:
 
     async def beat(self) -> None:
         """One sign of life; joins the epoch there is. Raises `Unanswered` or `Refused`."""
+        if await self._forgets():
+            self.whole = False
+            return
         epoch, ready, alive = await self._say()
         if epoch != self.name or not self._seeded:
             self.whole = self._seeded = False
@@ -92,6 +97,21 @@ class Epoch:
             self._note(alive)
             self.whole = True
             self._joined()
+
+    async def _forgets(self) -> bool:
+        """Whether Redis may drop any key when its memory is full: then what it says of a limit is worth nothing."""
+        try:
+            said = cast(bytes, await self._link.ask("INFO", "memory", again=True)).split()
+        except Refused:  # it may be forbidden to ask
+            return False
+        forgets = b"maxmemory:0" not in said and b"maxmemory_policy:noeviction" not in said
+        if forgets and self._trusted:
+            log.error(
+                "Redis drops keys when its memory is full, so nothing with effects runs: set its"
+                " maxmemory-policy to noeviction"
+            )
+        self._trusted = not forgets
+        return forgets
 
     async def _say(self) -> tuple[bytes, frozenset[str], frozenset[str]]:
         """The epoch, who is ready in it, who is alive."""

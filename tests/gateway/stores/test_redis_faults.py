@@ -16,7 +16,7 @@ from gateway.stores.redis_counters import Past, RedisCounters
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link
 from gateway.stores.resp import Address
-from tests.gateway.stores.redis_life import ask, key_of, opened
+from tests.gateway.stores.redis_life import ask, asking, key_of, opened
 from tests.gateway.stores.redis_load import FAULTS, PLACES, suffer
 from tests.redisserver import RedisServer
 
@@ -186,6 +186,25 @@ def test_a_rate_of_several_gateways_is_put_back_as_the_last_to_spend_it_knew_it(
             assert (await two.take(ask("c3", rates={"q": (2, 3600.0)}))).kind == "rate"
             taken = await two.take(ask("c4", rates={"r": (1, 60.0)}))
             assert (taken.kind, round(taken.retry_after)) == ("rate", 50)
+
+    asyncio.run(go())
+
+
+def test_a_redis_that_drops_keys_is_not_gone_by(redis_server: RedisServer) -> None:
+    """With a memory that is bounded, nothing with effects runs unless Redis refuses what does not fit; then it does."""
+
+    async def go() -> None:
+        async with opened(redis_server) as counters, asking(redis_server) as redis:
+            assert (await counters.take(ask("c1"))).kind is None
+            try:
+                await redis.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "volatile-lru")
+                await until(lambda: not counters.whole)
+                assert (await counters.take(ask("c2"))).kind == "unavailable"
+                await redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+                await until(lambda: counters.whole)
+                assert (await counters.take(ask("c3"))).kind is None
+            finally:
+                await redis.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
 
     asyncio.run(go())
 
