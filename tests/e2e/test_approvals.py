@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from gateway.cli import main
 from gateway.identity.keys import new_key
 from gateway.stores.sqlite import SqliteKeys, State
-from tests.served import ROOT, TOOLGATE, Served, ready, served, start, toolgate
+from tests.served import Served, ready, served, start
 
 SPEC = """
 apiVersion: toolgate/v1
@@ -63,6 +63,14 @@ class Bank(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+
+
 @dataclass
 class Desk:
     """A home with its files, and the keys of those who come to it."""
@@ -81,15 +89,20 @@ class Desk:
     def boss(self) -> str:
         """A key of ann, a manager, as it is made on the command line."""
         flags = ("--scope", "approver", "--person", "ann", "--group", "managers")
-        made = toolgate(self.home, "keys", "create", "--json", *flags)
-        assert made.returncode == 0, made.stderr
-        return str(json.loads(made.stdout)["key"])
+        made = self.run("keys", "create", "--json", *flags)
+        assert made.code == 0, made.out
+        return str(json.loads(made.out)["key"])
 
-    def cli(self, key: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, key: str, *arguments: str) -> Said:
         """One command of a person."""
-        command = [TOOLGATE, "approvals", *arguments, "--home", str(self.home)]
-        env = {**os.environ, "TOOLGATE_KEY": key}
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False, env=env)
+        return self.run("approvals", *arguments, "--key", key)
+
+    def run(self, *arguments: str) -> Said:
+        """One command, as `toolgate` runs it: a process for each would take most of the time of these tests."""
+        out = io.StringIO()
+        with redirect_stdout(out):
+            code = main([*arguments, "--home", str(self.home)])
+        return Said(code, out.getvalue())
 
 
 @contextmanager
@@ -146,10 +159,10 @@ def test_a_call_waits_is_granted_outlives_a_kill_and_happens_once(tmp_path: Path
             status, said, _ = ask(gateway, key, "POST", f"/v1/approvals/{approval}/approve", {})
             code = (404, "not_found") if who == "another tenant" else (403, "insufficient_scope")
             assert (status, said["code"]) == code, who
-        shown = at.cli(boss, "show", approval).stdout
+        shown = at.cli(boss, "show", approval).out
         assert '  |   "to": "eve\\u{202e}\\u{1b}[2J"' in shown
         assert "yours to answer: refund" in shown
-        assert at.cli(boss, "approve", approval).stdout == f"{approval}: granted\n"
+        assert at.cli(boss, "approve", approval).out == f"{approval}: granted\n"
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert at.paid == []
@@ -160,11 +173,12 @@ def test_a_call_waits_is_granted_outlives_a_kill_and_happens_once(tmp_path: Path
             resumed = said["call_id"]
             assert ask(again, agent, "POST", "/v1/tools/refund/call", {"arguments": LARGE})[0] == 202
             assert ask(again, boss, "GET", f"/v1/approvals/{approval}")[1]["used_by"] == resumed
+            assert f"used up by {resumed}" in at.cli(boss, "show", approval).out
         assert at.paid == [{"to": LARGE["to"], "amount": 500}]
-        explained = toolgate(at.home, "explain", resumed)
-        assert "permitted with a yes by ann" in explained.stdout
-        assert "ended: done" in explained.stdout
-        assert toolgate(at.home, "audit", "verify").returncode == 0
+        explained = at.run("explain", resumed)
+        assert "permitted with a yes by ann" in explained.out
+        assert "ended: done" in explained.out
+        assert at.run("audit", "verify").code == 0
 
 
 def test_a_no_is_told_to_the_model(tmp_path: Path) -> None:
@@ -175,14 +189,14 @@ def test_a_no_is_told_to_the_model(tmp_path: Path) -> None:
         status, said = gateway.call("refund", LARGE)
         assert status == 202
         denied = at.cli(boss, "deny", said["problem"]["approval"], "--why", "not without a receipt")
-        assert (denied.returncode, denied.stdout) == (0, f"{said['problem']['approval']}: denied\n")
+        assert (denied.code, denied.out) == (0, f"{said['problem']['approval']}: denied\n")
         status, refused = gateway.call("refund", LARGE)
         assert (status, refused["code"]) == (403, "approval_denied")
         assert "not without a receipt" in refused["detail"]
         again = at.cli(boss, "approve", said["problem"]["approval"])
-        assert (again.returncode, "approval_expired" in again.stdout) == (1, True)
-        explained = toolgate(at.home, "explain", said["call_id"]).stdout
+        assert (again.code, "approval_expired" in again.out) == (1, True)
+        explained = at.run("explain", said["call_id"]).out
         assert "ann said no to refund (rest)" in explained
         assert "ended: parked (approval_required) by rule refund" in explained
-        assert at.cli("", "list", "--state", "any", "--key", gateway.key).returncode == 1
-        assert said["problem"]["approval"] in at.cli(boss, "list", "--state", "denied").stdout
+        assert at.cli(gateway.key, "list", "--state", "any").code == 1
+        assert said["problem"]["approval"] in at.cli(boss, "list", "--state", "denied").out
