@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 
 from gateway.accounts import Connecting
 from gateway.doors import render
-from gateway.doors.approvals import add_approvals, of_own_call
+from gateway.doors.approvals import ANSWERERS, add_approvals, of_own_call
+from gateway.doors.approvals import described as described_approvals
 from gateway.doors.artifacts import add_artifacts
 from gateway.doors.asgi import problem_headers, read_head
 from gateway.doors.backends import add_backends
@@ -117,7 +118,8 @@ def _tools(app: FastAPI, gate: Gate) -> None:
         """OpenAPI 3.1 with one typed path for each tool this caller may see, and what else its scope may ask."""
         paths, schemas = described() if "operator" in principal.scopes else ({}, {})
         reads = {} if READERS.isdisjoint(principal.scopes) else described_past()
-        return JSONResponse(document(gate.listing(principal), {**paths, **reads}, schemas))
+        answers = {} if ANSWERERS.isdisjoint(principal.scopes) else described_approvals()
+        return JSONResponse(document(gate.listing(principal), {**paths, **reads, **answers}, schemas))
 
     @app.get("/v1/calls/{call_id}")
     async def call(call_id: str, principal: Annotated[Principal, Depends(known)]) -> JSONResponse:

@@ -4,6 +4,7 @@ They are for operators and approvers, each of its own tenant; of any other it is
 sees of its own call stands under `/v1/calls`, and names nobody who may answer.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import display
 from gateway.doors.bodies import read_shape
+from gateway.doors.openapi import REFUSED
 from gateway.model import Outcome, Principal, Refusal
 from gateway.parked import LONGEST_WHY, Parked
 from gateway.pipeline import Gate
@@ -20,8 +22,22 @@ from gateway.problems import refuse
 from gateway.tool import Json
 
 _MAX_BODY = 16 * 1024  # bytes
-_MAY = frozenset({"operator", "approver"})
+ANSWERERS = frozenset({"operator", "approver"})
+_ROUTE = "/v1/approvals"
 Place = tuple[float, str]
+_APPROVAL: dict[str, Json] = {
+    "type": "object",
+    "required": ["id", "state", "tool", "agent", "shown", "arguments_digest", "needs", "yours", "answers"],
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"enum": ["pending", "granted", "denied", "used", "expired"]},
+        "shown": {"type": "string", "description": "The arguments, safe to look at"},
+        "preview": {"type": ["string", "null"]},
+        "arguments_digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+        "expires_at": {"type": "number"},
+        "yours": {"type": "array", "items": {"type": "string"}},
+    },
+}
 
 
 class Said(BaseModel):
@@ -43,11 +59,40 @@ class Listed(BaseModel):
     cursor: str | None = Field(default=None, max_length=256)
 
 
+def described() -> Mapping[str, Json]:
+    """The routes for the OpenAPI page of those who may answer."""
+    one: Json = {"name": "approval_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    fields = Listed.model_json_schema()["properties"]
+    query = [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]
+    answer: Json = {"required": True, "content": {"application/json": {"schema": Said.model_json_schema()}}}
+    page: Json = {
+        "type": "object",
+        "required": ["approvals", "next_cursor"],
+        "properties": {
+            "approvals": {"type": "array", "items": _APPROVAL},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+    found: dict[str, Json] = {
+        _ROUTE: {"get": _operation("approvals", "Calls that wait for a person", page) | {"parameters": query}},
+        f"{_ROUTE}/{{approval_id}}": {"get": _operation("approval", "One of them") | {"parameters": [one]}},
+    }
+    for name, said in (("approve", "Say yes"), ("deny", "Say no")):
+        more: dict[str, Json] = {"parameters": [one], "requestBody": answer}
+        found[f"{_ROUTE}/{{approval_id}}/{name}"] = {"post": _operation(f"{name}_call", said) | more}
+    return found
+
+
+def _operation(name: str, summary: str, answer: Json = _APPROVAL) -> dict[str, Json]:
+    good: Json = {"description": "As it stands now", "content": {"application/json": {"schema": answer}}}
+    return {"operationId": name, "summary": summary, "responses": {"200": good, "default": REFUSED}}
+
+
 def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
     """Adds the routes. `known` gives who asks."""
 
     async def approver(principal: Annotated[Principal, Depends(known)]) -> Principal:
-        if _MAY.isdisjoint(principal.scopes):
+        if ANSWERERS.isdisjoint(principal.scopes):
             raise refuse("insufficient_scope", "This needs a key with the scope operator or approver.")
         return principal
 
@@ -63,7 +108,9 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
         ]
         page = fitting[: asked.limit]
         more = f"{page[-1].asked_at!r}~{page[-1].id}" if len(fitting) > len(page) else None
-        return JSONResponse({"approvals": [_shown(each, principal, gate) for each in page], "next_cursor": more})
+        # In a thread, for callers say how much there is to spell out, and other calls go on meanwhile.
+        shown = await asyncio.to_thread(lambda: [_shown(each, principal, gate) for each in page])
+        return JSONResponse({"approvals": shown, "next_cursor": more})
 
     @app.get("/v1/approvals/{approval_id}")
     async def show_approval(approval_id: str, principal: Annotated[Principal, Depends(approver)]) -> JSONResponse:

@@ -149,3 +149,23 @@ def test_an_answer_is_one_shape_and_nothing_else() -> None:
         assert (again.status, again.json["code"]) == (403, "approval_expired")
 
     asyncio.run(run())
+
+
+def test_the_routes_are_described_to_those_who_may_answer() -> None:
+    """OpenAPI: the four operations with what they take; an agent's page, and an auditor's, has none of them."""
+
+    async def run() -> None:
+        lab = lab_of()
+        for by in ("ann", "ops"):
+            paths = (await lab.http("GET", "/v1/openapi.json", b"", by)).json["paths"]
+            listing = paths["/v1/approvals"]["get"]
+            assert [each["name"] for each in listing["parameters"]] == ["state", "tool", "limit", "cursor"]
+            assert "get" in paths["/v1/approvals/{approval_id}"]
+            for verb in ("approve", "deny"):
+                body = paths[f"/v1/approvals/{{approval_id}}/{verb}"]["post"]["requestBody"]
+                assert set(body["content"]["application/json"]["schema"]["properties"]) == {"why"}
+        for by in ("dev", "eyes"):
+            paths = (await lab.http("GET", "/v1/openapi.json", b"", by)).json["paths"]
+            assert not [each for each in paths if "approvals" in each]
+
+    asyncio.run(run())
