@@ -13,7 +13,7 @@ import pytest
 
 from gateway.case_files import open_cases
 from gateway.cases import arrange, fresh_trial, judge, run_case
-from gateway.loading import Loaded
+from gateway.loading import Loaded, load_files
 from gateway.model import Outcome
 from gateway.policy.cases import Case
 from gateway.policy.past import Past
@@ -21,7 +21,7 @@ from gateway.policy.shapes import WithShape
 from gateway.runners.canned import Upstream
 from gateway.tool import SandboxBackend
 from sandboxes.pool import WasmPython
-from tests.kit import Lab
+from tests.kit import ECHO, Lab
 
 FOLDER = Path(__file__).parent.parent / "cases"
 
@@ -139,3 +139,35 @@ def test_obligations_that_came_out_otherwise_fail_a_case_of_a_whole_gateway(wron
     result = asyncio.run(run_case(trial, wanted))
     (key,) = wrong
     assert (result.ok, f"but not with {key}" in result.got) == (False, True)
+
+
+ASKING = """
+apiVersion: toolgate/v1
+kind: Policy
+id: asking
+rules:
+- {id: loudly, effect: permit, match: {tools: [echo]}, with: {approval: {when: args.loud, by: ["user:ann"], ttl: 5m}}}
+"""
+CASES = """
+cases:
+- name: asks
+  call: {text: hi, loud: true}
+  expect: {parked: loudly, obligations: {approval: {by: ["user:ann"], ttl: 5m}}}
+- {name: asks nobody, call: {text: hi}, expect: {parked: loudly}}
+- {name: asks for another rule, call: {text: hi, loud: true}, expect: {parked: other}}
+- {name: has to wait, call: {text: hi, loud: true}, expect: {done: {text: hi}}}
+- {name: is permitted by it, call: {text: hi, loud: true}, expect: {permit: loudly}}
+"""
+
+
+def test_a_spec_may_say_that_people_are_asked() -> None:
+    """A case of a tool goes through the whole gateway: it holds when the call waits for a yes to that rule."""
+    loaded = load_files({"echo.yaml": (ECHO + CASES).encode()}, {"lab.yaml": ASKING.encode()})
+    found = [asyncio.run(run_case(fresh_trial(loaded, {}, None), case)) for case in loaded.cases]
+    assert [(each.name, each.ok) for each in found] == [
+        ("asks", True),
+        ("asks nobody", False),
+        ("asks for another rule", False),
+        ("has to wait", False),
+        ("is permitted by it", True),
+    ]
