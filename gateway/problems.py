@@ -66,7 +66,7 @@ TABLE: dict[str, Row] = {
         "approval", "A person has to say yes first", 202, False, "Call again with the same arguments when approved."
     ),
     "approval_denied": Row("approval", "A person said no", 403, False, _NEVER),
-    "approval_expired": Row("approval", "Nobody said yes in time", 403, False, "Make the call anew to ask again."),
+    "approval_expired": Row("approval", "The approval is over", 403, False, "Make the call anew to ask again."),
     # idempotency
     "key_reused": Row("idempotency", "The idempotency key is that of another call", 422, False, "Use a new key."),
     "in_progress": Row("idempotency", "A call with this key is under way", 409, True, "Wait, then call again."),

@@ -80,7 +80,11 @@ def _ask(arguments: Arguments, method: str, path: str, body: Any = None) -> Any:
     """What the gateway says; None when it refused, which is told."""
     key = arguments.key or os.environ.get("TOOLGATE_KEY")
     if key is None:
-        print("toolgate: answering takes a person's own key: --key, or TOOLGATE_KEY", file=sys.stderr)
+        print(
+            "toolgate: approvals take a person's own key, in TOOLGATE_KEY or --key; to make one: "
+            "toolgate keys create --scope approver --person NAME",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     url = arguments.url
     if url is None:
@@ -116,6 +120,8 @@ def _lines(said: Mapping[str, Any]) -> Iterator[str]:
     for each in said["answers"]:
         yes, why = "yes" if each["yes"] else "no", f": {each['why']}" if each["why"] else ""
         yield f"  {each['person'] or 'the requester'} said {yes}, {when(each['at'])}{why}"
+    if said["used_by"]:
+        yield f"  used up by {said['used_by']}"
     yield f"  arguments, {said['arguments_digest']}"
     # The bar keeps what others wrote from looking like what is written here.
     yield from (f"  | {line}" for line in said["shown"].split("\n"))
