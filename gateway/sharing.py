@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
@@ -109,6 +109,21 @@ async def shared_sessions(store: str, stack: AsyncExitStack) -> RedisSessions:
     sessions = RedisSessions(redis, news, box, owed=0.0)
     await news.start()
     return sessions
+
+
+async def erase_shared(store: str, uids: Collection[str]) -> None:
+    """Drops what was content of these sessions, for a command that erased it: outcomes kept for repeats, what was
+    asked for, what waits. Raises as `shared_sessions`; to be done again then."""
+    async with Redis(address_of(store)) as redis:
+        box = SharedSeal()
+        news = News(redis, box.use)
+        sessions, approvals = RedisSessions(redis, news, box, owed=0.0), RedisApprovals(redis, box)
+        await news.start()
+        for uid in uids:
+            await redis.do("EVAL", TEXTS["erase"], 1, f"tg:kept:{uid}", uid)
+        sessions.forget_requests(uids)
+        await approvals.erase(uids)
+        await sessions.flush()
 
 
 class SettledElsewhere:

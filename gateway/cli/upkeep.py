@@ -27,6 +27,7 @@ from gateway.model import Position, Refusal
 from gateway.problems import text
 from gateway.retention import keeping
 from gateway.settling import claims_of
+from gateway.sharing import erase_shared
 from gateway.stores.sqlite import State, sessions_in_use
 from gateway.tool import Json
 from gateway.upkeep import LedgerUpkeep
@@ -124,7 +125,11 @@ async def _here(arguments: Arguments, work: Callable[[Upkeep], Awaitable[dict[st
     try:
         with closing(State(home.state)) as state, claims_of(home, settings.store, ledger) as claims:
             kept_for = keeping(audit.retain, partial(sessions_in_use, state))
-            return await work(LedgerUpkeep(home.path, ledger, kept_for, claims=claims))
+            erased: set[str] = set()
+            done = await work(LedgerUpkeep(home.path, ledger, kept_for, erased=erased.update, claims=claims))
+            if erased and settings.store not in ("sqlite", "memory"):
+                await erase_shared(settings.store, erased)
+            return done
     finally:
         await ledger.close()
 

@@ -78,11 +78,12 @@ class RedisApprovals:
 
     def erased(self, uids: Collection[str]) -> None:
         """Drops the arguments and previews that were content of these sessions: it was erased."""
-        task = asyncio.get_running_loop().create_task(self._erase(frozenset(uids)))
+        task = asyncio.get_running_loop().create_task(self.erase(frozenset(uids)))
         self._erasing.add(task)
         task.add_done_callback(self._erasing.discard)
 
-    async def _erase(self, uids: Collection[str]) -> None:
+    async def erase(self, uids: Collection[str]) -> None:
+        """The same, at once. Raises `Refusal(overloaded)`."""
         for each in await self.all(None):
             if each.session in uids:
                 await self._redis.do("HDEL", f"tg:approval:{each.id}", "box")

@@ -1,4 +1,4 @@
-"""A key in doubt is settled by a command beside the gateways that share a Redis, none of which it asks."""
+"""A key in doubt is settled, and content erased, by a command beside the gateways that share a Redis: it asks none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.admission import Claimed
 from gateway.audit.ledger import open_ledger
 from gateway.home import Home
 from gateway.settling import TOLD, claims_of, settle_claim
+from gateway.sharing import erase_shared
 from gateway.stages.kept import read
 from gateway.tool import Json
 from tests.gateway.stores.redis_life import ask, opened
@@ -54,3 +55,22 @@ def test_a_key_in_doubt_is_settled_in_redis(
     assert found is not None
     told = read("c1", "k1", found.kept)
     assert (found.state, told.status, told.text) == ("done", "done", TOLD)
+
+
+def test_what_was_erased_is_told_by_no_gateway(redis_server: RedisServer) -> None:
+    """Of a session's content no repeat is told any more; that there was a call stays known, and other content too."""
+
+    async def go() -> list[Claimed | None]:
+        async with side(redis_server) as other, other.listening(), opened(redis_server, box=other.box) as counters:
+            for key, session in (("k1", "mine"), ("k2", "other")):
+                one = ask(f"c {key}", claim=key)
+                assert one.claim is not None
+                await counters.take(one)
+                await counters.close(one.claim, one.call_id, b"kept", session, "default")
+            await erase_shared(f"{redis_server.url}?deadline=2", {"mine"})
+            return [await counters.find(key) for key in ("k1", "k2")]
+
+    mine, others = asyncio.run(go())
+    assert mine is not None
+    assert others is not None
+    assert [(each.state, each.kept) for each in (mine, others)] == [("done", None), ("done", b"kept")]
