@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway.stores.resp import Address
@@ -13,12 +14,16 @@ _DEADLINES = (0.01, 10.0)
 def address_of(url: str) -> Address:
     """What a URL says: `redis://[USER:PASSWORD@]HOST:PORT/DB`, `rediss://…` (TLS), `unix://PATH?db=DB`.
 
-    `?deadline=0.1` are the seconds within which Redis has to answer. Raises `ValueError`, in a sentence.
+    `?deadline=0.1` are the seconds within which Redis has to answer, `?ca=FILE` the certificates that alone are trusted
+    with TLS. Raises `ValueError`, in a sentence.
     """
     parts = urlsplit(url)
     asked = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-    if asked.keys() - {"db", "deadline"}:
-        raise ValueError("of a Redis URL only ?db= and ?deadline= are known")
+    if asked.keys() - {"db", "deadline", "ca"}:
+        raise ValueError("of a Redis URL only ?db=, ?deadline= and ?ca= are known")
+    ca = asked.get("ca", "")
+    if ca and (parts.scheme != "rediss" or not Path(ca).is_file()):
+        raise ValueError("?ca= of a Redis URL is a file of certificates, with rediss://")
     deadline, db = _seconds(asked.get("deadline")), asked.get("db") or parts.path.strip("/") or "0"
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme == "unix":
@@ -30,7 +35,7 @@ def address_of(url: str) -> Address:
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError("a Redis is redis://HOST:PORT/N, rediss://HOST:PORT/N or unix://PATH")
     tls = parts.scheme == "rediss"
-    return Address(parts.hostname, parts.port or 6379, "", tls, _number(db), user, password, deadline)
+    return Address(parts.hostname, parts.port or 6379, "", tls, _number(db), user, password, deadline, ca)
 
 
 def _number(text: str) -> int:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import hiredis
@@ -48,7 +50,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis listens: `path` of a unix socket, or host and port. `deadline`: seconds for each answer."""
+    """Where a Redis listens: `path` of a unix socket, or host and port. `deadline`: seconds for each answer. `ca`: file
+    of the certificates that alone are trusted with `tls`; without one it is the system's."""
 
     host: str = ""
     port: int = 6379
@@ -58,6 +61,7 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     deadline: float = 0.1
+    ca: str = ""
 
 
 class _Wire(asyncio.Protocol):
@@ -245,7 +249,8 @@ class Link:
         if to.path:
             _, wire = await loop.create_unix_connection(lambda: _Wire(self._gone), to.path)
         else:
-            _, wire = await loop.create_connection(lambda: _Wire(self._gone), to.host, to.port, ssl=to.tls or None)
+            tls = _trusting(to.ca) if to.tls else None
+            _, wire = await loop.create_connection(lambda: _Wire(self._gone), to.host, to.port, ssl=tls)
         return wire
 
     async def _greet(self, wire: _Wire) -> None:
@@ -274,6 +279,11 @@ class Link:
             self._wire = None
             if self._task is not None:
                 self._begin(isinstance(why, Lost))
+
+
+@cache
+def _trusting(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca or None)
 
 
 def said(reply: Reply) -> Reply:

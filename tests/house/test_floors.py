@@ -151,7 +151,7 @@ IMPORTERS = {
         "gateway/upkeep.py",
         "gateway/settling.py",
     ),
-    "ssl": ("gateway/runners/net.py",),
+    "ssl": ("gateway/runners/net.py", "gateway/stores/resp.py"),
     "subprocess": (
         "sandboxes/guests/build.py",
         "sandboxes/images/build.py",

@@ -179,7 +179,10 @@ def test_a_url_says_where_redis_is() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://h", "redis://", "unix://", "redis://h/x", "redis://h?deadline=0", "redis://h?deadline=x", "redis://h?a=b"],
+    [
+        *("http://h", "redis://", "unix://", "redis://h/x", "redis://h?deadline=0", "redis://h?deadline=x"),
+        *("redis://h?a=b", "redis://h?ca=/etc/hostname", "rediss://h?ca=/nonexistent"),
+    ],
 )
 def test_a_url_that_says_nothing_is_refused(url: str) -> None:
     """In a sentence."""
