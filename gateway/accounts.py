@@ -84,6 +84,10 @@ class Connecting(Protocol):
         """The accounts of a person."""
         ...
 
+    def account(self, principal: Principal, provider: str) -> str:
+        """The id of the one that calls of this principal use; or nothing."""
+        ...
+
     async def disconnect(self, person: Person, provider: str, by: str) -> bool:
         """No call uses the account from now on, and the provider is told. False when there is none.
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ from gateway.model import Refusal
 from gateway.notices import notices_of
 from gateway.pipeline import Gate
 from gateway.ports import Ledger, Runner, Vault
+from gateway.reliability.cache import ResultCache
 from gateway.retention import expire_always, keeping
 from gateway.runners.fetch import FetchRunner
 from gateway.runners.http import HttpRunner
@@ -147,11 +148,11 @@ async def open_service(settings: Settings, progress: Progress) -> AsyncIterator[
             clock=clock,
             ids=ids,
             bounds=settings.limits.bounds,
-            resilience=resilience_of(clock),
+            resilience=(resilience := resilience_of(clock)),
             notices=notices_of(settings, net, vault, clock, stack),
         )
         await put_in_force(live, home)
-        upkeep = _upkeep(home, ledger, settings, history, storage, stack)
+        upkeep = _upkeep(home, ledger, settings, history, storage, resilience.cache, stack)
         _beside(stack, live.watch(), history.watch(), Fresh(state, known, storage, gate).watch())
         _beside(stack, _keep_swept(artifacts), *storage.loops())
         past = stack.enter_context(contextlib.closing(Search(home.path)))
@@ -186,11 +187,22 @@ def _live(
 
 
 def _upkeep(
-    home: Home, ledger: Writer, settings: Settings, history: History, storage: Storage, stack: AsyncExitStack
+    home: Home,
+    ledger: Writer,
+    settings: Settings,
+    history: History,
+    storage: Storage,
+    cache: ResultCache,
+    stack: AsyncExitStack,
 ) -> LedgerUpkeep:
     """What erases content: when it is asked to, and what has expired."""
+
+    def erased(uids: Collection[str]) -> None:
+        storage.erased(uids)
+        cache.erased(uids)
+
     kept_for = keeping(settings.audit.retain, storage.in_use)
-    upkeep = LedgerUpkeep(home.path, ledger, kept_for, history.resolved, storage.erased, storage.counters)
+    upkeep = LedgerUpkeep(home.path, ledger, kept_for, history.resolved, erased, storage.counters)
     _beside(stack, expire_always(upkeep, settings.audit.retain))
     return upkeep
 

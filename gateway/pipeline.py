@@ -62,6 +62,7 @@ class Gate:
     ids: ports.Ids
     bounds: Bounds = field(default_factory=Bounds)
     notices: ports.Notices | None = None
+    accounts: ports.Accounts | None = None
     watch: Watch = field(default_factory=Watch)
     resilience: Resilience | None = None
 

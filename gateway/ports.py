@@ -198,6 +198,15 @@ class Approvals(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Accounts that people have connected at providers (`accounts.py`), as far as a yes is for one of them."""
+
+    def account(self, principal: Principal, provider: str) -> str:
+        """The id of the one that calls of this principal use there, another one for each time one is connected; or
+        nothing."""
+        ...
+
+
 class Notices(Protocol):
     """Tells people that a call waits for them."""
 

@@ -160,6 +160,11 @@ class Connector:
         """The accounts of a person."""
         return self._connections.all(person)
 
+    def account(self, principal: Principal, provider: str) -> str:
+        """The id of the one that calls of this principal use; or nothing."""
+        found = self._connections.find(Person.of(principal), provider)
+        return "" if found is None else found.id
+
     async def disconnect(self, person: Person, provider: str, by: str) -> bool:
         """Ends an account; false when there is none."""
         return await self._connections.disconnect(person, provider, by)

@@ -40,6 +40,8 @@ class Asking(Protocol):
     def ids(self) -> ports.Ids: ...
     @property
     def notices(self) -> ports.Notices | None: ...
+    @property
+    def accounts(self) -> ports.Accounts | None: ...
     async def handle(self, request: Request) -> Outcome: ...
     def new_call_id(self) -> str: ...
 
@@ -58,7 +60,7 @@ async def approve(decision: Decision, request: Request, asking: Asking) -> Permi
     if not needs:
         return Permit(decision)
     call = decision.call
-    binding, now = binding_of(call, needs), asking.clock.now()
+    binding, now = binding_of(call, needs, asking.accounts), asking.clock.now()
     there = await asking.approvals.bound(binding, now)
     if there is not None and there.state != "granted":
         raise Refusal(_denied(there) if there.state == "denied" else waiting(there))
@@ -87,20 +89,25 @@ class using:
                 await self._approvals.restore(approval.tenant, approval.id, self._permit.decision.call.id)
 
 
-def binding_of(call: Call, needs: Sequence[Approval]) -> str:
+def binding_of(call: Call, needs: Sequence[Approval], accounts: ports.Accounts | None = None) -> str:
     """A digest of everything that people say yes to. A JSON list, so that nothing can stand for anything else.
 
     The key is in it, for a yes ends with the key that asked; tokens are renewed all the time, and are not.
     """
     principal, tool = call.caller.principal, call.tool
     subjects = {"never": "", "tenant": principal.tenant, "session": call.caller.session.uid}
+
+    def account(source: str) -> str:
+        kind, _, place = source.partition(":")
+        return accounts.account(principal, place) if accounts is not None and kind == "oauth" else ""
+
     said: list[Json] = [
         principal.key,
         principal.token_id if principal.authn == "api_key" else "",
         call.caller.session.uid,
         tool.name,
         tool.digest,
-        [[use.name, use.source, use.varies, subjects[use.varies]] for use in tool.secrets],
+        [[use.name, use.source, use.varies, subjects[use.varies], account(use.source)] for use in tool.secrets],
         dict(call.arguments),
         sorted([each.rule, *each.by] for each in needs),
     ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from gateway.model import Arguments, Call
+from gateway.model import Arguments, Call, Principal
 from gateway.obligations import Approval
 from gateway.stages.approve import binding_of
-from tests.gateway.stages.test_approve import POLICY, lab_of
+from tests.gateway.stages.test_approve import ANN, POLICY, lab_of, parked
 from tests.kit import ECHO, Lab
 
 SECRET = """secrets:
@@ -32,6 +32,35 @@ def test_a_yes_is_for_the_credentials_of_whoever_asked() -> None:
             assert binding_of(replace(same, caller=moved), needs) not in seen
             assert binding_of(replace(same, tool=replace(same.tool, secrets=())), needs) not in seen
         assert len(seen) == 3
+
+    asyncio.run(run())
+
+
+class Connected:
+    """Which account a person has connected at a provider."""
+
+    def __init__(self, ids: dict[tuple[str | None, str], str]) -> None:
+        self.ids = ids
+
+    def account(self, principal: Principal, provider: str) -> str:
+        return self.ids.get((principal.user, provider), "")
+
+
+def test_a_yes_is_for_the_account_that_is_connected() -> None:
+    """Connected anew, or not any more, at that provider: another call; elsewhere, or of somebody else, no matter."""
+
+    async def run() -> None:
+        spec = ECHO.replace("runner:", SECRET.replace("SOURCE", "oauth:hub"))
+        lab = Lab.of({"echo.yaml": spec}, {"p.yaml": POLICY})
+        lab.trial.authority.principals["dev"] = replace(lab.trial.authority.principals["dev"], user="bob")
+        lab.gate = replace(lab.gate, accounts=Connected({("bob", "hub"): "1"}))
+        first = await parked(lab)
+        lab.gate = replace(lab.gate, accounts=Connected({("bob", "hub"): "1", ("bob", "x"): "2", ("eve", "hub"): "3"}))
+        assert await parked(lab) == first
+        await lab.gate.answer(ANN, first, True)
+        for other in ({("bob", "hub"): "4"}, {}):
+            lab.gate = replace(lab.gate, accounts=Connected(other))
+            assert await parked(lab) != first
 
     asyncio.run(run())
 
