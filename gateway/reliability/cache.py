@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -69,6 +69,12 @@ class ResultCache:
         self._bytes += size
         while len(self._kept) > self._entries or self._bytes > self._most:
             self._drop(next(iter(self._kept)))
+
+    def erased(self, uids: Collection[str]) -> None:
+        """Drops all of them when content of any session was erased: they are kept for convenience only."""
+        if uids:
+            self._kept.clear()
+            self._bytes = 0
 
     def _drop(self, key: bytes) -> None:
         kept = self._kept.pop(key, None)

@@ -86,7 +86,7 @@ def until_done(up: Served, tool: str) -> Counter[str]:
 
 def test_what_is_tried_again_and_what_is_kept(bench: Bench) -> None:
     """Every second answer is a failure, and each would be tried again: a tenth more requests, and no more. Of results
-    that are kept, forty calls of ten kinds make ten requests."""
+    that are kept, forty calls of ten kinds make ten requests; none is kept once content was erased."""
     flapping, steady = bench.behind["flap"], bench.behind["kept"]
     flapping.mood = "flapping"
     seen = codes(bench.up, "flap", 200, at_once=4)
@@ -95,6 +95,11 @@ def test_what_is_tried_again_and_what_is_kept(bench: Bench) -> None:
     assert seen["done"] + seen["upstream_error"] + seen["breaker_open"] == 200
     assert flapping.requests <= 220 - seen["breaker_open"]
     assert steady.requests == 10
+    asked = json.dumps({"session": "default", "agent": "dev", "why": "It was asked for."}).encode()
+    status, said = bench.operator.post("/v1/audit:erase", asked)
+    assert status == 200, said
+    assert codes(bench.up, "kept", 1) == {"done": 1}
+    assert steady.requests == 11
 
 
 def test_a_breaker_opens_and_recovers_by_one_probe(bench: Bench) -> None:
