@@ -32,6 +32,7 @@ from gateway.stores.resp import Address
 from gateway.stores.sqlite import SqliteKeys
 
 STARTING = 10.0  # seconds that a start waits for Redis
+APART = 30.0  # seconds by which clocks may differ: ends of sessions and keys are times, and windows of budgets begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,15 @@ class Shared:
 
 
 async def open_shared(
-    settings: Settings, keys: SqliteKeys, revocations: Revocations, stack: AsyncExitStack
+    settings: Settings,
+    keys: SqliteKeys,
+    revocations: Revocations,
+    stack: AsyncExitStack,
+    clock: Callable[[], float] = time.time,
 ) -> Shared | None:
     """The parts, once everything was read; None where the store is no Redis. `stack` closes them.
 
-    Raises `BadSettings` when there is no such Redis.
+    Raises `BadSettings` when there is no such Redis, or when it has another time than `clock`, in unix seconds.
     """
     if settings.store in ("sqlite", "memory"):
         return None
@@ -80,8 +85,11 @@ async def open_shared(
     try:
         async with asyncio.timeout(STARTING):
             await _started(news)
-    except TimeoutError:
+            wrong = await apart(redis, clock)
+    except (TimeoutError, Refusal):
         raise BadSettings([f"store: there is no Redis that answers at {address.host or address.path}"]) from None
+    if abs(wrong) > APART:
+        raise BadSettings([f"store: the clock of this machine is {wrong:+.0f} s from that of Redis"])
     stack.push_async_callback(shared.sessions.flush)
     return shared
 
@@ -101,14 +109,20 @@ def _made(
     )
 
 
-async def shared_sessions(store: str, stack: AsyncExitStack) -> RedisSessions:
-    """The sessions of all gateways, for a command that puts nothing on record itself. Raises `Refusal(overloaded)`,
-    and `ValueError` for an address that is none."""
+async def shared_sessions(store: str, stack: AsyncExitStack) -> tuple[RedisSessions, Redis]:
+    """The sessions of all gateways, for a command that puts nothing on record itself, and where they are. Raises
+    `Refusal(overloaded)`, and `ValueError` for an address that is none."""
     redis, box = await stack.enter_async_context(Redis(address_of(store))), SharedSeal()
     news = News(redis, box.use)
     sessions = RedisSessions(redis, news, box, owed=0.0)
     await news.start()
-    return sessions
+    return sessions, redis
+
+
+async def apart(redis: Redis, clock: Callable[[], float] = time.time) -> float:
+    """How many seconds this clock is ahead of that of Redis. Raises `Refusal(overloaded)`."""
+    seconds, micro = await redis.do("TIME")
+    return clock() - int(seconds) - int(micro) / 1e6
 
 
 async def erase_shared(store: str, uids: Collection[str]) -> None:

@@ -119,10 +119,11 @@ def ready(process: subprocess.Popen[str], home: Path) -> Served:
     return Served(process, home, int(url.rpartition(":")[2]), key)
 
 
-def toolgate(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def toolgate(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs one command against a home folder."""
     command = [TOOLGATE, *arguments, "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    environ = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environ, timeout=120, check=False)
 
 
 class Wire:
@@ -136,11 +137,12 @@ class Wire:
         """Connects."""
         return cls(*await asyncio.open_connection("127.0.0.1", at.port), at)
 
-    async def call(self, tool: str, arguments: object, key: str | None = None) -> tuple[int, Any]:
-        """One call, under an idempotency key perhaps. Raises `ConnectionError` or `IncompleteReadError` when the
-        gateway dies."""
+    async def call(self, tool: str, arguments: object, key: str | None = None, session: str = "") -> tuple[int, Any]:
+        """One call, under an idempotency key or in a session perhaps. Raises `ConnectionError` or `IncompleteReadError`
+        when the gateway dies."""
         body = json.dumps({"arguments": arguments}).encode()
         keyed = "" if key is None else f"Idempotency-Key: {key}\r\n"
+        keyed += f"Toolgate-Session: {session}\r\n" if session else ""
         head = (
             f"POST /v1/tools/{tool}/call HTTP/1.1\r\nHost: 127.0.0.1:{self._at.port}\r\n"
             f"Authorization: Bearer {self._at.key}\r\nContent-Type: application/json\r\n"

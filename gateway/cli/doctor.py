@@ -13,6 +13,7 @@ from gateway import doctor
 from gateway.backends import make_backend
 from gateway.cli.common import Arguments, Verbs, say, settings_of
 from gateway.doctor_identity import identity
+from gateway.doctor_store import store
 from gateway.loading import OFFERS
 from gateway.settings import Settings
 from sandboxes.model import SandboxUnavailable
@@ -31,7 +32,8 @@ def run(arguments: Arguments) -> int:
     settings = settings_of(arguments)
     found = asyncio.run(_look(settings))
     backends = (check for each in found for check in doctor.backend(each))
-    checks = [*doctor.host(settings), *identity(settings, time.time()), *backends]
+    shared = asyncio.run(store(settings))
+    checks = [*doctor.host(settings), *identity(settings, time.time()), *shared, *backends]
     ok = all(check.state != "bad" for check in checks)
     told = {
         "ok": ok,

@@ -9,8 +9,10 @@ import asyncio
 import os
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gateway.admission import Amounts
@@ -19,12 +21,20 @@ from gateway.model import Refusal, Session
 from gateway.reliability.budgets import in_words, session_key
 from gateway.settings import BadSettings
 from gateway.sharing import shared_sessions
+from gateway.stores import redis_counters
 from gateway.stores.sessions import MemorySessions
 from gateway.stores.sqlite import State
 from gateway.stores.sqlite_counters import look_used
 from gateway.stores.sqlite_sessions import SqliteSessions
 
-Run = Callable[[Coroutine[Any, Any, Session | None]], Session | None]
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """Sessions, what runs their methods, and what is used up by accounts."""
+
+    sessions: MemorySessions
+    run: Callable[[Coroutine[Any, Any, Session | None]], Session | None]
+    used: Callable[[Sequence[str]], Mapping[str, Amounts]]
 
 
 def add(verbs: Verbs, common: ArgumentParser) -> None:
@@ -45,49 +55,43 @@ def add(verbs: Verbs, common: ArgumentParser) -> None:
 
 def list_sessions(arguments: Arguments) -> int:
     """All sessions of the home folder."""
-    with _sessions(arguments) as sessions:
-        found = _fitting(sessions, arguments)
-        _say(arguments, sessions, found, "no sessions")
+    with _opened(arguments) as opened:
+        _say(arguments, opened, _fitting(opened.sessions, arguments), "no sessions")
     return 0
 
 
 def show_session(arguments: Arguments) -> int:
     """The sessions of that id; several principals may have given one name."""
-    with _sessions(arguments) as sessions:
-        found = [each for each in _fitting(sessions, arguments) if arguments.id in (each.id, each.uid)]
-        _say(arguments, sessions, found, "no such session")
+    with _opened(arguments) as opened:
+        found = [each for each in _fitting(opened.sessions, arguments) if arguments.id in (each.id, each.uid)]
+        _say(arguments, opened, found, "no such session")
     return 0 if found else 1
 
 
 def close_session(arguments: Arguments) -> int:
     """Closes the sessions of that id, and those below them."""
     who = {"authn": "local", "uid": os.getuid()}
-    with _opened(arguments) as (sessions, run):
-        named = [each for each in _fitting(sessions, arguments) if arguments.id in (each.id, each.uid)]
+    with _opened(arguments) as opened:
+        named = [each for each in _fitting(opened.sessions, arguments) if arguments.id in (each.id, each.uid)]
         found = [each for each in named if _state(each) == "open"]
         for each in found:
-            run(sessions.close(each.owner, each.id, "revoked", who))
+            opened.run(opened.sessions.close(each.owner, each.id, "revoked", who))
     say(arguments, {"id": arguments.id, "closed": len(found)}, "closed" if found else "no open session has this id")
     return 0 if found else 1
 
 
 @contextmanager
-def _sessions(arguments: Arguments) -> Iterator[MemorySessions]:
-    with _opened(arguments) as (sessions, _):
-        yield sessions
-
-
-@contextmanager
-def _opened(arguments: Arguments) -> Iterator[tuple[MemorySessions, Run]]:
-    """The sessions, of the home or of all gateways that share a Redis, and what runs their methods."""
+def _opened(arguments: Arguments) -> Iterator[_Opened]:
+    """The sessions, of the home or of all gateways that share a Redis."""
     home, store = home_of(arguments), settings_of(arguments).store
     with closing(State(home.state)) as state, asyncio.Runner() as runner:
         if store in ("sqlite", "memory"):
-            yield SqliteSessions(state), runner.run
+            yield _Opened(SqliteSessions(state), runner.run, partial(look_used, home.limits))
             return
         stack = AsyncExitStack()
         try:
-            yield runner.run(shared_sessions(store, stack)), runner.run
+            sessions, redis = runner.run(shared_sessions(store, stack))
+            yield _Opened(sessions, runner.run, lambda keys: runner.run(redis_counters.look_used(redis, keys)))
         except Refusal as refusal:
             raise BadSettings([f"store: {refusal.problem.detail}"]) from None
         finally:
@@ -103,8 +107,8 @@ def _fitting(sessions: MemorySessions, arguments: Arguments) -> list[Session]:
     ]
 
 
-def _say(arguments: Arguments, sessions: MemorySessions, found: list[Session], none: str) -> None:
-    used = look_used(home_of(arguments).limits, [session_key(each) for each in found if each.budget])
+def _say(arguments: Arguments, opened: _Opened, found: list[Session], none: str) -> None:
+    sessions, used = opened.sessions, opened.used([session_key(each) for each in found if each.budget])
     spent = [_spent(each, used) for each in found]
     shown = [_shown(each, sessions, of) for each, of in zip(found, spent, strict=True)]
     rows = [_row(each, sessions, of) for each, of in zip(found, spent, strict=True)]

@@ -26,6 +26,7 @@ from gateway.reliability.windows import MOST
 from gateway.stores.counters import MemoryCounters
 from gateway.stores.redis_cells import Copies, adopting, crowded, folding
 from gateway.stores.redis_epoch import BEAT, SILENT, Epoch
+from gateway.stores.redis_link import Redis
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link, run
 from gateway.stores.redis_seeding import leaving, restored, seeded
@@ -328,6 +329,12 @@ def _as_granted(ask: Ask, got: Taken) -> Ask:
         claim=ask.claim,
         reservation=ask.reservation,
     )
+
+
+async def look_used(redis: Redis, keys: Sequence[str]) -> Mapping[str, Amounts]:
+    """What is used up by these accounts, for one that counts nothing itself. Raises `Refusal(overloaded)`."""
+    found = await redis.many([("HGETALL", f"tg:used:{key}") for key in keys])
+    return {key: _amounts(flat) for key, flat in zip(keys, found, strict=True)}
 
 
 def _amounts(flat: Sequence[bytes]) -> Amounts:

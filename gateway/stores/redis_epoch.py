@@ -132,6 +132,7 @@ class Epoch:
         if others != self._others and self._remembered is not None:
             new = self._remembered.with_suffix(".new")
             try:
+                new.touch(mode=0o600)
                 new.write_text(json.dumps(sorted(others)))
                 new.replace(self._remembered)
             except OSError as error:

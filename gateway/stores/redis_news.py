@@ -94,7 +94,8 @@ class News:
         block = str(int(1000 * LISTEN))
         heard = await self._redis.wait("XREAD", "COUNT", _MOST, "BLOCK", block, "STREAMS", _STREAM, self._last)
         if not heard:
-            self._behind = await self._redis.do("GET", _BORN) != self._born
+            born, number = await self._redis.do("MGET", _BORN, _NUMBER)
+            self._behind = born != self._born or int(number or 0) != self._number  # entries may have been dropped
             return
         self._behind = True  # until all of it was taken over
         changed: dict[str, dict[str, None]] = {}

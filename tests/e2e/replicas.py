@@ -51,14 +51,17 @@ def replicas(
     folder: Path,
     server: RedisServer,
     env: Mapping[str, str] | None = None,
-    also: tuple[str, str] = ("", ""),
+    also: tuple[str | Mapping[str, str], str] = ("", ""),
 ) -> Iterator[Replicas]:
-    """Two of them, with the counting tool; stopped at the end. `also`: one more spec, and another policy."""
+    """Two of them, with the counting tool; stopped at the end. `also`: one more spec, or several by their file, and
+    another policy."""
     with ExitStack() as stack:
         upstream = stack.enter_context(counting_upstream())
         specs, policies = spec_and_policy(folder, upstream)
-        if also[0]:
-            (specs / "also.yaml").write_text(also[0].replace("PORT", str(upstream.port)))
+        more = {"also.yaml": also[0]} if isinstance(also[0], str) else also[0]
+        for name, text in more.items():
+            if text:
+                (specs / name).write_text(text.replace("PORT", str(upstream.port)))
         if also[1]:
             (policies / "count.yaml").write_text(also[1])
         flags = ("--specs", str(specs), "--policies", str(policies))
@@ -79,9 +82,9 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def told(home: Path, *arguments: str) -> Any:
+def told(home: Path, *arguments: str, store: str = "sqlite") -> Any:
     """What a command says, which has to succeed."""
-    done = toolgate(home, *arguments, "--json")
+    done = toolgate(home, *arguments, "--json", env={"TOOLGATE_STORE": store})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

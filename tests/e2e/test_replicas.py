@@ -7,11 +7,14 @@ import contextlib
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.exact import POLICY as ALL
+from tests.e2e.exact import TAKES, TIMES, opened, raced, specs
 from tests.e2e.replicas import Replicas, records, replicas, told, until
 from tests.e2e.test_revoked import admitted
 from tests.redisserver import RedisServer
@@ -31,14 +34,19 @@ effects: [read]
 runner:
   http: {method: POST, url: "http://127.0.0.1:PORT/say", json: {text: "{text}"}}
 """
-TRIFECTA = """
+LOOK = """
 apiVersion: toolgate/v1
 kind: Policy
 id: count
 rules:
 - {id: all, effect: permit, match: {tools: [count, look], agents: [dev]}}
+"""
+TRIFECTA = (
+    LOOK
+    + """
 - {id: no-send, effect: forbid, match: {tools: [count]}, when: ['"untrusted" in session.labels']}
 """
+)
 APPROVED = """
 apiVersion: toolgate/v1
 kind: Policy
@@ -51,57 +59,42 @@ rules:
 """
 
 
-def counted(both: Replicas, calls: int) -> int:
-    """How many of so many calls, all at once, were done; the backend saw no other."""
-    before = both.upstream.count()
-    answers = asyncio.run(both.all_at_once(calls))
-    done = sum(status == 200 for status, _ in answers)
-    assert both.upstream.count() - before == done
-    return done
+def test_limits_are_exact_over_both(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Of ten times as many calls as there is room for, at both gateways at once, exactly as many are done: a rate,
+    places, and each dimension of a budget; what was taken beforehand and not used is there again."""
+    with replicas(tmp_path, redis_server, also=(specs(N), ALL)) as both:
+        assert raced(both, N, "rated") == (N, {"rate_limited"})
+        assert raced(both, N, "placed") == (N, {"concurrency_limited"})
+        for name in TAKES:
+            assert raced(both, N, session=opened(both, name, N)) == (N, {"budget_exhausted"}), name
+        for tool in ("placed", "spend"):
+            assert both.each[1].call(tool, {"text": "again"})[0] == 200
+        for each in both.each:
+            assert (each.home / "replicas.json").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        {"RATES": json.dumps({"principal": f"{N}/1h"})},
-        {"RATES": json.dumps({"all": f"{N}/1h"})},
-        {"BUDGETS": json.dumps([{"over": "principal", "within": "24h", "calls": N}])},
-        {"BUDGETS": json.dumps([{"over": "tenant", "calls": N}])},
-    ],
-    ids=["rate", "rate of all", "budget", "budget of the tenant"],
-)
-def test_a_limit_is_exact_over_both(redis_server: RedisServer, tmp_path: Path, limits: dict[str, str]) -> None:
-    """Of ten times as many calls as the limit, at both gateways at once, exactly the limit is done."""
-    env = {f"TOOLGATE_LIMITS__{name}": value for name, value in limits.items()}
-    with replicas(tmp_path, redis_server, env) as both:
-        assert counted(both, 10 * N) == N
-
-
-def test_so_many_calls_at_once_over_both(redis_server: RedisServer, tmp_path: Path) -> None:
-    """While the backend does not answer exactly as many are let through as there are places; then they are free."""
-    with replicas(tmp_path, redis_server, {"TOOLGATE_LIMITS__CONCURRENCY": str(N)}) as both:
-        go = threading.Event()
-        both.upstream.first = lambda: go.wait(20)
-
-        async def run() -> list[int]:
-            lines = [asyncio.create_task(both.all_at_once(1)) for _ in range(5 * N)]
-            asked = [asyncio.create_task(replace(both, each=both.each[::-1]).all_at_once(1)) for _ in range(5 * N)]
-            waiting = {*lines, *asked}
-            while len(waiting) > N:
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            go.set()
-            return [status for task in (*lines, *asked) for status, _ in await task]
-
-        statuses = asyncio.run(asyncio.wait_for(run(), 60))
-        assert sorted(set(statuses)) == [200, 429]
-        assert statuses.count(200) == both.upstream.count() == N
-        both.upstream.first = None
-        until(lambda: both.each[1].call("count", {"text": "again"})[0] == 200)
+def test_tokens_reported_at_both_add_up(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Ten times as many as there are, one by one and all at once: all of them count, and then nothing is done."""
+    with replicas(tmp_path, redis_server) as both:
+        session = both.each[0].post("/v1/sessions", json.dumps({"budget": {"tokens": N}}).encode())[1]["id"]
+        with ThreadPoolExecutor(20) as pool:
+            asked = [(both.each[n % 2], f"/v1/sessions/{session}/usage", b'{"tokens": 1}') for n in range(TIMES * N)]
+            statuses = {status for status, _ in pool.map(lambda each: each[0].post(*each[1:]), asked)}
+        assert statuses == {200}
+        for each in both.each:
+            assert each.get(f"/v1/sessions/{session}")[1]["used"]["tokens"] == TIMES * N
+            body = json.dumps({"arguments": {"text": "x"}}).encode()
+            status, said = each.post("/v1/tools/count/call", body, **{"Toolgate-Session": session})
+            assert (status, said["code"]) == (403, "budget_exhausted"), said
+        shown = told(both.each[1].home, "sessions", "show", session, store=redis_server.url)
+        assert [each["used"]["tokens"] for each in shown] == [TIMES * N]
+        assert both.upstream.count() == 0
 
 
 def test_a_place_of_a_killed_gateway_comes_back(redis_server: RedisServer, tmp_path: Path) -> None:
     """Its call is over for good once its time is: then the other gateway has the place."""
-    with replicas(tmp_path, redis_server, {"TOOLGATE_LIMITS__CONCURRENCY": "1"}) as both:
+    short = {"also.yaml": READ.replace("effects: [read]", "effects: [write]\ntimeout: 2s\nlimits: {concurrency: 1}")}
+    with replicas(tmp_path, redis_server, also=(short, LOOK)) as both:
         first, second = both.each
         go = threading.Event()
         both.upstream.first = lambda: go.wait(30)
@@ -111,9 +104,9 @@ def test_a_place_of_a_killed_gateway_comes_back(redis_server: RedisServer, tmp_p
         first.process.kill()
         hanging.join()
         go.set()
-        assert second.call("count", {"text": "x"})[0] == 429
+        assert second.call("look", {"text": "x"})[0] == 429
         until_free = time.monotonic() + 90
-        while second.call("count", {"text": "x"})[0] == 429:
+        while second.call("look", {"text": "x"})[0] == 429:
             assert time.monotonic() < until_free
             time.sleep(0.2)
         assert both.upstream.count() == 2
@@ -121,7 +114,7 @@ def test_a_place_of_a_killed_gateway_comes_back(redis_server: RedisServer, tmp_p
 
 def _hangs(at: Served) -> None:
     with contextlib.suppress(OSError):  # it is killed before it answers
-        at.call("count", {"text": "x"})
+        at.call("look", {"text": "x"})
 
 
 def test_what_is_read_here_forbids_sending_there(redis_server: RedisServer, tmp_path: Path) -> None:

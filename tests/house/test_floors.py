@@ -55,6 +55,7 @@ FLOOR = {
     "gateway.cli": 6,
     "gateway.doctor": 6,
     "gateway.doctor_identity": 6,
+    "gateway.doctor_store": 6,
     "gateway.explaining": 6,
     "gateway.failing": 6,
     "gateway.folders": 6,
