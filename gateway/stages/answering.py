@@ -15,7 +15,7 @@ from gateway.model import Principal
 from gateway.obligations import Approval
 from gateway.parked import LONGEST_WHY, REQUESTER, Answer, Parked
 from gateway.problems import refuse
-from gateway.stages.approve import named
+from gateway.stages.approve import named, present
 
 Via = Literal["rest", "cli", "elicitation"]
 OPERATORS = "group:operators"  # whoever has the scope operator
@@ -57,7 +57,7 @@ async def answer(principal: Principal, approval_id: str, yes: bool, why: str, vi
         raise refuse("not_found", _NONE)
     if via != "elicitation":
         _must_be_known(principal)
-    now = answering.clock.now()
+    now = present(answering.clock)
     if parked.standing(now) != "pending":
         raise _over(parked.standing(now))
     rules = tuple(each.rule for each in answerable(principal, parked, via))

@@ -60,11 +60,11 @@ async def approve(decision: Decision, request: Request, asking: Asking) -> Permi
     if not needs:
         return Permit(decision)
     call = decision.call
-    binding, now = binding_of(call, needs, asking.accounts), asking.clock.now()
+    binding, now = binding_of(call, needs, asking.accounts), present(asking.clock)
     there = await asking.approvals.bound(binding, now)
     if there is not None and there.state != "granted":
         raise Refusal(_denied(there) if there.state == "denied" else waiting(there))
-    preview, now = await _preview(call, request, asking), asking.clock.now()
+    preview, now = await _preview(call, request, asking), present(asking.clock)
     used = there is not None and await asking.approvals.use(there.tenant, there.id, call.id, now)
     if there is not None and used and _holds(there, needs, preview, now):
         return Permit(decision, there)
@@ -114,6 +114,11 @@ def binding_of(call: Call, needs: Sequence[Approval], accounts: ports.Accounts |
     return "sha256:" + hashlib.sha256(strictjson.canonical(said)).hexdigest()
 
 
+def present(clock: ports.Clock) -> float:
+    """Unix seconds by which approvals are over: they do not go back while this process lives, whatever is set."""
+    return max(clock.now(), clock.steady())
+
+
 def waiting(parked: Parked) -> Problem:
     """What the caller of a parked call is told."""
     who = "the person you act for has to confirm it" if parked.confirms else "a person has to approve it"
@@ -146,7 +151,7 @@ def _holds(parked: Parked, needs: Sequence[Approval], preview: Preview | None, n
 async def _ask(call: Call, needs: Sequence[Approval], binding: str, preview: Preview | None, asking: Asking) -> Parked:
     """Asks people: what is asked is kept and on record, and whoever is to be told of it is told."""
     asking.ledger.check()
-    principal, now = call.caller.principal, asking.clock.now()
+    principal, now = call.caller.principal, present(asking.clock)
     fresh = Parked(
         id=asking.ids.new("a_"),
         binding=binding,

@@ -13,6 +13,7 @@ from gateway.model import Outcome, Principal, Refusal, Request
 from gateway.pipeline import Gate
 from gateway.policy.cases import run_cases
 from gateway.stores.approvals import MemoryApprovals
+from gateway.trial import StillClock
 from tests.kit import ECHO, Lab
 
 POLICY = """
@@ -170,6 +171,33 @@ def test_a_yes_does_not_outlive_its_time() -> None:
         await lab.gate.answer(ANN, second, True)
         lab.trial.clock.at += 600
         assert await parked(lab) not in (approval, second)
+        assert lab.trial.net.asked == []
+
+    asyncio.run(run())
+
+
+class SetBack(StillClock):
+    """A clock that somebody set back, by so many seconds."""
+
+    back = 0.0
+
+    def now(self) -> float:
+        return self.at - self.back
+
+
+def test_a_clock_that_is_set_back_gives_no_more_time() -> None:
+    """What was over is over: it is neither answered nor used."""
+
+    async def run() -> None:
+        lab = lab_of()
+        clock = SetBack()
+        lab.gate = replace(lab.gate, clock=clock)
+        first, second = await parked(lab), await parked(lab, {"text": "ho"})
+        await lab.gate.answer(ANN, first, True)
+        clock.at += 601
+        clock.back = 3600.0
+        assert await refused(lab, ANN, second) == "approval_expired"
+        assert await parked(lab) != first
         assert lab.trial.net.asked == []
 
     asyncio.run(run())
