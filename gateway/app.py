@@ -37,7 +37,7 @@ from gateway.ledger_ports import Upkeep
 from gateway.live import Live
 from gateway.loading import Loaded, load_folders, require_tests
 from gateway.model import Refusal
-from gateway.notices import notices_of
+from gateway.notices import notices_of, untold
 from gateway.pipeline import Gate
 from gateway.ports import Ledger, Runner, Vault
 from gateway.reliability.cache import ResultCache
@@ -222,6 +222,8 @@ def _remarks(loaded: Loaded, vault: SecretVault, settings: Settings) -> Iterator
     for place, use in tools + servers:
         if (reason := vault.look(use)) is not None:
             yield f"{place}: the credential {use.name} cannot be used, nor the tools that need it: {reason}"
+    if (reason := untold(settings, vault)) is not None:
+        yield f"approvals.secret cannot be used, so the webhook is told of no call that waits: {reason}"
 
 
 def tuning_of(settings: Settings) -> Tuning:

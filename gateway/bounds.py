@@ -33,6 +33,8 @@ class BudgetShape(_Part):
 
     @model_validator(mode="after")
     def _countable(self) -> BudgetShape:
+        if not self._given():
+            raise ValueError(f"a budget says how much of what: {', '.join(UNITS)}")
         if said := unfit(self._given()):
             raise ValueError(said)
         return self

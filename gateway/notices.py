@@ -7,8 +7,9 @@ import contextlib
 from contextlib import AsyncExitStack
 
 from gateway import ports
+from gateway.identity.vault import SecretVault
 from gateway.runners.net import Net
-from gateway.runners.webhook import Webhook
+from gateway.runners.webhook import Webhook, secret_of
 from gateway.settings import Settings
 
 _LAST = 2.0  # seconds that notices get at the end
@@ -24,6 +25,12 @@ def notices_of(
     hook = Webhook(url, secret, net, vault, clock)
     stack.push_async_callback(_stop, hook, asyncio.create_task(hook.deliver()))
     return hook
+
+
+def untold(settings: Settings, vault: SecretVault) -> str | None:
+    """Why nobody will be told, for checks at the start; None when they will be, or nobody is to be told."""
+    secret = settings.approvals.secret
+    return vault.look(secret_of(secret)) if secret is not None else None
 
 
 async def _stop(hook: Webhook, sending: asyncio.Task[None]) -> None:

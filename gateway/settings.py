@@ -19,7 +19,7 @@ from gateway.heads import checked
 from gateway.policy.findings import nearest
 from gateway.specs.yaml import SpecError, load
 from gateway.units import seconds
-from gateway.urls import BadUrl, parse_url
+from gateway.urls import parse_url
 
 _PREFIX = "TOOLGATE_"
 _MAX_PORT = 65535
@@ -162,14 +162,7 @@ class Asking(_Part):
     @field_validator("webhook")
     @classmethod
     def _url(cls, webhook: str | None) -> str | None:
-        if webhook is not None and not webhook.startswith(("https://", "http://")):
-            raise ValueError("must be https://HOST/PATH")
-        if webhook is not None:
-            try:
-                parse_url(webhook)
-            except BadUrl as bad:
-                raise ValueError(bad.reason) from None
-        return webhook
+        return webhook if webhook is None else https(webhook)
 
     @field_validator("secret")
     @classmethod
@@ -346,7 +339,7 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _finding(item: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+    where = ".".join(str(part) for part in item["loc"] if part != "[key]")
     if item["type"] == "extra_forbidden":
         return f"{where}: there is no such setting: {nearest(where, _names(Settings))}"
     said = str(item["ctx"]["error"]) if item["type"] == "value_error" else str(item["msg"])

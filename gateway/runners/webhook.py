@@ -58,7 +58,7 @@ class Webhook:
         """`secret` is where the key is (`env:NAME`, `file:PATH`), read at each attempt. Raises `BadUrl`."""
         self._url = parse_url(url)
         self._allow = (Allow.fixed("POST", self._url),)
-        self._secret = SecretUse("approvals.secret", secret, (), "", "{}")
+        self._secret = secret_of(secret)
         self._net, self._vault, self._clock, self._sleep = net, vault, clock, sleep
         self._waiting: asyncio.Queue[Parked] = asyncio.Queue(WAITING)
 
@@ -110,6 +110,11 @@ class Webhook:
         deadline = self._clock.monotonic() + SECONDS
         ask = Ask("POST", self._url, self._allow, deadline, headers, body, max_bytes=_MAX_ANSWER)
         return (await self._net.request(ask)).status
+
+
+def secret_of(source: str) -> SecretUse:
+    """The key that signs, from where settings say that it is."""
+    return SecretUse("approvals.secret", source, (), "", "{}")
 
 
 def notice(parked: Parked) -> dict[str, Json]:

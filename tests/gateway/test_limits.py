@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from gateway.bounds import BudgetShape, merged
 from gateway.lifetimes import Opening
 from gateway.model import Outcome, Principal, RawOutput
 from gateway.runners.sandboxed import SandboxRunner
+from gateway.settings import BadSettings, load_settings
 from gateway.tool import Rate, SandboxBackend
 from gateway.work import Calls, NestedRefusal, Work
 from sandboxes.model import Exit, Job, Usage
@@ -276,6 +279,20 @@ def test_budgets_of_one_owner_and_window_are_one() -> None:
     assert found == (Budget("tenant", {"calls": 6, "cost": 2_000_000}), Budget("tenant", {"calls": 4}, 86400.0))
     lab, _ = lab_of(Bounds(budgets=found[:1]))
     assert Counter(asyncio.run(many(lab, 30))) == {"done": 4, "budget_exhausted": 26}  # four cost 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("budgets: [{over: tenant, within: 24h}]", "limits.budgets.0: a budget says how much of what: calls"),
+        ("rates: {tools: 60/1m}", "limits.rates.tools: input should be 'session'"),
+    ],
+)
+def test_limits_that_bound_nothing_are_refused(tmp_path: Path, limits: str, said: str) -> None:
+    """A budget of nothing, a rate over nobody: with the sentence that says what would be right."""
+    (tmp_path / "toolgate.yaml").write_text(f"limits:\n  {limits}\n")
+    with pytest.raises(BadSettings, match=re.escape(said)):
+        load_settings(tmp_path / "toolgate.yaml", {}, {})
 
 
 # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
