@@ -228,4 +228,6 @@ async def _preview(call: Call, request: Request, asking: Asking) -> Preview | No
         detail = f"Nothing ran: the preview that people are shown before they say yes could not be had ({code})."
         raise Refusal(problem("upstream_unreachable", detail))
     seen = hashlib.sha256(strictjson.canonical([shown.text, shown.structured])).hexdigest()
-    return Preview(shown.text[:PREVIEWED], shown.etag or f"sha256:{seen}")
+    more = len(shown.text) - PREVIEWED
+    cut = f"\n… ({more} more characters)" if more > 0 else ""
+    return Preview(shown.text[:PREVIEWED] + cut, shown.etag or f"sha256:{seen}")

@@ -6,11 +6,10 @@ It never takes anything but a plain yes or no for an answer.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 from gateway.admission import Claim, Claimed
-from gateway.model import Call, Outcome, Problem, Request
+from gateway.model import Call, Outcome, Problem, Request, Verdict
 from gateway.ports import Catalogue, Claims, Ledger, Line
 from gateway.problems import problem
 from gateway.stages.inputs import labels_of
@@ -100,5 +99,6 @@ def _found(call: Call, outcome: Outcome) -> bytes:
     if check is not None and (result is None or check.check(result)):
         result = None
         failed = problem("output_invalid", "The call was done; of its result, only what is above is known.")
-    labels = outcome.verdict.labels | call.tool.labels | labels_of(call)
-    return write_done(call.tool.name, outcome.text, result, replace(outcome.verdict, labels=labels), failed)
+    seen = outcome.verdict
+    verdict = Verdict(seen.action, seen.labels | call.tool.labels | labels_of(call), seen.findings)
+    return write_done(call.tool.name, outcome.text, result, verdict, failed)

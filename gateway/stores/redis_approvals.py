@@ -59,11 +59,12 @@ class RedisApprovals:
         raise too_many((), parked.asked_at)
 
     async def answer(self, tenant: str, approval_id: str, answer: Answer) -> Parked | None:
+        seen: Parked | None = None
         while True:  # until nobody else has answered between the look and the change
             there = await self.get(tenant, approval_id)
-            if there is None or not waits(there, answer.at):
-                return None
-            now = answered(there, answer)
+            if there is None or there == seen or not waits(there, answer.at):
+                return None  # as it was and not to be changed: it is over by the clock of Redis
+            seen, now = there, answered(there, answer)
             if await self._change(there, answer.at, "pending", now.state, was=_answers(there), answers=_answers(now)):
                 return now
 

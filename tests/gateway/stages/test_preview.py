@@ -12,6 +12,7 @@ from gateway.model import Outcome, Principal, Refusal, Request
 from gateway.pipeline import Gate
 from gateway.runners.http import HttpRunner
 from gateway.runners.message import Answer, Ask
+from gateway.stages.approve import PREVIEWED
 from gateway.tool import HttpBackend
 from tests.kit import Lab
 
@@ -102,6 +103,21 @@ def test_people_are_shown_what_is_there() -> None:
         assert [(line["tool"]["name"], line["parent_call_id"]) for line in lines] == [("look", first.call_id)]
         assert await approval_of(await rename(gate)) == parked.id
         assert len(pages.asked) == 1
+
+    asyncio.run(run())
+
+
+def test_a_long_preview_says_how_much_of_it_is_not_shown() -> None:
+    """Nobody takes the beginning for the whole."""
+
+    async def run() -> None:
+        pages = Pages('"v1"')
+        gate = gate_of(pages)
+        pages.says = "x" * (PREVIEWED + 500)
+        parked = await gate.approval_of(ANN, await approval_of(await rename(gate)))
+        assert parked.preview is not None
+        text, _, more = parked.preview.text.rpartition("\n")
+        assert (len(text), more.startswith("… (5"), more.endswith(" more characters)")) == (PREVIEWED, True, True)
 
     asyncio.run(run())
 

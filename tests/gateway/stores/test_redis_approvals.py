@@ -80,6 +80,27 @@ def test_it_is_asked_here_answered_there_and_used_once(redis_server: RedisServer
     asyncio.run(run())
 
 
+def test_a_gateway_whose_clock_is_behind_has_no_more_time(redis_server: RedisServer) -> None:
+    """What is over by the clock of Redis is neither answered nor used, and what is asked then is another one."""
+
+    async def run() -> None:
+        async with two(redis_server) as (ours, theirs):
+            asked = [replace(parked(n), expires_at=time.time() + 0.3) for n in (1, 2)]
+            behind = [replace(each, asked_at=each.asked_at - 900, expires_at=each.expires_at - 900) for each in asked]
+            for each in behind:
+                await ours.ask(each, 9)
+            at = behind[0].asked_at
+            for rule in ("amount", "four-eyes"):
+                assert await ours.answer("t", "ap_1", replace(yes(rule), at=at)) is not None
+            await asyncio.sleep(0.4)
+            assert await ours.answer("t", "ap_2", replace(yes("amount"), at=at)) is None
+            assert [await each.use("t", "ap_1", "c_1", at) for each in (ours, theirs)] == [False, False]
+            again = replace(behind[1], id="ap_3")
+            assert await ours.ask(again, 9) == again
+
+    asyncio.run(run())
+
+
 def test_so_many_of_one_owner_wait_at_all_gateways_together(redis_server: RedisServer) -> None:
     """One more is refused until one of them was answered."""
 
