@@ -136,7 +136,9 @@ class RedisSessions(MemorySessions):
         if how != b"fresh":
             await self._load([uid])
         there = self._of(uid)
-        if how == b"closed" or there is None:
+        if there is None:
+            raise refuse("overloaded", "What gateways share was emptied meanwhile.", retry_after_ms=500)
+        if how == b"closed":
             raise refuse("session_closed", "This session is closed, has expired, or is not one of yours.")
         return there
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gateway.model import Refusal, Session
+from gateway.stores.redis import address_of
+from gateway.stores.redis_link import Redis, Word
 from gateway.stores.redis_sessions import RedisSessions
 from tests.gateway.stores.shared import side, until, until_so
 from tests.redisserver import RedisServer
@@ -53,6 +56,29 @@ def test_one_of_two_opens_a_name(redis_server: RedisServer) -> None:
                 assert one.uid == other.uid
                 assert ours.is_open(one)
                 assert theirs.is_open(one)
+
+    asyncio.run(run())
+
+
+class Emptied(Redis):
+    """A connection whose Redis is emptied after each script."""
+
+    async def script(self, text: str, *given: Word) -> Any:
+        answer = await super().script(text, *given)
+        await self.do("FLUSHALL")
+        return answer
+
+
+def test_a_session_that_is_lost_as_it_is_opened_is_not_closed(redis_server: RedisServer) -> None:
+    """Redis was emptied before it could be read: the caller may ask again."""
+
+    async def run() -> None:
+        async with side(redis_server) as a, Emptied(address_of(redis_server.url + "?deadline=2")) as emptied:
+            await a.news.start()
+            sessions = RedisSessions(emptied, a.news, a.box)
+            with pytest.raises(Refusal) as refused:
+                await sessions.open(session())
+            assert refused.value.problem.code == "overloaded"
 
     asyncio.run(run())
 
