@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -108,7 +108,8 @@ class Breaker:
 class Breakers:
     """The breakers of all backends that have failed; the others have none. `say` is told of each that opens or closes.
 
-    Many at most: where more have failed, the one that was in use the longest ago is forgotten, and so is closed.
+    Many at most: where more have failed, one is forgotten, and so is closed: of the tenant that has the most of them
+    the one that was in use the longest ago, so that none brings another's calls to a backend that is ill.
     """
 
     def __init__(self, clock: Clock, say: Callable[[Standing], None]) -> None:
@@ -140,12 +141,16 @@ class Breakers:
                 return
             breaker = self._failing[place] = Breaker(self._clock.now())
             if len(self._failing) > MAX_BREAKERS:
-                self._failing.popitem(last=False)
+                self._forget_one()
         if ill:
             self._failing.move_to_end(place)
         before = breaker.state
         breaker.leave(entered, ill, self._clock.monotonic())
         self._note(place, breaker, before)
+
+    def _forget_one(self) -> None:
+        [(tenant, _)] = Counter(place.tenant for place in self._failing).most_common(1)
+        del self._failing[next(place for place in self._failing if place.tenant == tenant)]
 
     def standings(self, tenant: str | None = None) -> Iterator[Standing]:
         """The backends that have failed since the gateway began, of one tenant or of all, by name."""

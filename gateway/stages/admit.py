@@ -136,11 +136,11 @@ class admit:
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         ended: Ended = "refused" if isinstance(error, Refusal) else self._ended
+        self._counters.settle(self._ask, self._taken, ended, self._spent)
         if ended == "refused":
             self._take_back()
         elif self._taken.warned:
             warn(self._opened, self._watch.told, self._taken, self._spent)
-        self._counters.settle(self._ask, self._taken, ended, self._spent)
 
 
 def _size(safe: SafeOutput) -> int:

@@ -154,6 +154,16 @@ def test_however_many_fail_it_remembers_only_so_many() -> None:
     assert (len(names), names[0]) == (breaker.MAX_BREAKERS, "http://00010.example.org")
 
 
+def test_a_tenant_whose_backends_all_fail_makes_no_other_ones_forgotten() -> None:
+    """It loses its own, be they younger."""
+    seen = Watched()
+    seen.fail()
+    for number in range(breaker.MAX_BREAKERS + 10):
+        seen.call(ill=True, place=Place("umbra", f"http://{number:05}.example.org"))
+    assert seen.refused() == 5000
+    assert len(list(seen.breakers.standings())) == breaker.MAX_BREAKERS
+
+
 @pytest.mark.parametrize("jump", [-7200.0, 7200.0])
 def test_the_clock_on_the_wall_does_not_matter(jump: float) -> None:
     """It may jump by hours: nothing is tried before its time, nor after it."""
