@@ -15,6 +15,8 @@ from gateway.reliability.counted import Counted, KeptClaim, Used
 from gateway.stores.redis_counters import Past, RedisCounters
 from gateway.stores.redis_outbox import Outbox
 from gateway.stores.redis_scripts import link
+from gateway.stores.redis_seeding import seeded
+from gateway.stores.redis_words import claimed
 from gateway.stores.resp import Address
 from tests.gateway.stores.redis_life import ask, asking, key_of, opened
 from tests.gateway.stores.redis_load import FAULTS, PLACES, suffer
@@ -188,6 +190,19 @@ def test_a_rate_of_several_gateways_is_put_back_as_the_last_to_spend_it_knew_it(
             assert (taken.kind, round(taken.retry_after)) == ("rate", 50)
 
     asyncio.run(go())
+
+
+def test_times_in_redis_are_by_its_own_clock() -> None:
+    """Two hours off, either way: what is put back lasts as long there, and what is read ends here when it does there."""
+    for later in (7200.0, -7200.0):
+        kept = KeptClaim("k", Claimed("c", "print", "unknown", 1005.0), 1060.0)
+        past = Counted([kept], [Used("a", {"calls": 1}, 1030.0)], {"r": 1020.0})
+        told = {keys[1]: words for _, keys, words in seeded(past, "done", lambda _, octets: octets, later)}
+        assert told["tg:rate:r"][2] == (1020 + later) * 1e6
+        assert told["tg:used:a"][1] == (1030 + later) * 1e3
+        assert told["tg:claim:k"][1] == (1060 + later) * 1e3
+        fields = [str(each).encode() for each in ("c", "print", "in_progress", (1005 + later) * 1e6)]
+        assert claimed(fields, None, later).until == 1005.0
 
 
 def test_a_redis_that_drops_keys_is_not_gone_by(redis_server: RedisServer) -> None:
