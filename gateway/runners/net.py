@@ -50,6 +50,7 @@ MAX_ADDRESSES = 16
 MAX_TRIED = 3
 MAX_ROUTES = 4096
 NOWHERE = IPv4Address(0)  # stands for whatever a proxy finds behind a name
+_CHECK = "It may have happened all the same; check first."
 _DENIED = "The host's address is not one that may be dialled."
 
 
@@ -377,5 +378,5 @@ def _origin(url: Url, credentials: Headers) -> Origin:
 
 
 def _expire(connection: Connection, exchange: Exchange) -> None:
-    exchange.fail(problem("timeout", "The upstream did not answer in time."))
+    exchange.fail(problem("timeout", "The upstream did not answer in time.", advice=_CHECK))
     connection.close()

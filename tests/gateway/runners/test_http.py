@@ -187,6 +187,7 @@ def test_the_deadline_of_the_work_holds() -> None:
             with pytest.raises(Failure) as failed:
                 await HttpRunner(new_net()).run(work(backend, {}, seconds=0.2))
             assert failed.value.problem.code == "timeout"
+            assert failed.value.problem.advice == "It may have happened all the same; check first."
 
     uvloop.run(call())
 
