@@ -193,7 +193,7 @@ def test_a_rate_of_several_gateways_is_put_back_as_the_last_to_spend_it_knew_it(
 
 
 def test_times_in_redis_are_by_its_own_clock() -> None:
-    """Two hours off, either way: what is put back lasts as long there, and what is read ends here when it does there."""
+    """Two hours off, either way: what is put back lasts as long there, what is read ends here as it does there."""
     for later in (7200.0, -7200.0):
         kept = KeptClaim("k", Claimed("c", "print", "unknown", 1005.0), 1060.0)
         past = Counted([kept], [Used("a", {"calls": 1}, 1030.0)], {"r": 1020.0})
