@@ -8,6 +8,7 @@ wrong: every call must be answered rightly, reach the upstream once, and stand i
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import identity, policy, sandboxes, simulate
+from bench import admission, admission_redis, identity, policy, sandboxes, simulate
 from bench import ledger as ledgers
 from bench.load import cpu_of, rss_of
 from bench.started import ROOT, Started, asgi, gateway
@@ -193,13 +194,24 @@ def decided_again() -> list[Figure]:
     ]
 
 
+def admitted() -> list[Figure]:
+    """What a store adds to counting in memory, 64 calls at once; with Redis where there is a server."""
+    with_redis = shutil.which("redis-server") is not None
+    found = admission_redis.with_redis(admission.run) if with_redis else admission.run()
+    return [
+        Figure(f"admission_{name}_added", round(micros - found[f"memory_{name.rpartition('_')[2]}"], 1), "µs/call")
+        for name, micros in found.items()
+        if not name.startswith("memory_")
+    ]
+
+
 def _over(name: str, value: float, unit: str, baseline: float) -> Figure:
     return Figure(name, round(value, 3), unit, round(baseline, 3), round(value / baseline, 4) if baseline else None)
 
 
 def main() -> None:
     """Measures, prints, writes."""
-    figures = [*serve_and_load(), *recorded(), *decided(), *decided_again(), *identified(), *sandboxed()]
+    figures = [*serve_and_load(), *admitted(), *recorded(), *decided(), *decided_again(), *identified(), *sandboxed()]
     print(f"{'name':26} {'value':>10} {'unit':8} {'baseline':>10} {'ratio':>8}")
     for each in figures:
         baseline, ratio = ("-" if number is None else f"{number:g}" for number in (each.baseline, each.ratio))
