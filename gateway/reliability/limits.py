@@ -1,8 +1,8 @@
 """GCRA, the generic cell rate algorithm (ITU-T I.371), as two lines of arithmetic. It keeps nothing and reads no clock.
 
 A bucket is one number: the theoretical arrival time (seconds, same clock as `now`) at which it would be full again. No
-call brings that further ahead than `rate.per`: what is, is of a rate that was declared otherwise, or of a clock that was
-set back since, and counts as a bucket with room for one call.
+call brings that further ahead than `rate.per`: what is, is of a rate that was declared otherwise, or of a clock that
+was set back since, and counts as a bucket with room for one call.
 """
 
 from __future__ import annotations
