@@ -269,3 +269,22 @@ async def _opened(sessions: RedisSessions) -> None:
             await asyncio.sleep(0.02)
         else:
             return
+
+
+def test_news_that_were_dropped_unread_are_noticed(redis_server: RedisServer) -> None:
+    """By their number: the stream says nothing any more, and what it said is known all the same."""
+
+    async def go() -> None:
+        async with side(redis_server) as one, side(redis_server) as other:
+            a, b = (RedisSessions(each.redis, each.news, each.box) for each in (one, other))
+            await one.news.start()
+            await other.news.start()
+            there = await a.open(session())
+            await one.redis.do("XTRIM", "tg:news", "MAXLEN", "=", "0")
+            task = asyncio.create_task(other.news.follow())
+            try:
+                await until(lambda: b.find(there.owner, there.id) is not None)
+            finally:
+                task.cancel()
+
+    asyncio.run(go())
