@@ -26,6 +26,7 @@ from gateway.stores.sqlite_sessions import Seal
 from gateway.tool import Json
 
 _RETRY_MS = 500
+_SOON = 1.0  # seconds: a bucket that is whole again by then is so before a gateway can have started once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class SqliteCounters(MemoryCounters):
 
     async def take(self, ask: Ask) -> Taken:
         taken = self.take_now(ask)
-        if taken.kind is None and (ask.buckets or ask.accounts or ask.claim is not None):
+        if taken.kind is None and (ask.accounts or ask.claim is not None or any(self._rates(ask))):
             return await self._durable(ask, taken)
         return taken
 
@@ -253,7 +254,8 @@ class SqliteCounters(MemoryCounters):
     def _rates(self, ask: Ask) -> Iterator[Row]:
         for each in ask.buckets:
             arrival = self._arrival.get(each.key, 0.0)
-            yield "rate", each.key, arrival, arrival
+            if arrival > ask.now + _SOON:
+                yield "rate", each.key, arrival, arrival
 
     def _accounts(self, keys: Iterable[str]) -> Iterator[Row]:
         for key in keys:
