@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.loading import Loaded
-from gateway.model import Holder, Principal
+from gateway.model import Principal
 from gateway.pipeline import Gate
 from gateway.policy.cases import NOW
 from gateway.ports import Runner
@@ -25,7 +25,7 @@ from gateway.stores.artifacts import MemoryArtifacts
 from gateway.stores.counters import MemoryCounters
 from gateway.stores.memory import MemoryLedger, MemoryOutcomes
 from gateway.stores.sessions import MemorySessions
-from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend, SecretUse
+from gateway.tool import Backend, FetchBackend, HttpBackend, SandboxBackend
 from sandboxes.model import Backend as Sandbox
 
 
@@ -69,13 +69,6 @@ class GivenAuthority:
         if principal is None:
             raise refuse("unauthenticated", "This API key is not valid.")
         return principal
-
-
-class NoVault:
-    """A vault for tools whose backend is never reached: each secret is its own name, marked as made up."""
-
-    async def reveal(self, use: SecretUse, holder: Holder | None) -> str:
-        return f"made-up-value-of-{use.name}"
 
 
 @dataclass(frozen=True, slots=True)

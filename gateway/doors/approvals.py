@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway import display
 from gateway.doors.bodies import read_shape
 from gateway.doors.openapi import REFUSED
+from gateway.doors.paging import Place, cursor_of, place_of
 from gateway.model import Outcome, Principal, Refusal
 from gateway.parked import LONGEST_WHY, Parked
 from gateway.pipeline import Gate
@@ -24,7 +25,6 @@ from gateway.tool import Json
 _MAX_BODY = 16 * 1024  # bytes
 ANSWERERS = frozenset({"operator", "approver"})
 _ROUTE = "/v1/approvals"
-Place = tuple[float, str]
 _APPROVAL: dict[str, Json] = {
     "type": "object",
     "required": ["id", "state", "tool", "agent", "shown", "arguments_digest", "needs", "yours", "answers"],
@@ -101,13 +101,13 @@ def add_approvals(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> 
         principal: Annotated[Principal, Depends(approver)], asked: Annotated[Listed, Query()]
     ) -> JSONResponse:
         """Calls of the tenant that wait or waited for a person, oldest first, in pages."""
-        now, begin = gate.clock.now(), _place(asked.cursor)
+        now, begin = gate.clock.now(), place_of(asked.cursor)
         found = sorted((each for each in await gate.approvals_of(principal) if _at(each) > begin), key=_at)
         fitting = [
             each for each in found if asked.state in (None, each.standing(now)) and asked.tool in (None, each.tool)
         ]
         page = fitting[: asked.limit]
-        more = f"{page[-1].asked_at!r}~{page[-1].id}" if len(fitting) > len(page) else None
+        more = cursor_of(_at(page[-1])) if len(fitting) > len(page) else None
         # In a thread, for callers say how much there is to spell out, and other calls go on meanwhile.
         shown = await asyncio.to_thread(lambda: [_shown(each, principal, gate) for each in page])
         return JSONResponse({"approvals": shown, "next_cursor": more})
@@ -152,16 +152,6 @@ async def of_own_call(outcome: Outcome, principal: Principal, gate: Gate) -> Map
 
 def _at(parked: Parked) -> Place:
     return parked.asked_at, parked.id
-
-
-def _place(cursor: str | None) -> Place:
-    if cursor is None:
-        return -1.0, ""
-    at, _, approval_id = cursor.partition("~")
-    try:
-        return float(at), approval_id
-    except ValueError:
-        raise refuse("malformed", "cursor: this is none that was given out.") from None
 
 
 def _shown(parked: Parked, principal: Principal, gate: Gate) -> dict[str, Json]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.doors.bodies import read_shape
 from gateway.doors.budgets import standing_of
 from gateway.doors.limits import MOST_TOKENS
+from gateway.doors.paging import Place, cursor_of, place_of
 from gateway.lifetimes import SPEAKER, Opening
 from gateway.model import SESSION_TTL, Principal, Session
 from gateway.pipeline import Gate
@@ -25,7 +26,6 @@ _MAX_BODY = 64 * 1024  # bytes
 _NO_SESSION = "There is no session of that id."
 Words = Annotated[str, Field(min_length=1, max_length=16_000)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-Place = tuple[float, str]
 
 
 class _Closed(BaseModel):
@@ -129,10 +129,10 @@ def _reading(app: FastAPI, gate: Gate, known: Callable[[Request], Any]) -> None:
         principal: Annotated[Principal, Depends(known)], asked: Annotated[Listed, Query()]
     ) -> JSONResponse:
         """Sessions of one's own, or of the operator's tenant, oldest first, in pages."""
-        begin = _place(asked.cursor)
+        begin = place_of(asked.cursor)
         found = sorted((session for session in _fitting(principal, asked, gate) if _at(session) > begin), key=_at)
         page = found[: asked.limit]
-        more = f"{page[-1].opened_at!r}~{page[-1].uid}" if len(found) > len(page) else None
+        more = cursor_of(_at(page[-1])) if len(found) > len(page) else None
         return JSONResponse({"sessions": [await _shown(each, principal, gate) for each in page], "next_cursor": more})
 
     @app.get("/v1/sessions/{session_id}")
@@ -173,16 +173,6 @@ def _fitting(principal: Principal, asked: Listed, gate: Gate) -> Iterable[Sessio
 
 def _at(session: Session) -> Place:
     return session.opened_at, session.uid
-
-
-def _place(cursor: str | None) -> Place:
-    if cursor is None:
-        return -1.0, ""
-    opened, _, uid = cursor.partition("~")
-    try:
-        return float(opened), uid
-    except ValueError:
-        raise refuse("malformed", "cursor: this is none that was given out.") from None
 
 
 def _state(session: Session, now: float) -> str:

@@ -263,7 +263,7 @@ class Link:
                 said(await answer)
             # One that is slow does not stand: otherwise each new connection would cost callers the deadline again.
             said(await wire.send(_pack(("PING",)), asyncio.get_running_loop().time() + to.deadline))
-        except BaseException:
+        except BaseException:  # whatever it was goes on, but nobody waits for this connection
             wire.give_up(Unanswered("Redis did not greet"))
             raise
 
